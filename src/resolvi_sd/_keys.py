@@ -1,0 +1,104 @@
+"""Every key that is written into a table, in one place (DESIGN: what one call writes)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DEFAULT_KEY", "Keys"]
+
+DEFAULT_KEY = "resolvi"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Names of the results in a table; `prefix` is what users pass as `key_added`.
+
+    Examples
+    --------
+    >>> from resolvi_sd._keys import Keys
+    >>> Keys("resolvi").counts, Keys("run2").latent
+    ('resolvi_counts', 'X_run2')
+    """
+
+    prefix: str = DEFAULT_KEY
+
+    @property
+    def counts(self) -> str:
+        """`layers`: corrected counts, CSR, the sparsity of the counts."""
+        return f"{self.prefix}_counts"
+
+    @property
+    def expression(self) -> str:
+        """`layers` (all genes) or `obsm` (some genes): expected expression, dense."""
+        return f"{self.prefix}_expression"
+
+    @property
+    def latent(self) -> str:
+        """`obsm`: mean of the latent posterior, cells × n_latent."""
+        return f"X_{self.prefix}"
+
+    @property
+    def true(self) -> str:
+        """`obs`: expected share of the cell's molecules that are its own."""
+        return f"{self.prefix}_true"
+
+    @property
+    def diffusion(self) -> str:
+        """`obs`: expected share of the cell's molecules that came from its neighbors."""
+        return f"{self.prefix}_diffusion"
+
+    @property
+    def background(self) -> str:
+        """`obs`: expected share of unspecific background; `varm`: the background profile of each batch."""
+        return f"{self.prefix}_background"
+
+    @property
+    def shares(self) -> tuple[str, str, str]:
+        """`obs`: the three shares, in the order own, diffusion, background; they sum to 1."""
+        return self.true, self.diffusion, self.background
+
+    @property
+    def dispersion(self) -> str:
+        """`varm`: inverse overdispersion r of the negative binomial, genes × 1 or genes × batches."""
+        return f"{self.prefix}_dispersion"
+
+    @property
+    def distances(self) -> str:
+        """`obsp`: distances of the neighbor graph that was used."""
+        return f"{self.prefix}_distances"
+
+    @property
+    def connectivities(self) -> str:
+        """`obsp`: the neighbor graph that was used, ones."""
+        return f"{self.prefix}_connectivities"
+
+    @property
+    def neighbors(self) -> str:
+        """`uns`: description of the neighbor graph, squidpy's layout."""
+        return f"{self.prefix}_neighbors"
+
+    @property
+    def weights(self) -> str:
+        """`obsp`: each cell's neighbor weights (beta), rows sum to 1."""
+        return f"{self.prefix}_weights"
+
+    @property
+    def flow(self) -> str:
+        """`obsp`: expected molecules in cell n (row) that came from neighbor m (column)."""
+        return f"{self.prefix}_flow"
+
+    @property
+    def model(self) -> str:
+        """`uns`: configuration, history, versions and weights of the fitted model; the commit mark of a write."""
+        return self.prefix
+
+    def owned(self) -> dict[str, tuple[str, ...]]:
+        """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""
+        return {
+            "layers": (self.counts, self.expression),
+            "obsm": (self.latent, self.expression),
+            "obs": self.shares,
+            "obsp": (self.distances, self.connectivities, self.weights, self.flow),
+            "varm": (self.dispersion, self.background),
+            "uns": (self.neighbors, self.model),
+        }
