@@ -1,0 +1,22 @@
+"""The generative model, its training and its posterior."""
+
+from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
+from resolvi_sd._model.posterior import Posterior, infer
+from resolvi_sd._model.rows import decode, encode
+from resolvi_sd._model.training import train
+
+__all__ = [
+    "DataSummary",
+    "ModelConfig",
+    "Posterior",
+    "Rates",
+    "ResolviModule",
+    "TrainingConfig",
+    "decode",
+    "encode",
+    "from_plain",
+    "infer",
+    "to_plain",
+    "train",
+]

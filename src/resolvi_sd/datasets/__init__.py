@@ -1,0 +1,6 @@
+"""Simulated tissues with known truth."""
+
+from resolvi_sd.datasets._regimes import REGIMES, TissueRegime
+from resolvi_sd.datasets._tissue import simulate_tissue
+
+__all__ = ["REGIMES", "TissueRegime", "simulate_tissue"]

@@ -1,0 +1,5 @@
+"""Spatial neighbors."""
+
+from resolvi_sd.gr._neighbors import neighbors
+
+__all__ = ["neighbors"]

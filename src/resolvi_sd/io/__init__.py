@@ -1,0 +1,6 @@
+"""Results into a store on disk."""
+
+from resolvi_sd.io._state import ResultsState, results_state
+from resolvi_sd.io._write_results import write_results
+
+__all__ = ["ResultsState", "results_state", "write_results"]

@@ -1,0 +1,50 @@
+# From a fresh clone, with Python >= 3.11, git and make:
+#   make demo                                simulate a tissue, fit, write the results, draw
+#   make demo DATA=my.zarr TABLE=table       the same on your own SpatialData store
+#   make test                                the whole test suite
+#   make lint | docs | venv | clean
+#
+# PYTHON chooses the interpreter, VENV the folder of the environment, GROUPS what is installed beside the package.
+
+PYTHON ?= python3
+VENV ?= .venv
+GROUPS ?= test notebook doc dev
+DATA ?=
+TABLE ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+bin := $(VENV)/bin
+# Named after the groups, so that asking for more of them installs more.
+stamp := $(VENV)/installed-$(subst $() $(),-,$(sort $(GROUPS)))
+known_good = $$($(bin)/python -c 'import sys; print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
+
+.DELETE_ON_ERROR:
+.PHONY: venv test lint docs demo clean
+
+venv: $(stamp)
+
+$(stamp): pyproject.toml constraints.txt constraints-latest.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "resolvi_sd needs Python 3.11 or later; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade pip
+	$(bin)/python -m pip install --quiet --constraint $(known_good) --editable . $(addprefix --group ,$(GROUPS))
+	touch $@
+
+test: $(stamp)
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(stamp)
+	$(bin)/python -m ruff check
+	$(bin)/python -m ruff format --check
+	$(bin)/python -m mypy
+
+docs: $(stamp)
+	$(bin)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+demo: $(stamp)
+	$(bin)/python -m resolvi_sd.demo $(if $(DATA),--data "$(DATA)") $(if $(TABLE),--table "$(TABLE)") $(DEMO_ARGS)
+
+clean:
+	rm -rf docs/_build docs/generated demo_output .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,169 @@
+"""Hyper-parameters: what the model is, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+__all__ = ["ModelConfig", "TrainingConfig"]
+
+_Config = TypeVar("_Config", "ModelConfig", "TrainingConfig")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The generative model and its guide.
+
+    Parameters
+    ----------
+    n_latent
+        Dimensions L of the latent space.
+    n_components
+        Gaussians M in the mixture prior of the latent space.
+    n_hidden
+        Width of the decoder's hidden layers.
+    n_hidden_encoder
+        Width of the latent encoder's hidden layers.
+    n_hidden_share
+        Width of the share encoder's hidden layers.
+    n_layers
+        Hidden layers of every network.
+    dropout_rate
+        Dropout in the latent encoder while training.
+    likelihood
+        `"nb"`: counts are Delaporte (negative binomial plus Poisson background); `"poisson"`: both parts Poisson.
+    dispersion
+        One overdispersion per gene, or per gene and batch.
+    share_prior
+        Prior means of a cell's shares: own, diffusion, background. They are scaled to sum to 1.
+    share_prior_weight
+        Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
+    background_prior_weight
+        Dirichlet concentration of each gene in the background profile, per gene.
+    neighbor_prior_weight
+        Concentration of the Dirichlet over a cell's neighbors, summed over neighbors.
+
+    Notes
+    -----
+    The number of latent dimensions, components and the widths are those of the reference implementation (Ergen &
+    Yosef 2025); the share prior's weight was chosen on simulated tissues (see `benchmarks/NOTES.md`).
+
+    Examples
+    --------
+    >>> from resolvi_sd import ModelConfig
+    >>> ModelConfig(n_latent=20).n_latent
+    20
+    """
+
+    n_latent: int = 10
+    n_components: int = 50
+    n_hidden: int = 32
+    n_hidden_encoder: int = 128
+    n_hidden_share: int = 64
+    n_layers: int = 2
+    dropout_rate: float = 0.05
+    likelihood: Literal["nb", "poisson"] = "nb"
+    dispersion: Literal["gene", "gene-batch"] = "gene"
+    share_prior: tuple[float, float, float] = (0.65, 0.30, 0.05)
+    share_prior_weight: float = 8.5
+    background_prior_weight: float = 5.0
+    neighbor_prior_weight: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "in [0, 1)")
+        _require(self.likelihood in ("nb", "poisson"), "likelihood", self.likelihood, "'nb' or 'poisson'")
+        _require(self.dispersion in ("gene", "gene-batch"), "dispersion", self.dispersion, "'gene' or 'gene-batch'")
+        _require(
+            len(self.share_prior) == 3 and min(self.share_prior) > 0, "share_prior", self.share_prior, "three positive"
+        )
+        for name in ("share_prior_weight", "background_prior_weight", "neighbor_prior_weight"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is trained.
+
+    Parameters
+    ----------
+    max_epochs
+        Exactly this many passes over the cells; None: until the ELBO has converged, within `epoch_limit`.
+    epoch_limit
+        Largest number of epochs when `max_epochs` is None.
+    min_steps
+        Fewest gradient steps when `max_epochs` is None.
+    batch_size
+        Core cells of a minibatch, rounded to whole patches; None: 2,048, or less for small tissues.
+    patch_size
+        Largest number of cells of a patch.
+    lr
+        Adam's learning rate of the networks and of all that is shared between cells.
+    lr_cell
+        Learning rate of the per-cell neighbor weights.
+    kl_warmup_epochs
+        Epochs over which the weight of the latent's KL divergence grows from 0 to 1.
+    thin_counts
+        Whether the latent encoder sees randomly thinned counts in training, so that the latent does not
+        depend on depth.
+    gradient_clip
+        Largest norm of the gradient of the shared parameters.
+    checkpoint_dir
+        Folder for checkpoints after every epoch; a fit that finds one there resumes from it. None: no checkpoints.
+
+    Examples
+    --------
+    >>> from resolvi_sd import TrainingConfig
+    >>> TrainingConfig(max_epochs=20).max_epochs
+    20
+    """
+
+    max_epochs: int | None = None
+    epoch_limit: int = 200
+    min_steps: int = 1000
+    batch_size: int | None = None
+    patch_size: int = 128
+    lr: float = 3e-3
+    lr_cell: float = 1e-2
+    kl_warmup_epochs: int = 10
+    thin_counts: bool = True
+    gradient_clip: float = 10.0
+    checkpoint_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, value, "None or an integer of at least 1")
+        for name in ("epoch_limit", "patch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        for name in ("lr", "lr_cell", "gradient_clip"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+        for name in ("kl_warmup_epochs", "min_steps"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+
+
+def _require(holds: bool, name: str, value: object, what: str) -> None:
+    if not holds:
+        raise ValueError(f"`{name}` must be {what}, got {value!r}.")
+
+
+def to_plain(config: ModelConfig | TrainingConfig) -> dict[str, Any]:
+    """Settings as a dict that a store can hold: no None (absent means None), no tuples."""
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+    return {k: v for k, v in plain.items() if v is not None}
+
+
+def from_plain(kind: type[_Config], plain: Mapping[str, Any]) -> _Config:
+    """Inverse of :func:`to_plain`, from what a store gives back (numpy scalars and arrays)."""
+    known = {f.name for f in fields(kind)}
+    unknown = set(plain) - known
+    if unknown:
+        raise ValueError(
+            f"The stored {kind.__name__} has settings that this version does not know: {sorted(unknown)}. "
+            "It was written by a newer version of resolvi_sd; please update."
+        )
+    native = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in plain.items()}
+    optional = {f.name: None for f in fields(kind) if f.default is None}
+    return replace(kind(), **(optional | {k: tuple(v) if isinstance(v, list) else v for k, v in native.items()}))

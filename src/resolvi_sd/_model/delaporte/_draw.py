@@ -1,0 +1,94 @@
+"""Draws of a cell's own molecules given its counts, compiled for the CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit, prange, uint64
+from numpy.typing import NDArray
+
+__all__ = ["draw_own"]
+
+_LARGE = 1e200
+_TINY_MEAN = 1e-30
+
+
+@njit(inline="always")  # type: ignore[misc]
+def _next(state: Any) -> tuple[Any, float]:
+    """Next state and a uniform number in [0, 1) of splitmix64 (Steele, Lea & Flood 2014)."""
+    state = uint64(state + uint64(0x9E3779B97F4A7C15))
+    z = uint64((state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
+    z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
+    z = uint64(z ^ (z >> uint64(31)))
+    return state, float(z >> uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@njit(inline="always", error_model="numpy")  # type: ignore[misc]
+def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, int]:
+    """Draw k given x: weighted reservoir sampling over the terms of the Delaporte sum, from k = x down."""
+    step = lam * (r + mu) / mu
+    term, total, chosen = 1.0, 1.0, x
+    for k in range(x, 0, -1):
+        term *= k * step / ((r + k - 1.0) * (x - k + 1.0))
+        total += term
+        state, u = _next(state)
+        if u * total < term:
+            chosen = k - 1
+        if total > _LARGE:
+            term /= total
+            total = 1.0
+    return state, chosen
+
+
+@njit(inline="always", error_model="numpy")  # type: ignore[misc]
+def _binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
+    kept = 0
+    for _ in range(n):
+        state, u = _next(state)
+        kept += u < p
+    return state, kept
+
+
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")  # type: ignore[misc]
+def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, out: Any) -> None:
+    for i in prange(len(value)):
+        mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)
+        x, state = int(value[i]), seeds[i]
+        if math.isinf(r[i]):
+            state, k = _binomial(x, mu / (mu + lam[i]), state)
+        else:
+            state, k = _signal(x, mu, float(lam[i]), float(r[i]), state)
+        state, kept = _binomial(k, own[i] / mu, state)
+        out[i] = kept
+
+
+def draw_own(
+    value: NDArray[np.floating],
+    own: NDArray[np.floating],
+    diffused: NDArray[np.floating],
+    background: NDArray[np.floating],
+    r: NDArray[np.floating],
+    seeds: NDArray[np.uint64],
+) -> NDArray[np.float32]:
+    """Draw the own molecules of each entry: k given x, then Binomial(k, own / (own + diffused)).
+
+    Parameters
+    ----------
+    value
+        Counts x, whole numbers.
+    own, diffused, background
+        Expected molecules of each source, one per entry.
+    r
+        Concentration of the negative binomial, one per entry; infinite for the Poisson likelihood.
+    seeds
+        A seed for each entry, so that the draw of an entry does not depend on the others.
+
+    Returns
+    -------
+    Whole numbers between 0 and x, float32.
+    """
+    out = np.empty(len(value), dtype=np.float32)
+    _draw_all(value, own, diffused, background, r, seeds, out)
+    return out

@@ -1,0 +1,66 @@
+"""The stream of minibatches: random groups of patches, every patch once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from torch.utils.data import IterableDataset
+
+from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
+
+__all__ = ["PatchStream", "default_batch_size"]
+
+_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD = -0.3, 0.6
+
+
+def default_batch_size(n_train: int) -> int:
+    """Core cells of a minibatch: large ones are cheap per cell, small tissues need many steps."""
+    return int(np.clip(n_train // 16, 128, 2048))
+
+
+class PatchStream(IterableDataset[Minibatch]):
+    """Minibatches of an epoch, cut by a thread while the one before is in use.
+
+    Parameters
+    ----------
+    tissue
+        All cells.
+    patches
+        Patches of the cells that are trained on.
+    batch_size
+        Core cells of a minibatch; as many whole patches as come closest.
+    thin_counts
+        Whether the encoder sees thinned counts. The depth thinned to is one number per minibatch, log-normal
+        around the median depth of the tissue.
+    rng
+        Draws the order of the patches and the thinning.
+    """
+
+    def __init__(
+        self, tissue: Tissue, patches: Patches, *, batch_size: int, thin_counts: bool, rng: np.random.Generator
+    ) -> None:
+        self.tissue, self.patches, self.thin_counts, self.rng = tissue, patches, thin_counts, rng
+        self.patches_per_batch = max(1, round(batch_size / float(np.mean(patches.sizes()))))
+        self._depth = float(np.median(tissue.library_size[patches.order]))
+
+    def __len__(self) -> int:
+        return -(-len(self.patches) // self.patches_per_batch)
+
+    def __iter__(self) -> Iterator[Minibatch]:
+        # Equal groups: a small last one would have as much say as the others.
+        groups = np.array_split(self.rng.permutation(len(self.patches)), len(self))
+        streams = self.rng.spawn(len(groups))
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            upcoming = pool.submit(self._cut, groups[0], streams[0])
+            for group, stream in zip(groups[1:], streams[1:], strict=True):
+                ready = upcoming.result()
+                upcoming = pool.submit(self._cut, group, stream)
+                yield ready
+            yield upcoming.result()
+
+    def _cut(self, group: np.ndarray, rng: np.random.Generator) -> Minibatch:
+        core = np.concatenate([self.patches.cells(patch) for patch in group])
+        depth = self._depth * rng.lognormal(_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD) if self.thin_counts else None
+        return cut_minibatch(self.tissue, core, thinned_size=depth, rng=rng)

@@ -1,0 +1,234 @@
+"""Parameters of the model and its guide, and the pieces that both are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resolvi_sd._model.config import ModelConfig
+from resolvi_sd._model.delaporte import Delaporte
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
+from resolvi_sd._model.networks import Decoder, LatentEncoder, ShareEncoder
+from resolvi_sd._tiles import Minibatch
+
+__all__ = ["DataSummary", "Rates", "ResolviModule"]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What the model has to know of the data before it sees a cell.
+
+    Parameters
+    ----------
+    n_cells, n_train, n_genes, n_batches, n_neighbors
+        Sizes; `n_train` counts the cells that have molecules.
+    neighbor_distance
+        Median distance between neighbors, in the units of the coordinates: the starting length scale of leakage.
+    gene_profile
+        Share of each gene in all molecules, batches × genes: where the background profile starts.
+    depth
+        Median molecules of a cell.
+    """
+
+    n_cells: int
+    n_train: int
+    n_genes: int
+    n_batches: int
+    n_neighbors: int
+    neighbor_distance: float
+    gene_profile: Tensor
+    depth: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Expected molecules by source, each cells × genes."""
+
+    own: Tensor
+    diffused: Tensor
+    background: Tensor
+
+    @property
+    def signal(self) -> Tensor:
+        """Mean of the negative binomial: all that is not background."""
+        return self.own + self.diffused
+
+
+class ResolviModule(nn.Module):
+    """ResolVI: own expression, diffusion from the neighbors, and background (Ergen & Yosef 2025).
+
+    The methods are the pieces: priors, point estimates, rates. `programs.py` makes a Pyro model and guide of them,
+    `elbo.py` the objective that is trained. All parameters belong to this module, so nothing enters Pyro's global
+    store and any number of models live side by side.
+    """
+
+    def __init__(self, config: ModelConfig, data: DataSummary) -> None:
+        super().__init__()
+        self.config, self.data = config, data
+        genes, latent = data.n_genes, config.n_latent
+        self.latent_encoder = LatentEncoder(
+            genes, latent, config.n_hidden_encoder, config.n_layers, config.dropout_rate
+        )
+        self.share_encoder = ShareEncoder(genes, config.n_hidden_share, config.n_layers, data.n_batches)
+        self.decoder = Decoder(genes, latent, config.n_hidden, config.n_layers, data.n_batches)
+
+        self.component_logits = nn.Parameter(torch.zeros(config.n_components))
+        self.component_means = nn.Parameter(torch.randn(config.n_components, latent))
+        self.component_log_scales = nn.Parameter(torch.full((config.n_components, latent), -1.0))
+        self.background_logits = nn.Parameter(data.gene_profile.clamp_min(1e-6).log())
+        rows = data.n_batches if config.dispersion == "gene-batch" else 1
+        self.log_concentration = nn.Parameter(torch.full((rows, genes), 1.0))
+        self.log_range = nn.Parameter(torch.zeros(()))
+        # Sparse gradients: a step costs what its own cells cost, however many there are.
+        self.neighbor_logits = nn.Embedding(data.n_cells, data.n_neighbors, sparse=True)
+        nn.init.zeros_(self.neighbor_logits.weight)  # type: ignore[arg-type]
+        prior = torch.tensor(config.share_prior)
+        self.log_depth = math.log1p(data.depth)
+        self.register_buffer("share_prior", config.share_prior_weight * prior / prior.sum(), persistent=False)
+        with torch.no_grad():
+            self.share_encoder.logits.weight.zero_()
+            self.share_encoder.logits.bias.copy_(self.share_prior.log())
+            self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
+
+    # Shared between cells
+
+    def concentration(self) -> Tensor:
+        """Inverse overdispersion r of the negative binomial, 1 or batches × genes."""
+        return torch.exp(self.log_concentration.clamp(-7.0, 9.0))
+
+    def concentration_group(self, batch: Tensor) -> Tensor:
+        """Row of :meth:`concentration` for each cell."""
+        return batch if len(self.log_concentration) > 1 else torch.zeros_like(batch)
+
+    def background_profile(self) -> Tensor:
+        """Background profile of each batch, batches × genes, rows sum to 1."""
+        return torch.softmax(self.background_logits, dim=-1)
+
+    def latent_prior(self) -> dist.MixtureSameFamily:
+        """Mixture of Gaussians over the latent."""
+        scales = torch.exp(self.component_log_scales) + 1e-4
+        components = dist.Independent(dist.Normal(self.component_means, scales, validate_args=False), 1)
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=self.component_logits, validate_args=False), components, validate_args=False
+        )
+
+    def background_prior(self) -> dist.Dirichlet:
+        """Symmetric Dirichlet over the background profile of each batch."""
+        weight = self.config.background_prior_weight * torch.ones_like(self.background_logits)
+        return dist.Dirichlet(weight, validate_args=False).to_event(1)
+
+    def dispersion_prior(self) -> dist.Exponential:
+        """Exponential over the overdispersion 1 / r of each gene: shrinks towards Poisson."""
+        return dist.Exponential(torch.ones_like(self.log_concentration), validate_args=False).to_event(2)
+
+    def range_prior(self) -> dist.LogNormal:
+        """Log-normal over the length scale of leakage, in units of the median neighbor distance."""
+        return dist.LogNormal(torch.zeros_like(self.log_range), torch.ones_like(self.log_range), validate_args=False)
+
+    def leakage_range(self) -> Tensor:
+        """Point estimate of the length scale of leakage, in units of the median neighbor distance."""
+        return torch.exp(self.log_range)
+
+    # Of each cell
+
+    def latent_posterior(self, minibatch: Minibatch) -> dist.Independent:
+        """Normal over the latent of the core cells."""
+        mean, spread = self.latent_encoder(minibatch.features[: minibatch.n_core])
+        return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
+
+    def neighbor_kernel(self, minibatch: Minibatch, length: Tensor) -> Tensor:
+        """Logarithm of the unnormalised prior weight of each neighbor, core × k: -d^2 / (2 length^2)."""
+        relative = minibatch.distance / (length * self.data.neighbor_distance)
+        return (-0.5 * relative.square()).clamp_min(-30.0).masked_fill(~minibatch.mask, -torch.inf)
+
+    def neighbor_prior(self, minibatch: Minibatch, length: Tensor) -> MaskedDirichlet:
+        """Dirichlet over the neighbor weights, concentrated on near neighbors."""
+        base = masked_softmax(self.neighbor_kernel(minibatch, length), minibatch.mask)
+        return MaskedDirichlet(self.config.neighbor_prior_weight * base + 1e-2, minibatch.mask)
+
+    def neighbor_weights(self, minibatch: Minibatch, length: Tensor) -> Tensor:
+        """Point estimate of the neighbor weights beta, core × k; rows sum to 1, or 0 without neighbors."""
+        free = self.neighbor_logits(minibatch.cells[: minibatch.n_core])
+        return masked_softmax(self.neighbor_kernel(minibatch, length) + free, minibatch.mask)
+
+    def share_mask(self, minibatch: Minibatch) -> Tensor:
+        """Which sources a cell can have, core × 3: one without neighbors cannot have received from any."""
+        reached = minibatch.mask.any(dim=1)
+        always = torch.ones_like(reached)
+        return torch.stack([always, reached, always], dim=1)
+
+    def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
+        """Dirichlet over the shares (own, diffusion, background) of each cell."""
+        return MaskedDirichlet(self.share_prior, self.share_mask(minibatch))
+
+    def shares(self, minibatch: Minibatch) -> Tensor:
+        """Point estimate of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
+        core = minibatch.n_core
+        weights = masked_softmax(self.neighbor_kernel(minibatch, torch.ones(())), minibatch.mask)
+        profiles = self.share_encoder.around(minibatch.features)
+        around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
+        depth = torch.log1p(minibatch.library_size)
+        relative = minibatch.distance / self.data.neighbor_distance
+        setting = torch.stack(
+            [
+                depth[:core] - self.log_depth,
+                (weights * depth[minibatch.neighbor]).sum(1) - self.log_depth * minibatch.mask.any(1),
+                (relative * minibatch.mask).sum(1) / minibatch.mask.sum(1).clamp_min(1) - 1.0,
+                relative.masked_fill(~minibatch.mask, 3.0).amin(1).clamp_max(3.0) - 1.0,
+            ],
+            dim=1,
+        )
+        counts = torch.log1p(minibatch.counts.to_dense())
+        logits = self.share_encoder(counts, around, setting, minibatch.core_batch)
+        return masked_softmax(logits.clamp(-10.0, 10.0), self.share_mask(minibatch))
+
+    def expression(self, latent: Tensor, batch: Tensor) -> Tensor:
+        """Expression profile rho, cells × genes; rows sum to 1."""
+        profile: Tensor = self.decoder(latent, batch)
+        return profile
+
+    def neighbor_expression(self, minibatch: Minibatch, expression: Tensor, weights: Tensor) -> Tensor:
+        """Sum of the neighbors' profiles, weighted by beta, core × genes.
+
+        `expression` holds all cells of the minibatch. It enters without gradient: with it, the latents collapse
+        onto each other (Ergen & Yosef 2025).
+        """
+        return F.embedding_bag(minibatch.neighbor, expression.detach(), per_sample_weights=weights, mode="sum")
+
+    def expression_of_all(self, minibatch: Minibatch, latent: Tensor) -> Tensor:
+        """Profiles of all cells of a minibatch, cells × genes: the core's from `latent`, the halo's from its mean.
+
+        The halo is read only through :meth:`neighbor_expression`, so it needs no gradient.
+        """
+        halo = slice(minibatch.n_core, None)
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            mean, _ = self.latent_encoder(minibatch.features[halo])
+            around = self.expression(mean, minibatch.batch[halo])
+        self.train(training)
+        return torch.cat([self.expression(latent, minibatch.core_batch), around])
+
+    def rates(
+        self, minibatch: Minibatch, expression: Tensor, shares: Tensor, weights: Tensor, background: Tensor
+    ) -> Rates:
+        """Expected molecules of the core cells by source, from the profiles of all cells."""
+        amount = minibatch.library_size[: minibatch.n_core, None] * shares
+        return Rates(
+            own=amount[:, 0:1] * expression[: minibatch.n_core],
+            diffused=amount[:, 1:2] * self.neighbor_expression(minibatch, expression, weights),
+            background=amount[:, 2:3] * background[minibatch.core_batch],
+        )
+
+    def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
+        """Distribution of the core cells' counts given the rates."""
+        if self.config.likelihood == "poisson":
+            return dist.Poisson(rates.signal + rates.background, validate_args=False).to_event(1)
+        group = self.concentration_group(minibatch.core_batch)
+        return Delaporte(rates.signal, rates.background, concentration[group], validate_args=False)

@@ -1,0 +1,190 @@
+"""The posterior: one pass over the patches gives everything that is written back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from resolvi_sd._model.delaporte import draw_own, expected_signal
+from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
+
+__all__ = ["Posterior", "infer"]
+
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Posterior expectations of all cells, in the order of the table.
+
+    Parameters
+    ----------
+    latent
+        Mean of the latent, cells × n_latent, float32.
+    own
+        Own molecules of every stored count, CSR float32 with the structure of the counts.
+    molecules
+        Own, diffused and background molecules of each cell, cells × 3, float64; rows sum to the counts.
+    weights
+        Neighbor weights beta, cells × k, float32; rows sum to 1, or to 0 without neighbors.
+    flow
+        Molecules that came from each neighbor, cells × k, float32.
+    """
+
+    latent: NDArray[np.float32]
+    own: sp.csr_matrix
+    molecules: NDArray[np.float64]
+    weights: NDArray[np.float32]
+    flow: NDArray[np.float32]
+
+
+def infer(
+    module: ResolviModule,
+    tissue: Tissue,
+    patches: Patches,
+    *,
+    n_samples: int = 1,
+    integer_counts: bool = False,
+    rng: np.random.Generator,
+    batch_size: int = 2048,
+    show_progress_bar: bool = True,
+) -> Posterior:
+    """Pass over all patches once.
+
+    Of the x molecules of a gene, k are not background (Delaporte posterior) and, given k, the own ones are
+    Binomial(k, p) with p the own share of the negative binomial's mean, because the Gamma multiplies all of it. So
+    own = E[k | x] p, diffused = E[k | x] (1 - p) and background = x - E[k | x], and they add up to the counts.
+
+    Parameters
+    ----------
+    module
+        Fitted model.
+    tissue
+        All cells.
+    patches
+        A partition of all cells.
+    n_samples
+        1: at the mean of the latent posterior; more: averaged over so many draws of it.
+    integer_counts
+        Whether `own` is a draw of whole molecules in place of the expectation.
+    rng
+        Draws the latent and the molecules; what a cell gets does not depend on the patches.
+    batch_size
+        Core cells at a time.
+    show_progress_bar
+        Whether to show a progress bar.
+    """
+    n_cells, n_neighbors = tissue.n_cells, tissue.n_neighbors
+    latent = np.empty((n_cells, module.config.n_latent), np.float32)
+    weights, flow = np.zeros((2, n_cells, n_neighbors), np.float32)
+    molecules = np.zeros((n_cells, 3))
+    own = np.zeros(tissue.counts.nnz, np.float32)
+    noise = _latent_noise(n_samples, latent.shape, rng)
+    seeds = rng.integers(0, 2**63, tissue.counts.nnz, dtype=np.uint64) if integer_counts else None
+
+    module.eval()
+    for core in _groups(patches, batch_size, show_progress_bar):
+        minibatch = cut_minibatch(tissue, core)
+        entries = _entries(tissue.counts.indptr, core)
+        with torch.no_grad():
+            mean, spread = module.latent_encoder(minibatch.features)
+            beta = module.neighbor_weights(minibatch, module.leakage_range())
+        latent[core], weights[core] = mean[: len(core)].numpy(), beta.numpy()
+        draws = [mean] if noise is None else [mean + spread * draw[minibatch.cells] for draw in noise]
+        for draw in draws:
+            parts = _split(module, minibatch, draw, beta)
+            flow[core] += parts.flow.numpy() / len(draws)
+            molecules[core] += parts.molecules.numpy() / len(draws)
+            own[entries] += parts.own.numpy() / len(draws)
+        if seeds is not None:
+            own[entries] = _draw_molecules(module, minibatch, draws[0], beta, seeds[entries])
+    corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
+    return Posterior(latent, corrected, molecules, weights, flow)
+
+
+def _latent_noise(n_samples: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Tensor] | None:
+    """Noise of every cell and draw, made before the patches are: a cell's noise must not depend on them."""
+    if n_samples < 1:
+        raise ValueError(f"`n_samples` must be at least 1, got {n_samples}.")
+    if n_samples == 1:
+        return None
+    return [torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(n_samples)]
+
+
+def _groups(patches: Patches, batch_size: int, show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
+    """Cells of successive patches, about `batch_size` at a time; patches next to each other share their halo."""
+    ends = np.searchsorted(patches.offsets, np.arange(0, len(patches.order), batch_size)[1:])
+    bounds = np.unique(np.concatenate([[0], patches.offsets[ends], [len(patches.order)]]))
+    with tqdm(total=len(patches.order), desc="Posterior", unit="cell", disable=not show_progress_bar) as bar:
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            yield patches.order[start:stop]
+            bar.update(int(stop - start))
+
+
+def _entries(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions of the stored entries of `rows` in a CSR matrix, row after row."""
+    length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
+    ends = np.cumsum(length)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(indptr[rows] - (ends - length), length)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    own: Tensor
+    molecules: Tensor
+    flow: Tensor
+
+
+def _rates(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor) -> tuple[Rates, Tensor]:
+    """Rates of the core, and the profiles of all cells, at a latent of all cells."""
+    profiles = module.expression(latent, minibatch.batch)
+    return module.rates(minibatch, profiles, module.shares(minibatch), beta, module.background_profile()), profiles
+
+
+def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor) -> _Parts:
+    """Expected own, diffused and background molecules of every entry, and the flow from every neighbor."""
+    counts = minibatch.counts
+    row, gene = counts.rows(), counts.gene
+    with torch.no_grad():
+        rates, profiles = _rates(module, minibatch, latent, beta)
+        r = None if module.config.likelihood == "poisson" else module.concentration()
+        group = module.concentration_group(minibatch.core_batch)
+        signal = expected_signal(counts, rates.signal, rates.background, r, group)
+        from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
+        own = signal * from_self / (from_self + from_others).clamp_min(_TINY)
+        sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
+        molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
+        # Of what a gene diffused, neighbor m gave beta_m rho_m / sum beta rho. Summed over genes that is beta_m times
+        # the gradient of sum(ratio * sum beta rho) by beta_m: the backward pass of the sum, with no cells x k x genes.
+        received = minibatch.library_size[: minibatch.n_core] * module.shares(minibatch)[:, 1]
+        mixture = from_others / received[row].clamp_min(_TINY)
+        ratio = torch.zeros_like(rates.own)
+        ratio[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
+    with torch.enable_grad():
+        leaf = beta.detach().requires_grad_()
+        mixed = module.neighbor_expression(minibatch, profiles, leaf)
+        (slope,) = torch.autograd.grad(mixed, leaf, ratio)
+    return _Parts(own, molecules, beta * slope)
+
+
+def _draw_molecules(
+    module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor, seeds: NDArray[np.uint64]
+) -> NDArray[np.float32]:
+    """Whole own molecules of every entry, drawn from their posterior."""
+    with torch.no_grad():
+        rates, _ = _rates(module, minibatch, latent, beta)
+        row, gene = minibatch.counts.rows(), minibatch.counts.gene
+        r = torch.full_like(rates.own[:1], torch.inf)
+        if module.config.likelihood == "nb":
+            r = module.concentration()
+        group = module.concentration_group(minibatch.core_batch)
+        entry = (rates.own[row, gene], rates.diffused[row, gene], rates.background[row, gene], r[group[row], gene])
+        return draw_own(minibatch.counts.value.numpy(), *(v.numpy() for v in entry), seeds)

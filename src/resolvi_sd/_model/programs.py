@@ -1,0 +1,50 @@
+"""The model and its guide as Pyro programs, with sites named after what they are."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine import scale
+
+from resolvi_sd._model.masked_dirichlet import softmax_log_density
+from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._tiles import Minibatch
+
+__all__ = ["guide", "model"]
+
+
+def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
+    """Generate the counts of the core cells (Ergen & Yosef 2025, with the Gamma marginalised out)."""
+    background = pyro.sample("background", module.background_prior())
+    overdispersion = pyro.sample("overdispersion", module.dispersion_prior())
+    length = pyro.sample("leakage_range", module.range_prior())
+    with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
+        with scale(scale=kl_weight):
+            latent = pyro.sample("latent", module.latent_prior())
+        shares = pyro.sample("shares", module.shares_prior(minibatch))
+        weights = pyro.sample("neighbor_weights", module.neighbor_prior(minibatch, length))
+        expression = module.expression_of_all(minibatch, latent)
+        rates = module.rates(minibatch, expression, shares, weights, background)
+        counts = minibatch.counts.to_dense()
+        pyro.sample("counts", module.likelihood(rates, 1 / overdispersion, minibatch), obs=counts)
+
+
+def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
+    """Approximate posterior: Normal for the latent, point estimates for all else."""
+    background = module.background_profile()
+    everywhere = torch.ones_like(background, dtype=torch.bool)
+    density = softmax_log_density(background, everywhere).sum()
+    pyro.sample("background", dist.Delta(background, density, event_dim=2))
+    pyro.sample("overdispersion", dist.Delta(1 / module.concentration(), event_dim=2))
+    length = module.leakage_range()
+    pyro.sample("leakage_range", dist.Delta(length))
+    with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
+        with scale(scale=kl_weight):
+            pyro.sample("latent", module.latent_posterior(minibatch))
+        shares = module.shares(minibatch)
+        density = softmax_log_density(shares, module.share_mask(minibatch))
+        pyro.sample("shares", dist.Delta(shares, density, event_dim=1))
+        weights = module.neighbor_weights(minibatch, length)
+        density = softmax_log_density(weights, minibatch.mask)
+        pyro.sample("neighbor_weights", dist.Delta(weights, density, event_dim=1))

@@ -1,0 +1,86 @@
+"""When to lower the learning rate and when to stop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+__all__ = ["DecayWhenFlat"]
+
+_DECAY_SHARE = 0.25
+_LAST_FACTOR = 0.02
+
+
+@dataclass
+class DecayWhenFlat:
+    """Constant learning rate, then a linear decay, then stop.
+
+    With a given number of epochs the decay takes the last quarter of them. Without, it starts when the ELBO has
+    become flat, takes a third as many epochs as there were before it, and ends the training.
+
+    Parameters
+    ----------
+    max_epochs
+        Exactly this many epochs, or None.
+    epoch_limit
+        Most epochs when `max_epochs` is None.
+    min_epochs
+        Epochs before which the ELBO is not called flat.
+    window
+        Flat means: the mean ELBO of the last `window` epochs is above that of the `window` before by less than
+        `tolerance` of what was gained since the first epochs.
+    tolerance
+        See `window`.
+    """
+
+    max_epochs: int | None
+    epoch_limit: int
+    min_epochs: int
+    window: int = 5
+    tolerance: float = 0.004
+    elbo: list[float] = field(default_factory=list)
+    decay_from: int | None = None
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that will have been run at the end, as far as is known."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        if self.decay_from is None:
+            return self.epoch_limit
+        return min(self.epoch_limit, self.decay_from + self._decay_epochs(self.decay_from))
+
+    def _decay_epochs(self, start: int) -> int:
+        return max(3, round(start * _DECAY_SHARE / (1 - _DECAY_SHARE)))
+
+    def observe(self, elbo: float) -> None:
+        """Take note of the mean ELBO of an epoch that has ended."""
+        self.elbo.append(elbo)
+        done = len(self.elbo)
+        if self.max_epochs is None and self.decay_from is None:
+            latest = done + self._decay_epochs(done) >= self.epoch_limit
+            if latest or (done >= max(self.min_epochs, 2 * self.window + 1) and self._is_flat()):
+                self.decay_from = done
+
+    def _is_flat(self) -> bool:
+        w = self.window
+        spans = slice(-2 * w, -w), slice(-w, None)
+        before, now = (np.mean(self.elbo[span]) for span in spans)
+        gained = now - self.elbo[0]
+        return bool(now - before < self.tolerance * max(gained, 0.0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is over."""
+        return len(self.elbo) >= self.n_epochs
+
+    def factor(self, progress: float) -> float:
+        """Learning rate over its starting value, `progress` epochs (with a fraction) into the training."""
+        if self.max_epochs is not None:
+            start: float | None = self.max_epochs * (1 - _DECAY_SHARE)
+        else:
+            start = self.decay_from
+        if start is None or progress <= start:
+            return 1.0
+        return max(_LAST_FACTOR, 1.0 - (progress - start) / max(self.n_epochs - start, 1e-9))

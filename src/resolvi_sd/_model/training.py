@@ -1,0 +1,213 @@
+"""Training: Lightning runs the loop."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from resolvi_sd._model.config import TrainingConfig
+from resolvi_sd._model.elbo import negative_elbo
+from resolvi_sd._model.loader import PatchStream, default_batch_size
+from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.schedule import DecayWhenFlat
+from resolvi_sd._tiles import Minibatch, Patches, Tissue
+
+__all__ = ["train"]
+
+_CHECKPOINT = "resolvi"
+
+
+class _Loop(pl.LightningModule):
+    """One optimiser for what cells share, a sparse one for their neighbor weights."""
+
+    def __init__(self, module: ResolviModule, config: TrainingConfig, schedule: DecayWhenFlat, n_steps: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
+        self.learning_rate: list[float] = []
+        self._sum, self._cells = 0.0, 0
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        shared = [p for name, p in self.module.named_parameters() if not name.startswith("neighbor_logits")]
+        return [
+            torch.optim.Adam(shared, lr=self.config.lr),
+            torch.optim.SparseAdam(list(self.module.neighbor_logits.parameters()), lr=self.config.lr_cell),
+        ]
+
+    def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
+        return batch if device.type == "cpu" else batch.to(device)
+
+    def training_step(self, minibatch: Minibatch, index: int) -> None:
+        progress = self.current_epoch + index / self.n_steps
+        factor = self.schedule.factor(progress)
+        warmup = self.config.kl_warmup_epochs
+        kl_weight = min(1.0, (progress + 1 / self.n_steps) / warmup) if warmup else 1.0
+        shared, cells = self.optimizers()  # type: ignore[misc, union-attr]
+        for optimizer, rate in ((shared, self.config.lr), (cells, self.config.lr_cell)):
+            optimizer.param_groups[0]["lr"] = rate * factor
+            optimizer.zero_grad()
+        loss = negative_elbo(self.module, minibatch, kl_weight)
+        self.manual_backward(loss)
+        self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
+        shared.step()
+        cells.step()
+        self._sum -= float(loss.detach()) * minibatch.n_core
+        self._cells += minibatch.n_core
+
+    def on_train_epoch_end(self) -> None:
+        elbo = self._sum / self._cells
+        if not np.isfinite(elbo):
+            raise FloatingPointError(
+                f"The ELBO became {elbo} in epoch {self.current_epoch + 1}. Lower the learning rate "
+                "(`TrainingConfig(lr=...)`) and check the counts for extreme values."
+            )
+        self._sum, self._cells = 0.0, 0
+        self.learning_rate.append(self.config.lr * self.schedule.factor(self.current_epoch + 1 - 1 / self.n_steps))
+        self.schedule.observe(elbo)
+        self.trainer.should_stop = self.schedule.finished
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["schedule"] = {"elbo": list(self.schedule.elbo), "decay_from": self.schedule.decay_from}
+        checkpoint["learning_rate"] = list(self.learning_rate)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.schedule.elbo = checkpoint["schedule"]["elbo"]
+        self.schedule.decay_from = checkpoint["schedule"]["decay_from"]
+        self.learning_rate = checkpoint["learning_rate"]
+
+
+class _ProgressBar(Callback):
+    """One bar over all steps, with the ELBO and the learning rate of the last epoch."""
+
+    def __init__(self, schedule: DecayWhenFlat) -> None:
+        self.schedule = schedule
+
+    def on_train_start(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+        total = self.schedule.n_epochs * loop.n_steps
+        self.bar = tqdm(desc="Training", total=total, initial=trainer.global_step // 2, unit="step", dynamic_ncols=True)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.bar.update()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+        self._show_last_epoch(loop)
+
+    def on_train_end(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+        self._show_last_epoch(loop)
+
+    def _show_last_epoch(self, loop: _Loop) -> None:
+        if loop.learning_rate:
+            done, elbo, rate = len(self.schedule.elbo), self.schedule.elbo[-1], loop.learning_rate[-1]
+            self.bar.total = max(self.schedule.n_epochs * loop.n_steps, self.bar.n)
+            self.bar.set_postfix(epoch=done, elbo=f"{elbo:.2f}", lr=f"{rate:.1e}")
+
+    def teardown(self, trainer: pl.Trainer, loop: _Loop, stage: str) -> None:  # type: ignore[override]
+        if hasattr(self, "bar"):
+            self.bar.total = self.bar.n
+            self.bar.close()
+
+
+def train(
+    module: ResolviModule,
+    tissue: Tissue,
+    patches: Patches,
+    config: TrainingConfig,
+    *,
+    rng: np.random.Generator,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = "auto",
+    show_progress_bar: bool = True,
+) -> dict[str, np.ndarray]:
+    """Fit the parameters of `module` in place.
+
+    Parameters
+    ----------
+    module
+        The model; on the CPU afterwards, in evaluation mode.
+    tissue
+        All cells.
+    patches
+        Patches of the cells that are trained on.
+    config
+        How to train.
+    rng
+        Draws the order of patches and the thinning; torch's seed is the caller's.
+    accelerator, devices
+        As in Lightning.
+    show_progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight of the time) and
+    `learning_rate` (float64).
+    """
+    batch_size = config.batch_size or default_batch_size(len(patches.order))
+    stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
+    schedule = DecayWhenFlat(
+        config.max_epochs,
+        max(config.epoch_limit, -(-config.min_steps // len(stream))),
+        min_epochs=max(config.kl_warmup_epochs + 1, -(-config.min_steps // len(stream))),
+    )
+    loop = _Loop(module, config, schedule, len(stream))
+    callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
+    resume = None
+    if config.checkpoint_dir is not None:
+        callbacks.append(
+            ModelCheckpoint(config.checkpoint_dir, filename=_CHECKPOINT, save_top_k=1, enable_version_counter=False)
+        )
+        resume = Path(config.checkpoint_dir) / f"{_CHECKPOINT}.ckpt"
+    with _quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
+            devices=devices,
+            max_epochs=schedule.n_epochs,
+            callbacks=callbacks,
+            enable_checkpointing=config.checkpoint_dir is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            logger=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(
+            loop,
+            DataLoader(stream, batch_size=None),
+            ckpt_path=str(resume) if resume is not None and resume.exists() else None,
+            weights_only=True,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    module.to("cpu").eval()
+    return {
+        "epoch": np.arange(1, len(schedule.elbo) + 1),
+        "elbo": np.array(schedule.elbo),
+        "learning_rate": np.array(loop.learning_rate),
+    }
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Lightning announces devices and advises data-loader workers, which would only slow minibatches down."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,135 @@
+"""A fitted model, and its form in `uns`: plain dicts of arrays, numbers and strings, so that no pickle is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
+
+__all__ = ["FittedModel", "Setup", "from_state", "to_state"]
+
+_FORMAT = 1
+_PER_CELL = "neighbor_logits.weight"
+_PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Where in the data the model's input is; None where the default was taken."""
+
+    n_neighbors: int
+    table_key: str | None = None
+    layer: str | None = None
+    batch_key: str | None = None
+    library_key: str | None = None
+    spatial_key: str = "spatial"
+    coordinate_system: str = "global"
+    neighbors_key: str | None = None
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted model and all that is needed to use it on its table again.
+
+    Parameters
+    ----------
+    module
+        Parameters.
+    setup
+        Where the input came from.
+    training
+        How it was trained.
+    genes, batches
+        Names, in the order of the parameters.
+    history
+        One value per epoch: `epoch`, `elbo`, `learning_rate`.
+    seed
+        What everything random was derived from.
+    """
+
+    module: ResolviModule
+    setup: Setup
+    training: TrainingConfig
+    genes: tuple[str, ...]
+    batches: tuple[str, ...]
+    history: Mapping[str, NDArray[Any]]
+    seed: int
+
+
+def to_state(fitted: FittedModel) -> dict[str, Any]:
+    """Return what goes into `uns`; neighbor weights are per cell and go into `obsp` instead."""
+    data = fitted.module.data
+    weights = {k: v.detach().cpu().numpy().copy() for k, v in fitted.module.named_parameters() if k != _PER_CELL}
+    return {
+        "format": _FORMAT,
+        "versions": {name: version(name) for name in _PACKAGES},
+        "seed": fitted.seed,
+        "setup": {k: v for k, v in asdict(fitted.setup).items() if v is not None},
+        "model_config": to_plain(fitted.module.config),
+        "training_config": to_plain(fitted.training),
+        "data": {"n_train": data.n_train, "neighbor_distance": data.neighbor_distance, "depth": data.depth},
+        "genes": np.array(fitted.genes, dtype=object),
+        "batches": np.array(fitted.batches, dtype=object),
+        "history": dict(fitted.history),
+        "weights": weights,
+    }
+
+
+def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> FittedModel:
+    """Inverse of :func:`to_state`, for a table that now has `n_cells` rows; its neighbor weights are zero still.
+
+    Raises
+    ------
+    ValueError
+        If the state was written by a newer version, or is not whole.
+    """
+    found = int(state.get("format", 0))
+    if found != _FORMAT:
+        raise ValueError(
+            f"The stored model has format {found}, and this version of resolvi_sd reads format {_FORMAT}. "
+            "Update resolvi_sd, or fit again."
+        )
+    genes, batches = _names(state["genes"]), _names(state["batches"])
+    config = from_plain(ModelConfig, state["model_config"])
+    data = DataSummary(
+        n_cells=n_cells,
+        n_train=int(state["data"]["n_train"]),
+        n_genes=len(genes),
+        n_batches=len(batches),
+        n_neighbors=n_neighbors,
+        neighbor_distance=float(state["data"]["neighbor_distance"]),
+        gene_profile=torch.full((len(batches), len(genes)), 1 / len(genes)),
+        depth=float(state["data"]["depth"]),
+    )
+    with torch.random.fork_rng():
+        module = ResolviModule(config, data)
+    weights = {k: torch.from_numpy(np.array(v)) for k, v in state["weights"].items()}
+    expected = {k for k, _ in module.named_parameters()} - {_PER_CELL}
+    if set(weights) != expected:
+        raise ValueError(
+            f"The stored model is not whole: missing {sorted(expected - set(weights))}, "
+            f"unknown {sorted(set(weights) - expected)}. Fit again."
+        )
+    module.load_state_dict(weights, strict=False)
+    known = {f.name for f in fields(Setup)}
+    setup = Setup(**{k: v if isinstance(v, str) else int(v) for k, v in state["setup"].items() if k in known})
+    return FittedModel(
+        module=module.eval(),
+        setup=setup,
+        training=from_plain(TrainingConfig, state["training_config"]),
+        genes=genes,
+        batches=batches,
+        history={k: np.asarray(v) for k, v in state["history"].items()},
+        seed=int(state["seed"]),
+    )
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in np.asarray(values).ravel())

@@ -1,0 +1,75 @@
+"""Write a fit into its table: validated and computed before, so that the table is never half-written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._model import Posterior
+from resolvi_sd._results._fitted import FittedModel, to_state
+from resolvi_sd.gr._graph import NeighborGraph
+from resolvi_sd.gr._neighbors import write_graph
+
+__all__ = ["write_fit"]
+
+
+def write_fit(
+    adata: AnnData, fitted: FittedModel, posterior: Posterior, graph: NeighborGraph, *, keys: Keys, integer_counts: bool
+) -> None:
+    """Write all results of a fit under `keys`; what an earlier fit left there is replaced, or removed.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    fitted, posterior, graph
+        What was fitted, what it says of each cell, and the neighbors that were used.
+    keys
+        Names of the entries.
+    integer_counts
+        Whether the corrected counts are whole molecules.
+    """
+    module = fitted.module
+    corrected = _integers(posterior.own) if integer_counts else posterior.own
+    total = posterior.molecules.sum(axis=1, keepdims=True)
+    shares = np.divide(posterior.molecules, total, out=np.full_like(posterior.molecules, np.nan), where=total > 0)
+    params: dict[str, Any] = {k: v for k, v in vars(fitted.setup).items() if v is not None}
+
+    _remove(adata, keys)
+    write_graph(adata, graph, keys=keys, params=params)
+    adata.layers[keys.counts] = corrected
+    adata.obsm[keys.latent] = posterior.latent
+    for key, share in zip(keys.shares, shares.T, strict=True):
+        adata.obs[key] = share
+    adata.obsp[keys.weights] = _by_edge(graph, posterior.weights)
+    adata.obsp[keys.flow] = _by_edge(graph, posterior.flow)
+    adata.varm[keys.dispersion] = module.concentration().detach().numpy().T.copy()
+    adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
+    adata.uns[keys.model] = to_state(fitted)
+
+
+def _remove(adata: AnnData, keys: Keys) -> None:
+    for slot, names in keys.owned().items():
+        container = getattr(adata, slot)
+        for name in names:
+            if name in container:
+                del container[name]
+
+
+def _integers(counts: sp.csr_matrix) -> sp.csr_matrix:
+    whole = counts.astype(np.int32)
+    whole.eliminate_zeros()
+    return whole
+
+
+def _by_edge(graph: NeighborGraph, values: NDArray[np.float32]) -> sp.csr_matrix:
+    """Cells × cells, with the structure of the graph."""
+    indptr = np.concatenate([[0], np.cumsum(graph.mask.sum(axis=1))])
+    matrix = sp.csr_matrix((values[graph.mask], graph.index[graph.mask], indptr), shape=(graph.n_cells,) * 2)
+    matrix.sort_indices()
+    return matrix

@@ -1,0 +1,104 @@
+"""Which table, and which group (section, batch) each of its cells belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._validation import check_complete, check_key
+
+__all__ = ["Groups", "cross", "group_by", "one_group", "resolve_table"]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A partition of the cells.
+
+    Attributes
+    ----------
+    codes
+        Group of each cell, `(n_cells,)` int32, from 0 to the number of groups - 1; every group has cells.
+    names
+        Name of each group.
+    """
+
+    codes: NDArray[np.int32]
+    names: tuple[str, ...]
+
+
+def resolve_table(data: SpatialData | AnnData, table_key: str) -> AnnData:
+    """Return the table itself (not a copy).
+
+    Parameters
+    ----------
+    data
+        A SpatialData object, or a table.
+    table_key
+        Name of the table in a SpatialData object; not looked at for an AnnData.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither.
+    KeyError
+        If there is no such table.
+    """
+    if isinstance(data, AnnData):
+        return data
+    if not isinstance(data, SpatialData):
+        raise TypeError(
+            f"`data` must be a SpatialData or an AnnData, not {type(data).__name__}. "
+            "Read a store with `spatialdata.read_zarr(path)`, a table with `anndata.read_h5ad(path)`."
+        )
+    check_key(table_key, data.tables, argument="table_key", where="sdata.tables")
+    return data.tables[table_key]
+
+
+def one_group(n_cells: int, name: str) -> Groups:
+    """Return the partition with all cells in one group."""
+    return Groups(np.zeros(n_cells, dtype=np.int32), (name,))
+
+
+def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
+    """Partition the cells by a column of `obs`: categories in their order, other values sorted.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If cells have no value.
+    """
+    check_key(key, adata.obs.columns, argument=argument, where="table.obs")
+    column = adata.obs[key]
+    check_complete(column, argument=argument)
+    return _encode(column)
+
+
+def _encode(column: pd.Series[Any]) -> Groups:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        values = column.cat.remove_unused_categories().cat
+        return Groups(np.asarray(values.codes, dtype=np.int32), tuple(str(name) for name in values.categories))
+    names, codes = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
+    return Groups(codes.astype(np.int32), tuple(str(name) for name in names))
+
+
+def cross(first: Groups, second: Groups) -> Groups:
+    """Partition the cells by both: the combinations that occur, named `first:second`.
+
+    If only one of the two splits the cells, that one is returned under its own names.
+    """
+    pair = first.codes.astype(np.int64) * len(second.names) + second.codes
+    found, codes = np.unique(pair, return_inverse=True)
+    if len(found) == len(first.names):
+        return first
+    if len(first.names) == 1:
+        return second
+    names = tuple(f"{first.names[i]}:{second.names[j]}" for i, j in (divmod(int(p), len(second.names)) for p in found))
+    return Groups(codes.reshape(-1).astype(np.int32), names)

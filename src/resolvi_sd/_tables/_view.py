@@ -1,0 +1,198 @@
+"""One view of counts, coordinates, sections and batches, whatever the data came in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._tables._coordinates import annotation, element_coordinates, obsm_coordinates
+from resolvi_sd._tables._counts import CSR, table_counts
+from resolvi_sd._tables._resolve import cross, group_by, one_group, resolve_table
+from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
+
+__all__ = ["CellPositions", "TableView", "cell_positions", "table_view"]
+
+
+@dataclass(frozen=True)
+class CellPositions:
+    """Where the cells are, and on which section.
+
+    Attributes
+    ----------
+    coordinates
+        `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
+    library
+        Code of each cell's section, `(n_cells,)` int32.
+    library_names
+        Names of the sections.
+    """
+
+    coordinates: NDArray[np.float64]
+    library: NDArray[np.int32]
+    library_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """Counts, coordinates, sections and batches of a table, row by row.
+
+    Attributes
+    ----------
+    adata
+        The table itself, not a copy.
+    counts
+        Cells × genes, CSR with sorted unique indices, in the table's number type; the object in the table itself
+        where it is that already.
+    coordinates
+        `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
+    library
+        Code of each cell's section, `(n_cells,)` int32; cells of different sections are never neighbors.
+    library_names
+        Names of the sections.
+    batch
+        Code of each cell's batch, `(n_cells,)` int32.
+    batch_names
+        Names of the batches.
+    has_counts
+        Whether the cell has any molecule, `(n_cells,)` bool.
+    """
+
+    adata: AnnData
+    counts: CSR
+    coordinates: NDArray[np.float64]
+    library: NDArray[np.int32]
+    library_names: tuple[str, ...]
+    batch: NDArray[np.int32]
+    batch_names: tuple[str, ...]
+    has_counts: NDArray[np.bool_]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.counts.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return int(self.counts.shape[1])
+
+
+def cell_positions(
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = "table",
+    library_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str = "global",
+) -> CellPositions:
+    """Return where the cells are and on which section; the counts are not looked at.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object: coordinates are the centroids of the elements that the table annotates, matched by
+        instance id, and sections are its regions. Or a table: coordinates are in `obsm[spatial_key]`. A table of a
+        SpatialData object that annotates no element is treated as a table on its own.
+    table_key
+        Name of the table in a SpatialData object.
+    library_key
+        Column of `obs` with the section of each cell; regions are split by it.
+    spatial_key
+        Entry of `obsm` with the coordinates, where no element is annotated.
+    coordinate_system
+        Coordinate system of the SpatialData object.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        If something is missing or wrong; the message says what exists and what to do.
+    """
+    adata = resolve_table(data, table_key)
+    check_cells(adata.n_obs)
+    libraries = None if library_key is None else group_by(adata, library_key, argument="library_key")
+    columns = annotation(adata) if isinstance(data, SpatialData) else None
+    if columns is None:
+        hint = "Add them, e.g. `table.obsm['spatial'] = table.obs[['x', 'y']].to_numpy()`."
+        if isinstance(data, SpatialData):
+            hint = "The table annotates no element (see `TableModel.parse`), so it must bring its coordinates."
+        coordinates = obsm_coordinates(adata, spatial_key, hint=hint)
+        sections = libraries or one_group(adata.n_obs, "all")
+    else:
+        region_key, instance_key = columns
+        regions = group_by(adata, region_key, argument="region_key")
+        coordinates = element_coordinates(
+            data, adata, regions, instance_key=instance_key, coordinate_system=coordinate_system
+        )
+        sections = regions if libraries is None else cross(regions, libraries)
+    return CellPositions(coordinates, sections.codes, sections.names)
+
+
+def table_view(
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = "table",
+    layer: str | None = None,
+    batch_key: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str = "spatial",
+    coordinate_system: str = "global",
+) -> TableView:
+    """Return one view of counts, coordinates, sections and batches; the data are checked, not copied.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or a table, see :func:`cell_positions`.
+    table_key
+        Name of the table in a SpatialData object.
+    layer
+        Layer with the counts; None is X.
+    batch_key
+        Column of `obs` with the batch of each cell; None is one batch.
+    library_key
+        Column of `obs` with the section of each cell; regions are split by it. None is `batch_key`.
+    spatial_key
+        Entry of `obsm` with the coordinates, where no element is annotated.
+    coordinate_system
+        Coordinate system of the SpatialData object.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, NotImplementedError
+        If something is missing or wrong; the message says what exists and what to do.
+
+    Warns
+    -----
+    UserWarning
+        If the rows look like spots rather than cells.
+    """
+    adata = resolve_table(data, table_key)
+    check_genes(adata.var_names)
+    batches = one_group(adata.n_obs, "all")
+    if batch_key is not None:
+        batches = group_by(adata, batch_key, argument="batch_key")
+    positions = cell_positions(
+        data,
+        table_key=table_key,
+        library_key=batch_key if library_key is None else library_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
+    )
+    counts = table_counts(adata, layer)
+    has_counts = np.asarray(counts.sum(axis=1)).reshape(-1) > 0
+    check_has_molecules(has_counts, layer=layer)
+    warn_spots(adata, positions.coordinates, positions.library)
+    return TableView(
+        adata=adata,
+        counts=counts,
+        coordinates=positions.coordinates,
+        library=positions.library,
+        library_names=positions.library_names,
+        batch=batches.codes,
+        batch_names=batches.names,
+        has_counts=has_counts,
+    )

@@ -1,0 +1,191 @@
+"""A minibatch: some patches, the core, and their one-hop halo; every cell in it once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolvi_sd._tiles._tissue import Tissue
+from resolvi_sd._tiles._thinning import thin_rows
+
+__all__ = ["Minibatch", "SparseCounts", "cut_minibatch", "encoder_features"]
+
+
+@dataclass(frozen=True)
+class SparseCounts:
+    """Counts of the core cells in CSR form.
+
+    Parameters
+    ----------
+    indptr
+        Row boundaries, int64, cells + 1.
+    gene
+        Column of each entry, int64.
+    value
+        Molecules of each entry, float32, positive.
+    shape
+        Cells, genes.
+    """
+
+    indptr: Tensor
+    gene: Tensor
+    value: Tensor
+    shape: tuple[int, int]
+
+    @classmethod
+    def from_scipy(cls, counts: sp.csr_matrix) -> SparseCounts:
+        """Copy a scipy matrix; entries that are stored but zero are dropped."""
+        if counts.nnz and not counts.data.all():
+            counts = counts.copy()
+            counts.eliminate_zeros()
+        return cls(
+            torch.from_numpy(counts.indptr.astype(np.int64)),
+            torch.from_numpy(counts.indices.astype(np.int64)),
+            torch.from_numpy(counts.data.astype(np.float32)),
+            (int(counts.shape[0]), int(counts.shape[1])),
+        )
+
+    @classmethod
+    def from_dense(cls, counts: Tensor) -> SparseCounts:
+        """Take the non-zeros of cells × genes."""
+        row, gene = counts.nonzero(as_tuple=True)
+        per_row = torch.bincount(row, minlength=len(counts))
+        indptr = torch.cat([per_row.new_zeros(1), per_row.cumsum(0)])
+        return cls(indptr, gene, counts[row, gene], (counts.shape[0], counts.shape[1]))
+
+    def rows(self) -> Tensor:
+        """Row of each entry, int64."""
+        return torch.repeat_interleave(
+            torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff(), output_size=len(self.value)
+        )
+
+    def to_dense(self) -> Tensor:
+        """Cells × genes."""
+        dense = torch.zeros(self.shape, dtype=self.value.dtype, device=self.value.device)
+        dense[self.rows(), self.gene] = self.value
+        return dense
+
+    def to(self, device: torch.device) -> SparseCounts:
+        """Move to a device."""
+        return SparseCounts(self.indptr.to(device), self.gene.to(device), self.value.to(device), self.shape)
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """Everything one step needs. Cells are numbered locally: the core first, then the halo.
+
+    Parameters
+    ----------
+    cells
+        Rows of the table, core then halo, int64.
+    n_core
+        How many of `cells` are core.
+    counts
+        Counts of the core.
+    features
+        log1p(x / mean x) of all cells, dense float32: what the latent encoder reads. In training the
+        core's counts are thinned first.
+    batch
+        Batch of all cells, int64.
+    library_size
+        Molecules of all cells, float32.
+    neighbor
+        Local number of the core's neighbors, core × k, int64.
+    distance
+        Distances to them, core × k, float32.
+    mask
+        True where there is a neighbor, core × k.
+    """
+
+    cells: Tensor
+    n_core: int
+    counts: SparseCounts
+    features: Tensor
+    batch: Tensor
+    library_size: Tensor
+    neighbor: Tensor
+    distance: Tensor
+    mask: Tensor
+
+    @property
+    def core_batch(self) -> Tensor:
+        """Batch of the core cells."""
+        return self.batch[: self.n_core]
+
+    def to(self, device: torch.device) -> Minibatch:
+        """Move to a device."""
+        return Minibatch(
+            **{
+                name: value.to(device) if isinstance(value, (Tensor, SparseCounts)) else value
+                for name, value in vars(self).items()
+            }
+        )
+
+
+def cut_minibatch(
+    tissue: Tissue,
+    core: NDArray[np.int64],
+    *,
+    thinned_size: float | None = None,
+    rng: np.random.Generator | None = None,
+) -> Minibatch:
+    """Cut the cells `core` and their neighbors out of the tissue.
+
+    Parameters
+    ----------
+    tissue
+        All cells.
+    core
+        Rows of the table, each once.
+    thinned_size
+        Expected molecules that the encoder sees of each core cell (binomial thinning); None: all.
+    rng
+        Draws the thinning.
+
+    Returns
+    -------
+    Minibatch on the CPU.
+    """
+    neighbor, mask = tissue.neighbor[core], tissue.mask[core]
+    halo = np.setdiff1d(neighbor[mask], core)
+    cells = np.concatenate([core, halo])
+    counts = tissue.counts[cells]
+    core_counts = counts[: len(core)]
+    if thinned_size is not None and rng is not None:
+        thinned = thin_rows(core_counts, thinned_size, rng)
+        encoded = sp.vstack([thinned, counts[len(core) :]], format="csr")
+    else:
+        encoded = counts
+    return Minibatch(
+        cells=torch.from_numpy(cells),
+        n_core=len(core),
+        counts=SparseCounts.from_scipy(core_counts),
+        features=torch.from_numpy(encoder_features(encoded)),
+        batch=torch.from_numpy(tissue.batch[cells].astype(np.int64)),
+        library_size=torch.from_numpy(tissue.library_size[cells]),
+        neighbor=torch.from_numpy(_local_numbers(neighbor, mask, cells)),
+        distance=torch.from_numpy(tissue.distance[core]),
+        mask=torch.from_numpy(mask),
+    )
+
+
+def encoder_features(counts: sp.csr_matrix) -> NDArray[np.float32]:
+    """Return log1p(x / mean x) of each row, dense float32; zeros for a row without counts."""
+    total = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+    scale = np.divide(counts.shape[1], total, out=np.zeros_like(total), where=total > 0)
+    data = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr))).astype(np.float32, copy=False)
+    dense: NDArray[np.float32] = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape).toarray()
+    return dense
+
+
+def _local_numbers(
+    neighbor: NDArray[np.int64], mask: NDArray[np.bool_], cells: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    order = np.argsort(cells, kind="stable")
+    local = order[np.minimum(np.searchsorted(cells, neighbor, sorter=order), len(cells) - 1)]
+    return np.where(mask, local, 0)

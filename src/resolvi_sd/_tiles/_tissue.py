@@ -1,0 +1,68 @@
+"""Tissue: what the model sees of a table, in the form that minibatches are cut from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+__all__ = ["Tissue"]
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Counts, batches and neighbors of all cells, as plain arrays.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes, CSR.
+    batch
+        Batch of each cell, int.
+    neighbor
+        Rows of the neighbors, cells × k, int64; padded slots hold any valid row.
+    distance
+        Distances to the neighbors, cells × k, float32.
+    mask
+        True where there is a neighbor that has molecules to give, cells × k.
+    library_size
+        Molecules of each cell, float32.
+    """
+
+    counts: sp.csr_matrix
+    batch: NDArray[np.integer]
+    neighbor: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    library_size: NDArray[np.float32]
+
+    @classmethod
+    def assemble(
+        cls,
+        counts: sp.csr_matrix,
+        batch: NDArray[np.integer],
+        neighbor: NDArray[np.int64],
+        distance: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+    ) -> Tissue:
+        """Put the arrays together; a neighbor without molecules has nothing to give and is masked."""
+        library_size = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+        gives = library_size > 0
+        return cls(counts, batch, neighbor, distance, mask & gives[neighbor], library_size)
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.counts.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return int(self.counts.shape[1])
+
+    @property
+    def n_neighbors(self) -> int:
+        """Slots for neighbors of each cell."""
+        return int(self.neighbor.shape[1])

@@ -1,0 +1,242 @@
+"""A simulated tissue with known truth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd.datasets._assemble import Study, to_spatialdata
+from resolvi_sd.datasets._layout import draw_compositions
+from resolvi_sd.datasets._profiles import TypeProfiles, background_profiles, reference_profiles, simulate_profiles
+from resolvi_sd.datasets._regimes import TissueRegime, get_regime
+from resolvi_sd.datasets._section import GeneTraits, simulate_section
+
+__all__ = ["simulate_tissue"]
+
+DEFAULT_GENES = 300
+DEFAULT_TYPES = 8
+
+
+def simulate_tissue(
+    n_cells: int = 5000,
+    n_genes: int | None = None,
+    *,
+    regime: str | TissueRegime = "xenium",
+    n_types: int | None = None,
+    n_rare: int = 1,
+    n_domains: int = 6,
+    n_samples: int = 1,
+    n_batches: int | None = None,
+    batch_effect: float = 0.2,
+    gradient: float = 0.5,
+    gene_leakage: float | None = None,
+    overlap: float | None = None,
+    profiles: AnnData | None = None,
+    profiles_labels_key: str | None = None,
+    transcripts: bool = True,
+    rng: RandomLike = 0,
+) -> SpatialData:
+    """Simulate a segmented section whose molecules' origins are known.
+
+    Cells of several types lie in spatial domains. Each makes molecules (negative binomial, around its type's profile
+    and its place along a gradient) inside its true outline. Every molecule is displaced by a diffusion kernel, and is
+    counted by the cell whose segmented outline it falls into; the segmented outlines are not the true ones. Background
+    falls uniformly on the section. Nothing of this uses the equations of the model, so the model can be judged by it.
+
+    Parameters
+    ----------
+    n_cells
+        Number of cells, all samples together.
+    n_genes
+        Number of genes; None means 300, or all genes of `profiles`. Fewer than `profiles` has: those that differ most
+        between its types.
+    regime
+        Name of a regime in :data:`resolvi_sd.datasets.REGIMES`, or a :class:`TissueRegime`.
+    n_types
+        Number of cell types; None means 8, or those of `profiles`, which cannot be combined with a number.
+    n_rare
+        How many of the types are rare, about 1% of the cells each. The last types of a simulated set, the least
+        frequent ones of `profiles`.
+    n_domains
+        Number of spatial domains, each with its own mixture of types.
+    n_samples
+        Number of sections; their coordinates overlap.
+    n_batches
+        Number of batches, which the samples belong to in turn; None makes each sample a batch.
+    batch_effect
+        Standard deviation of the log of a batch's factors on the genes; without effect when there is one batch.
+    gradient
+        Standard deviation of the log fold change of the genes that follow their type's gradient.
+    gene_leakage, overlap
+        Replace the settings of these names in the regime.
+    profiles
+        Single-cell RNA-seq counts to take the types' profiles from.
+    profiles_labels_key
+        Column of `profiles.obs` with the types.
+    transcripts
+        Whether to add the molecules as points.
+    rng
+        Seed or generator; equal seeds give equal tissues.
+
+    Returns
+    -------
+    SpatialData with coordinates in micrometres and
+
+    - `shapes["cells"]`: segmented outlines, indexed by cell id (``"cells_0"``, ``"cells_1"``, ... for several samples),
+    - `points["transcripts"]` (``"transcripts_0"``, ... likewise): `x`, `y`, `gene`, `cell_id` (empty where unassigned)
+      and `true_cell_id` (empty for background),
+    - `tables["table"]`, cells × genes:
+
+      - `.X`: observed counts, CSR float32,
+      - `.layers["true_own"]`, `.layers["true_leaked"]`, `.layers["true_background"]`: CSR float32, sum to `.X`,
+      - `.layers["true_profile"]`: expected own expression, dense float32, rows sum to 1,
+      - `.obs`: `cell_id`, `region`, `sample`, `batch`, `cell_type`, `domain`, `area` (segmented, square micrometres),
+        `gradient` (-1 to 1), `overlapping` (lies on or under another cell), `true_emitted` (molecules that the cell
+        made) and the shares of its counts `true_own_share`, `true_leaked_share`, `true_background_share`, which sum
+        to 1 and are NaN for cells without counts,
+      - `.var`: `marker_of` (the type that alone expresses the gene, or empty), `true_dispersion`, `true_leakage`,
+      - `.obsm["spatial"]`: centroids of the segmented outlines,
+      - `.obsp["true_flow"]`: molecules in a cell (row) that another one (column) made, CSR float32,
+      - `.varm["true_background"]`: genes × samples, `.varm["true_type_profiles"]`: genes × types, columns sum to 1,
+      - `.uns["simulation"]`: the regime's settings, the names of the samples and types.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If an argument is out of its range; the message says what is possible.
+
+    Examples
+    --------
+    >>> from resolvi_sd.datasets import simulate_tissue
+    >>> sdata = simulate_tissue(n_cells=200, n_genes=50, regime="sparse", rng=1)
+    >>> table = sdata.tables["table"]
+    >>> table.shape, sorted(sdata.shapes), sorted(sdata.points)
+    ((200, 50), ['cells'], ['transcripts'])
+    >>> parts = table.layers["true_own"] + table.layers["true_leaked"] + table.layers["true_background"]
+    >>> (parts != table.X).nnz
+    0
+    """
+    settings = _settings(regime, gene_leakage=gene_leakage, overlap=overlap)
+    _check_integer("n_domains", n_domains, 1)
+    _check_integer("n_samples", n_samples, 1)
+    _check_integer("n_cells", n_cells, n_samples, why="one cell per sample")
+    _check_integer("n_rare", n_rare, 0)
+    if n_batches is not None:
+        _check_integer("n_batches", n_batches, 1, n_samples, why="no more batches than samples")
+    _check_number("batch_effect", batch_effect)
+    _check_number("gradient", gradient)
+    generator = as_generator(rng)
+    types = _draw_types(n_genes, n_types, n_rare, gradient, profiles, profiles_labels_key, rng=generator)
+    batches = np.arange(n_samples) % (n_batches or n_samples)
+    sizes = [len(part) for part in np.array_split(np.arange(n_cells), n_samples)]
+    study = _simulate(
+        sizes,
+        batches,
+        settings,
+        types,
+        n_domains=n_domains,
+        batch_effect=batch_effect,
+        keep_molecules=transcripts,
+        rng=generator,
+    )
+    return to_spatialdata(study)
+
+
+def _simulate(
+    sizes: list[int],
+    batches: NDArray[np.intp],
+    regime: TissueRegime,
+    types: TypeProfiles,
+    *,
+    n_domains: int,
+    batch_effect: float,
+    keep_molecules: bool,
+    rng: np.random.Generator,
+) -> Study:
+    """Draw what the sections share, then the sections."""
+    n_samples, n_genes = len(sizes), len(types.genes)
+    genes = GeneTraits.draw(n_genes, regime, rng=rng)
+    compositions = draw_compositions(n_domains, types.frequencies, rng=rng)
+    background = background_profiles(n_samples, n_genes, rng=rng)
+    # Sections differ in their background; a single one has just what its regime says.
+    levels = np.exp(0.2 * rng.standard_normal(n_samples))
+    levels *= sum(sizes) / np.dot(levels, sizes)
+    n_batches = int(batches.max()) + 1
+    effects = (
+        np.exp(batch_effect * rng.standard_normal((n_batches, n_genes))) if n_batches > 1 else np.ones((1, n_genes))
+    )
+    sections = [
+        simulate_section(
+            size,
+            regime,
+            types,
+            genes,
+            compositions=compositions,
+            gene_effect=effects[batches[sample]],
+            background_profile=background[sample],
+            background_level=float(levels[sample]),
+            keep_molecules=keep_molecules,
+            rng=rng,
+        )
+        for sample, size in enumerate(sizes)
+    ]
+    return Study(sections, batches, types, genes, background, regime)
+
+
+def _settings(regime: str | TissueRegime, *, gene_leakage: float | None, overlap: float | None) -> TissueRegime:
+    """Return the regime with the settings that were given on their own."""
+    settings = get_regime(regime)
+    if gene_leakage is not None:
+        settings = replace(settings, gene_leakage=gene_leakage)
+    if overlap is not None:
+        settings = replace(settings, overlap=overlap)
+    return settings
+
+
+def _draw_types(
+    n_genes: int | None,
+    n_types: int | None,
+    n_rare: int,
+    gradient: float,
+    profiles: AnnData | None,
+    labels_key: str | None,
+    *,
+    rng: np.random.Generator,
+) -> TypeProfiles:
+    """Take the cell types from the reference, or simulate them."""
+    if n_genes is not None:
+        _check_integer("n_genes", n_genes, 1)
+    if profiles is not None:
+        if n_types is not None:
+            raise ValueError("`n_types` cannot be given with `profiles`, whose labels are the types; leave it out.")
+        return reference_profiles(profiles, labels_key, n_genes=n_genes, n_rare=n_rare, gradient=gradient, rng=rng)
+    if labels_key is not None:
+        raise ValueError(f"`profiles_labels_key` is {labels_key!r}, but there are no `profiles`; pass an AnnData.")
+    n_types = DEFAULT_TYPES if n_types is None else n_types
+    _check_integer("n_types", n_types, 1)
+    _check_integer("n_rare", n_rare, 0, n_types - 1, why="at least one type must not be rare")
+    return simulate_profiles(
+        n_types, DEFAULT_GENES if n_genes is None else n_genes, n_rare=n_rare, gradient=gradient, rng=rng
+    )
+
+
+def _check_integer(name: str, value: int, low: int, high: int | None = None, *, why: str = "") -> None:
+    """Raise unless `value` is an integer between `low` and `high`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{name}` must be an integer, not {value!r}.")
+    if value < low or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"`{name}` must be {bounds}{f' ({why})' if why else ''}, got {value}.")
+
+
+def _check_number(name: str, value: float) -> None:
+    """Raise unless `value` is a finite number that is not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`{name}` must be a number, not {value!r}.")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"`{name}` must be finite and not negative, got {value}.")

@@ -1,0 +1,75 @@
+"""A neighbor graph that the table holds already: squidpy's radius or Delaunay graph, or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._validation import check_key, listing
+from resolvi_sd.gr._graph import NeighborGraph
+
+__all__ = ["graph_from_table"]
+
+
+def _is_graph(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "connectivities_key" in entry and "distances_key" in entry
+
+
+def _find(adata: AnnData, neighbors_key: str) -> tuple[str, Mapping[str, Any]]:
+    """Return the entry of `uns` that describes the graph, by its name or by squidpy's `key_added`."""
+    for key in (neighbors_key, f"{neighbors_key}_neighbors"):
+        if _is_graph(adata.uns.get(key)):
+            return key, adata.uns[key]
+    graphs = [key for key, entry in adata.uns.items() if _is_graph(entry)]
+    raise KeyError(
+        f"neighbors_key={neighbors_key!r} names no neighbor graph in `table.uns`; graphs are: {listing(graphs)}. "
+        "Run e.g. `squidpy.gr.spatial_neighbors_radius` first, or pass neighbors_key=None."
+    )
+
+
+def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.integer]) -> NeighborGraph:
+    """Return a graph in squidpy's layout as arrays; a cell without neighbors is allowed, self loops are not used.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    neighbors_key
+        The entry of `uns` that names the graph (`"spatial_neighbors"`), or its prefix (`"spatial"`).
+    library
+        Code of each cell's section, `(n_cells,)`.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph, or it names matrices that are not in `obsp`.
+    ValueError
+        If edges cross sections, distances are negative or not finite, or edges are no neighbors in space.
+    """
+    key, entry = _find(adata, neighbors_key)
+    matrices = {}
+    for role in ("distances_key", "connectivities_key"):
+        check_key(entry[role], adata.obsp, argument=f"uns[{key!r}][{role!r}]", where="table.obsp")
+        matrices[role] = sp.csr_matrix(adata.obsp[entry[role]])
+    if entry.get("params", {}).get("transform") == "cosine":
+        raise ValueError(
+            f"The graph {key!r} was made with transform='cosine', whose edges join cells that share neighbors and have "
+            "no distance. Make it with transform=None."
+        )
+    values = matrices["distances_key"].data
+    bad = int((~(np.isfinite(values) & (values >= 0))).sum())
+    if bad:
+        raise ValueError(f"The graph {key!r} has {bad} distances that are negative, NaN or infinite.")
+    graph = NeighborGraph.from_sparse(matrices["distances_key"], matrices["connectivities_key"])
+    crossing = int((library[:, None] != library[graph.index])[graph.mask].sum())
+    if crossing:
+        raise ValueError(
+            f"{crossing} of {int(graph.mask.sum())} edges of the graph {key!r} join cells of different sections. "
+            "Build it per section (squidpy: library_key=...), or check `library_key`."
+        )
+    return graph

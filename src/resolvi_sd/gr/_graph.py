@@ -1,0 +1,103 @@
+"""A neighbor graph as arrays of fixed degree, and as the sparse matrices that squidpy writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+__all__ = ["NeighborGraph"]
+
+
+@dataclass(frozen=True)
+class NeighborGraph:
+    """Neighbors of each cell, nearest first.
+
+    Attributes
+    ----------
+    index
+        Row of each neighbor, `(n_cells, k)` int64; slots without a neighbor hold the cell's own row.
+    distance
+        Distance to it, `(n_cells, k)` float32, in the units of the coordinates; 0 in slots without a neighbor.
+    mask
+        Whether the slot has a neighbor, `(n_cells, k)` bool; the slots that do come first.
+    """
+
+    index: NDArray[np.int64]
+    distance: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells."""
+        return int(self.index.shape[0])
+
+    def to_sparse(self) -> tuple[Any, Any]:
+        """Return distances and connectivities (ones), `(n_cells, n_cells)` CSR float32 of the same sparsity.
+
+        Coincident neighbors keep an explicit zero among the distances.
+        """
+        indptr = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
+        columns = self.index[self.mask]
+        shape = (self.n_cells, self.n_cells)
+        distances = sp.csr_matrix((self.distance[self.mask], columns, indptr), shape=shape)
+        distances.sort_indices()
+        ones = np.ones(distances.nnz, dtype=np.float32)
+        return distances, sp.csr_matrix((ones, distances.indices.copy(), distances.indptr.copy()), shape=shape)
+
+    @classmethod
+    def from_sparse(cls, distances: Any, connectivities: Any) -> Self:
+        """Return the graph with an edge wherever the connectivities are not zero.
+
+        There are as many slots as the largest number of neighbors, and at least one. Neighbors at the same distance
+        come in the order of their rows.
+
+        Parameters
+        ----------
+        distances
+            `(n_cells, n_cells)`, sparse. Where it has no entry for an edge the distance is 0: squidpy drops the zeros
+            of coincident cells, so the two matrices may differ in their sparsity.
+        connectivities
+            `(n_cells, n_cells)`, sparse. The diagonal is not used: a cell is not its own neighbor.
+        """
+        edges = _canonical(connectivities).tocoo()  # row by row, columns in order
+        used = (edges.data != 0) & (edges.row != edges.col)
+        rows, columns = edges.row[used].astype(np.int64), edges.col[used].astype(np.int64)
+        n_cells = edges.shape[0]
+        degree = np.bincount(rows, minlength=n_cells)
+        slot = np.arange(rows.size) - (np.cumsum(degree) - degree)[rows]
+        k = max(1, int(degree.max(initial=0)))
+        mask: NDArray[np.bool_] = np.arange(k) < degree[:, None]
+        index = np.repeat(np.arange(n_cells, dtype=np.int64)[:, None], k, axis=1)
+        index[rows, slot] = columns
+        distance = np.full((n_cells, k), np.inf)  # slots without a neighbor stay last
+        distance[rows, slot] = _entries(_canonical(distances), rows, columns)
+        nearest = np.argsort(distance, axis=1, kind="stable")
+        distance = np.where(mask, np.take_along_axis(distance, nearest, axis=1), 0).astype(np.float32)
+        return cls(index=np.take_along_axis(index, nearest, axis=1), distance=distance, mask=mask)
+
+
+def _canonical(matrix: Any) -> sp.csr_matrix:
+    """Return the matrix as CSR with sorted, unique indices; the caller's is left as it is."""
+    csr = sp.csr_matrix(matrix)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    return csr
+
+
+def _entries(matrix: sp.csr_matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return `matrix[rows, columns]`, 0 where nothing is stored, in time that grows with the number of entries."""
+    values = np.zeros(rows.size, dtype=np.float64)
+    if matrix.nnz == 0:
+        return values
+    n_rows, n_columns = matrix.shape
+    keys = np.repeat(np.arange(n_rows, dtype=np.int64), np.diff(matrix.indptr)) * n_columns + matrix.indices
+    wanted = rows * n_columns + columns
+    place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
+    stored = keys[place] == wanted
+    values[stored] = matrix.data[place[stored]]
+    return values

@@ -1,0 +1,95 @@
+"""What a store says of the results in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._logging import logger
+from resolvi_sd.io._hidden import Hidden
+from resolvi_sd.io._store import Element, TableStore, check_key_added, open_store
+
+__all__ = ["ResultsState", "results_state", "stored_elements"]
+
+ResultsState = Literal["absent", "complete", "incomplete"]
+
+
+def stored_elements(store: TableStore, keys: Keys) -> list[Element]:
+    """Return slots and keys of the results on disk, whether shown by `obs` or not."""
+    owned = ((slot, key) for slot, names in keys.owned().items() for key in names)
+    return [element for element in owned if store.element(element).exists()]
+
+
+def results_state(
+    sdata: SpatialData | str | Path, table_key: str = "table", *, key_added: str = DEFAULT_KEY
+) -> ResultsState:
+    """Say whether a store on disk holds complete results.
+
+    Parameters
+    ----------
+    sdata
+        A backed SpatialData object, or the path of its store. What is in memory is not looked at.
+    table_key
+        Name of the table.
+    key_added
+        Prefix of the results, as given to `resolvi_sd.tl.fit`.
+
+    Returns
+    -------
+    `"absent"`
+        There are none, and no write is under way. A neighbor graph alone, as of `resolvi_sd.gr.neighbors`, is no
+        result of a fit.
+    `"complete"`
+        All of one fit are there.
+    `"incomplete"`
+        A write was interrupted: `resolvi_sd.io.write_results(sdata, table_key, key_added=key_added)` finishes it, in
+        the same process or, with the object read from the store again, in another one. Or results have lost their
+        model (`uns[key_added]`) in some other way: then fit again, and write.
+
+    Raises
+    ------
+    TypeError
+        If `sdata` is neither an object nor a path.
+    ValueError
+        If the object is not backed, the store is not a local folder, or `key_added` cannot name results.
+    KeyError
+        If the store has no such table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, spatialdata as sd
+    >>> from anndata import AnnData
+    >>> import resolvi_sd as rsd
+    >>> sdata = sd.SpatialData(tables={"table": AnnData(np.ones((3, 2), dtype="float32"))})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sdata.write(f"{folder}/section.zarr")
+    ...     rsd.io.results_state(sdata)
+    'absent'
+    """
+    check_key_added(key_added)
+    store = open_store(sdata, table_key)
+    keys = Keys(key_added)
+    if _is_complete(store, keys):
+        return "complete"
+    graph = {("obsp", keys.distances), ("obsp", keys.connectivities), ("uns", keys.neighbors)}
+    if Hidden(store, key_added).plan() is None and not set(stored_elements(store, keys)) - graph:
+        return "absent"
+    logger.warning(
+        "The results %r in %s are incomplete: call `resolvi_sd.io.write_results(sdata, %r, key_added=%r)`.",
+        key_added, store.path, table_key, key_added,
+    )  # fmt: skip
+    return "incomplete"
+
+
+def _is_complete(store: TableStore, keys: Keys) -> bool:
+    """Whether the commit mark is in place, and is that of the results around it.
+
+    It is put aside before the first result is touched, so while the next one waits, it speaks of the old results.
+    """
+    mark, hidden = ("uns", keys.model), Hidden(store, keys.prefix)
+    under_way = hidden.plan() is not None and not hidden.new(mark).exists()
+    return store.element(mark).exists() and not under_way

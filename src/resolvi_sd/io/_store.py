@@ -1,0 +1,238 @@
+"""The table of a store on disk: where it is, what it is, and what refuses a write."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.io import read_elem
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+from spatialdata.models import TableModel
+from upath import UPath
+
+from resolvi_sd._validation import check_key, listing
+
+__all__ = ["Element", "TableStore", "check_key_added", "check_same_table", "check_writable", "open_store"]
+
+Element = tuple[str, str]
+"""Slot of the table (`layers`, `obs`, ...) and key in it."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_LOCAL = ("", "file", "local")
+
+
+@dataclass(frozen=True)
+class TableStore:
+    """A table of a SpatialData store in a local folder.
+
+    Attributes
+    ----------
+    root
+        Folder of the store.
+    table_key
+        Name of the table.
+    zarr_format
+        Format of the table's zarr group, 2 or 3.
+    """
+
+    root: Path
+    table_key: str
+    zarr_format: int
+
+    @property
+    def path(self) -> Path:
+        """Folder of the table."""
+        return self.root / "tables" / self.table_key
+
+    def element(self, element: Element) -> Path:
+        """Folder of an element of the table."""
+        slot, key = element
+        return self.path / slot / key
+
+    def group(self) -> zarr.Group:
+        """Return the table's group as it is on disk, whatever consolidated metadata say."""
+        return zarr.open_group(self.path, mode="r", use_consolidated=False)
+
+    def obs_names(self) -> NDArray[np.str_]:
+        """Names of the rows on disk, `(n_cells,)`."""
+        return _index_names(self.group(), "obs", axis=0)
+
+    def var_names(self) -> NDArray[np.str_]:
+        """Names of the genes on disk, `(n_genes,)`."""
+        return _index_names(self.group(), "var", axis=1)
+
+    def column(self, key: str) -> NDArray[np.str_] | None:
+        """Column of `obs` on disk as strings, `(n_cells,)`; None if there is none."""
+        obs = self.group()["obs"]
+        return _strings(read_elem(obs[key])) if key in obs.attrs["column-order"] else None
+
+    def annotation_keys(self) -> tuple[str, ...]:
+        """Columns of `obs` on disk with the region and the instance id of each cell; empty if there are none."""
+        attributes = self.group().attrs
+        return tuple(str(attributes[name]) for name in ("region_key", "instance_key") if attributes.get(name))
+
+    def identity(self) -> str:
+        """Return a digest of the rows and genes on disk, in their order."""
+        columns = (self.column(key) for key in self.annotation_keys())
+        digest = hashlib.sha256()
+        for names in (self.obs_names(), self.var_names(), *(c for c in columns if c is not None)):
+            digest.update(f"{len(names)}:".encode())
+            digest.update("\0".join(names.tolist()).encode())
+        return digest.hexdigest()
+
+
+def _strings(values: Any) -> NDArray[np.str_]:
+    return np.asarray(pd.Index(values).astype(str), dtype=np.str_)
+
+
+def _index_names(group: zarr.Group, axis_name: str, *, axis: int) -> NDArray[np.str_]:
+    if axis_name not in group:  # anndata then numbers them, so this is what a reader sees
+        shape = group["X"].attrs["shape"] if isinstance(group["X"], zarr.Group) else group["X"].shape
+        return _strings(range(shape[axis]))
+    frame = group[axis_name]
+    return _strings(read_elem(frame[frame.attrs["_index"]]))
+
+
+def check_key_added(key_added: str) -> None:
+    """Raise unless results under this prefix can be stored.
+
+    Raises
+    ------
+    ValueError
+        If the prefix has characters that a store cannot name an element by.
+    """
+    if not _NAME.fullmatch(key_added):
+        raise ValueError(
+            f"key_added={key_added!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only."
+        )
+
+
+def _local_root(path: str | Path | UPath) -> Path:
+    location = UPath(path)
+    if location.protocol not in _LOCAL:
+        raise ValueError(
+            f"The store {str(path)!r} is remote ({location.protocol}); results can be added to stores in a local "
+            "folder only. Write the object to a local folder with `sdata.write(path)`, then upload that."
+        )
+    root = Path(location.path)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise ValueError(
+            f"The store {str(root)!r} {what}; results can be added to a zarr store in a local folder. "
+            "Write the object to one with `sdata.write(path)`."
+        )
+    return root
+
+
+def open_store(data: SpatialData | str | Path, table_key: str) -> TableStore:
+    """Find a table in a store on disk.
+
+    Parameters
+    ----------
+    data
+        A backed SpatialData object, or the folder of a store.
+    table_key
+        Name of the table.
+
+    Raises
+    ------
+    TypeError
+        If `data` is neither.
+    ValueError
+        If the object is not backed, or the store is not a local folder.
+    KeyError
+        If the store has no such table.
+    """
+    if not isinstance(data, SpatialData | str | Path | UPath):
+        raise TypeError(f"`sdata` must be a SpatialData object or the path of one, not {type(data).__name__}.")
+    path = data.path if isinstance(data, SpatialData) else data
+    if path is None:
+        raise ValueError(
+            "`sdata` is not backed by a store (`sdata.path` is None). `sdata.write(path)` writes it with its results; "
+            "an object read with `spatialdata.read_zarr(path)` is backed."
+        )
+    root = _local_root(path)
+    tables = root / "tables"
+    stored = [p.name for p in tables.iterdir() if p.is_dir()] if tables.is_dir() else []
+    in_memory = isinstance(data, SpatialData) and table_key in data.tables
+    hint = f"The table is in memory only: `sdata.write_element({table_key!r})` writes it." if in_memory else ""
+    check_key(table_key, sorted(stored), argument="table_key", where=f"{root.name}/tables", hint=hint)
+    group = zarr.open_group(tables / table_key, mode="r", use_consolidated=False)
+    return TableStore(root, table_key, int(group.metadata.zarr_format))
+
+
+def _difference(memory: NDArray[np.str_], disk: NDArray[np.str_]) -> str | None:
+    if np.array_equal(memory, disk):
+        return None
+    counted = f"{len(memory)} in memory, {len(disk)} in the store"
+    missing, extra = np.setdiff1d(disk, memory), np.setdiff1d(memory, disk)
+    if missing.size or extra.size:
+        only_disk = f"only in the store: {len(missing)} ({listing(missing.tolist(), 3)})"
+        only_memory = f"only in memory: {len(extra)} ({listing(extra.tolist(), 3)})"
+        return f"{counted}; {only_disk}; {only_memory}"
+    return f"{counted}; the names are the same, their order or number is not"
+
+
+def check_same_table(store: TableStore, table: AnnData) -> None:
+    """Raise unless the table on disk has the rows and the genes of the table in memory, in the same order.
+
+    Raises
+    ------
+    ValueError
+        If the names of cells or genes, or the region or instance id of cells, differ.
+    """
+    pairs = [
+        ("rows (`obs_names`)", _strings(table.obs_names), store.obs_names()),
+        ("genes (`var_names`)", _strings(table.var_names), store.var_names()),
+    ]
+    attrs = table.uns.get(TableModel.ATTRS_KEY, {})
+    in_memory = [attrs.get(name) for name in (TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY)]
+    for key in dict.fromkeys([*store.annotation_keys(), *(str(key) for key in in_memory if key)]):
+        disk = store.column(key)
+        if disk is not None and key in table.obs:
+            pairs.append((f"cells (`obs[{key!r}]`)", _strings(table.obs[key]), disk))
+    for what, memory, disk in pairs:
+        difference = _difference(memory, disk)
+        if difference:
+            name = store.table_key
+            raise ValueError(
+                f"The {what} of `sdata.tables[{name!r}]` are not those of the table in the store {str(store.root)!r}: "
+                f"{difference}. Was the table filtered, re-ordered or renamed after reading? Keep it as another table "
+                f"(`sdata.tables['{name}_new'] = table; sdata.write_element('{name}_new')`) or write another store "
+                "(`sdata.write(path)`)."
+            )
+
+
+def check_writable(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:
+    """Raise unless elements can be put into the store and replaced.
+
+    Raises
+    ------
+    PermissionError
+        If a folder that has to change is read-only.
+    OSError
+        If the table is on another file system than the store, so that nothing can be renamed into place.
+    """
+    folders = [store.root, store.path, *(store.path / slot for slot in slots), *map(store.element, elements)]
+    folders = [folder for folder in folders if folder.exists()]
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(
+                f"The store {str(store.root)!r} is read-only (no permission to write into {str(folder)!r}). "
+                "Write the object with its results elsewhere: `sdata.write(path)`."
+            )
+        if folder.stat().st_dev != store.root.stat().st_dev:
+            raise OSError(
+                f"{str(folder)!r} is on another file system than its store {str(store.root)!r}, so that results "
+                "cannot be put there in one step. Write the object elsewhere: `sdata.write(path)`."
+            )

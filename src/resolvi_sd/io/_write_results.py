@@ -1,0 +1,165 @@
+"""Results of a fit into the store that its object was read from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anndata import AnnData
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._logging import logger
+from resolvi_sd._validation import check_key, listing
+from resolvi_sd.io._commit import commit, is_superseded
+from resolvi_sd.io._hidden import Hidden, Plan
+from resolvi_sd.io._obs import OBS
+from resolvi_sd.io._state import stored_elements
+from resolvi_sd.io._storable import check_storable
+from resolvi_sd.io._store import check_key_added, check_same_table, check_writable, open_store
+
+__all__ = ["write_results"]
+
+
+def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: str = DEFAULT_KEY) -> None:
+    """Add the results of a fit to the store that `sdata` is backed by, and touch nothing else in it.
+
+    Only results are written: the entries of the table that `resolvi_sd.tl.fit` makes under `key_added`. Afterwards
+    those in the store are those in memory: earlier results are replaced, and those that are no longer in memory (a
+    layer of an earlier fit, say) are removed, so that a store never mixes two fits. All other files stay as they are,
+    byte for byte, but for the attribute of `obs` that names its columns and, where there is any, consolidated
+    metadata. Counts on disk and in memory are not compared.
+
+    The process may be killed at any moment. The store then opens, the user's own data are intact, and the results are
+    the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling this function again
+    finishes an incomplete write, also in a new process with the object read from the store again: the results were
+    all on disk before the first old one was touched. (It does not extend to power failures, after which the file
+    system decides what was written.)
+
+    One process at a time may write to a table.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData object backed by a store in a local folder.
+    table_key
+        Name of the table.
+    key_added
+        Prefix of the results, as given to `resolvi_sd.tl.fit`.
+
+    Raises
+    ------
+    TypeError
+        If `sdata` is no SpatialData object, or if a result cannot be stored as it is.
+    ValueError
+        If `sdata` is not backed, or not by a local folder; if rows or genes on disk are not those in memory, in the
+        same order; if `key_added`, or a name in the results, cannot be one in a store.
+    KeyError
+        If the table, or results under that prefix, are missing.
+    OSError
+        If the store is read-only (PermissionError), or the file system refuses (disk full, ...).
+
+    Notes
+    -----
+    Results are first written to a hidden folder of the store, which takes the space of a second copy of them, and then
+    renamed into place: the model in `uns[key_added]` goes first and comes back last, as the commit mark.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, spatialdata as sd
+    >>> from anndata import AnnData
+    >>> import resolvi_sd as rsd
+    >>> sdata = sd.SpatialData(tables={"table": AnnData(np.ones((3, 2), dtype="float32"))})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     sdata.write(f"{folder}/section.zarr")
+    ...     sdata["table"].obsm["X_resolvi"] = np.zeros((3, 2))  # what `resolvi_sd.tl.fit` does
+    ...     sdata["table"].uns["resolvi"] = {"seed": 0}
+    ...     rsd.io.write_results(sdata)
+    ...     sorted(sd.read_zarr(sdata.path)["table"].obsm), rsd.io.results_state(sdata)
+    (['X_resolvi'], 'complete')
+    """
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(f"`sdata` must be a SpatialData object, not {type(sdata).__name__}.")
+    check_key_added(key_added)
+    keys = Keys(key_added)
+    check_key(table_key, sdata.tables, argument="table_key", where="sdata.tables")
+    table = sdata.tables[table_key]
+    store = open_store(sdata, table_key)
+    hidden = Hidden(store, key_added)
+    plan = hidden.plan()
+    has_results = keys.model in table.uns
+    if plan is None:
+        _check_has_results(table, keys)
+    if has_results:
+        check_same_table(store, table)
+        _check_storable(table, keys)
+    check_writable(store, stored_elements(store, keys), keys.owned())
+
+    finished = _finish(hidden, plan)
+    if has_results:
+        _write(hidden, table, keys)
+    elif finished:
+        logger.info("Finished an interrupted write of %r to %s: read the store again.", key_added, store.path)
+    else:
+        _check_has_results(table, keys)
+
+
+def _check_has_results(table: AnnData, keys: Keys) -> None:
+    if keys.model not in table.uns:
+        raise KeyError(
+            f"The table has no results under key_added={keys.prefix!r} (`table.uns[{keys.model!r}]`): run "
+            f"`resolvi_sd.tl.fit` first. `table.uns` has: {listing(table.uns)}."
+        )
+
+
+def _check_storable(table: AnnData, keys: Keys) -> None:
+    for slot, names in _in_memory(table, keys).items():
+        for name in names:
+            check_storable(getattr(table, slot)[name], where=f"table.{slot}[{name!r}]")
+
+
+def _in_memory(table: AnnData, keys: Keys) -> dict[str, list[str]]:
+    """Keys of the results that the table has, by slot."""
+    found = {slot: [name for name in names if name in getattr(table, slot)] for slot, names in keys.owned().items()}
+    return {slot: names for slot, names in found.items() if names}
+
+
+def _contents(table: AnnData, slot: str, names: list[str]) -> Any:
+    if slot == OBS:  # the index is on disk already
+        return table.obs[names].reset_index(drop=True)
+    return {name: getattr(table, slot)[name] for name in names}
+
+
+def _finish(hidden: Hidden, plan: Plan | None) -> bool:
+    """Finish what an earlier writer left, or clean up after it; return whether there was something to finish."""
+    if plan is None:
+        hidden.clear()
+        return False
+    if is_superseded(hidden, plan):
+        logger.warning("The table %s was written anew since a write to it was interrupted.", hidden.store.path)
+        hidden.clear()
+        return False
+    commit(hidden, plan)
+    return True
+
+
+def _write(hidden: Hidden, table: AnnData, keys: Keys) -> None:
+    store = hidden.store
+    names = _in_memory(table, keys)
+    try:
+        hidden.stage({slot: _contents(table, slot, found) for slot, found in names.items()})
+    except Exception:
+        hidden.clear()  # nothing in the table has been touched
+        raise
+    placed = [(slot, name) for slot, found in names.items() for name in found]
+    stored = stored_elements(store, keys)
+    mark = ("uns", keys.model)
+    plan = Plan(
+        mark=keys.model,
+        placed=placed,
+        removed=[element for element in stored if element not in placed],
+        had_mark=mark in stored,
+        identity=store.identity(),
+    )
+    hidden.write_plan(plan)
+    commit(hidden, plan)

@@ -1,0 +1,191 @@
+"""One section into one panel: through spatialdata-plot where there are outlines, dots otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from resolvi_sd.pl._sections import Dots, Outlines, Section
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap, Normalize
+
+__all__ = ["NA_COLOR", "ColorScale", "draw_section", "replace_limits"]
+
+NA_COLOR = "lightgrey"
+
+# Names in the temporary object that carries one panel to spatialdata-plot.
+_ELEMENT, _UNKNOWN, _TABLE, _REGION, _INSTANCE, _VALUE = "cells", "unknown", "values", "region", "instance", "value"
+# Above this many shapes spatialdata-plot itself prefers datashader; below, borders between cells are visible.
+_MAX_POLYGONS = 10_000
+_MAX_BORDERS = 2_000
+# A dot of fewer pixels than this is blended with the background by antialiasing, and so takes on a wrong color.
+_MIN_SMOOTH_PIXELS = 2.0
+
+
+@dataclass(frozen=True)
+class ColorScale:
+    """How values become colors; shared by the panels that are to be compared.
+
+    Attributes
+    ----------
+    cmap
+        Colormap; its color for bad values marks cells without a value.
+    norm
+        Limits.
+    label
+        What the colors mean, with the unit.
+    extend
+        Which ends have values beyond the limits.
+    """
+
+    cmap: Colormap
+    norm: Normalize
+    label: str
+    extend: str
+
+    @classmethod
+    def of(
+        cls, values: NDArray[np.float64], cmap: str | Colormap, limits: tuple[float, float], label: str
+    ) -> ColorScale:
+        """Return the scale with these limits, for these values; NaN is drawn in grey."""
+        from matplotlib import colormaps
+        from matplotlib.colors import Normalize
+
+        low, high = limits
+        if not low < high:
+            raise ValueError(f"The color scale must have vmin < vmax, but vmin={low:g} and vmax={high:g}.")
+        finite = values[np.isfinite(values)]
+        below, above = bool((finite < low).any()), bool((finite > high).any())
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+        chosen = colormaps[cmap] if isinstance(cmap, str) else cmap
+        return cls(chosen.with_extremes(bad=NA_COLOR), Normalize(low, high), label, extend)
+
+
+def replace_limits(limits: tuple[float, float], vmin: float | None, vmax: float | None) -> tuple[float, float]:
+    """Return the limits, with those that the user gave in place of the default ones."""
+    return (limits[0] if vmin is None else vmin), (limits[1] if vmax is None else vmax)
+
+
+def draw_section(
+    ax: Axes, section: Section, values: NDArray[np.float64], scale: ColorScale, *, size: float = 1.0
+) -> None:
+    """Draw the cells of a section, colored by their values; y points down, as in an image.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    section
+        The cells.
+    values
+        One value per row of the table, `(n_cells,)`; NaN is drawn in grey.
+    scale
+        Colors.
+    size
+        Factor on the size of dots and shapes; labels are always drawn as they are.
+    """
+    if isinstance(section, Dots):
+        _draw_dots(ax, section, values[section.rows], scale, size)
+    else:
+        _draw_outlines(ax, section, values[section.rows], scale, size)
+    left, right, bottom, top = section.extent
+    ax.set(xlim=(left, right), ylim=(top, bottom), aspect="equal")
+
+
+def _draw_dots(ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorScale, size: float) -> None:
+    from matplotlib.collections import EllipseCollection
+
+    diameter = dots.diameter * size
+    left, right, bottom, top = dots.extent
+    panel = ax.get_window_extent()
+    pixels = diameter * min(panel.width / (right - left), panel.height / (top - bottom))
+    # Sizes are in the units of the coordinates, so dots neither overlap nor drift apart when the figure is resized.
+    collection = EllipseCollection(
+        [diameter],
+        [diameter],
+        [0.0],
+        units="xy",
+        offsets=dots.coordinates,
+        offset_transform=ax.transData,
+        cmap=scale.cmap,
+        norm=scale.norm,
+        linewidths=0,
+        antialiaseds=pixels >= _MIN_SMOOTH_PIXELS,
+        rasterized=True,
+    )
+    collection.set_array(np.ma.masked_invalid(values))
+    ax.add_collection(collection, autolim=False)
+
+
+def _draw_outlines(ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float) -> None:
+    import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence here
+
+    colors: dict[str, Any] = {
+        "color": _VALUE,
+        "table_name": _TABLE,
+        "cmap": scale.cmap,
+        "norm": scale.norm,
+        "na_color": NA_COLOR,
+        "fill_alpha": 1.0,
+        "colorbar": False,
+    }
+    if outlines.kind == "labels":
+        panel = _labels_panel(outlines, values, colors)
+    else:
+        panel = _shapes_panel(outlines, values, colors, size)
+    panel.pl.show(coordinate_systems=outlines.coordinate_system, ax=ax, colorbar=False, title="", show=False)
+
+
+def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any]) -> Any:
+    table = _value_table(outlines.ids, values)
+    return _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
+
+
+def _shapes_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], size: float) -> Any:
+    # Cells without a value are a layer of their own: within one, each panel would log a warning about them.
+    known = np.isfinite(values)
+    elements: dict[str, Any] = {}
+    if known.any():
+        elements |= {_ELEMENT: outlines.element[known], _TABLE: _value_table(outlines.ids[known], values[known])}
+    if not known.all():
+        elements[_UNKNOWN] = outlines.element[~known]
+    panel = _spatialdata(elements)
+    style = {**_shape_style(len(values)), "scale": size, "fill_alpha": 1.0}
+    if _UNKNOWN in elements:
+        panel = panel.pl.render_shapes(_UNKNOWN, color=NA_COLOR, **style)
+    if _ELEMENT in elements:
+        panel = panel.pl.render_shapes(_ELEMENT, **(style | colors))
+    return panel
+
+
+def _shape_style(n_shapes: int) -> dict[str, Any]:
+    if n_shapes > _MAX_POLYGONS:
+        # Where several cells fall on a pixel, the maximum would make every panel look brighter than its cells are.
+        return {"method": "datashader", "datashader_reduction": "mean"}
+    if n_shapes > _MAX_BORDERS:
+        return {"method": "matplotlib"}
+    return {"method": "matplotlib", "outline_width": 0.6, "outline_color": "white", "outline_alpha": 1.0}
+
+
+def _spatialdata(elements: dict[str, Any]) -> Any:
+    """Return a SpatialData object of one panel only: spatialdata-plot copies and joins whole tables for every panel."""
+    from spatialdata import SpatialData
+
+    return SpatialData.init_from_elements(elements)
+
+
+def _value_table(ids: pd.Index[Any], values: NDArray[np.float64]) -> Any:
+    from anndata import AnnData
+    from spatialdata.models import TableModel
+
+    obs = pd.DataFrame(
+        {_REGION: pd.Categorical([_ELEMENT] * len(values)), _INSTANCE: ids.to_numpy(), _VALUE: values},
+        index=[str(row) for row in range(len(values))],
+    )
+    return TableModel.parse(AnnData(obs=obs), region=_ELEMENT, region_key=_REGION, instance_key=_INSTANCE)

@@ -1,0 +1,204 @@
+"""A grid of panels: rows of drawings that were decided on before, with axes, titles and color bars around them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resolvi_sd.pl._draw import ColorScale, draw_section
+from resolvi_sd.pl._sections import Outlines, Section
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["PanelRow", "check_save", "draw_rows", "save_figure"]
+
+_DPI = 150
+_PANEL_WIDTH = 4.0  # with labels and color bar, in inches
+# Least and greatest height of the drawing itself, whatever the shape of the tissue, and the width and height that
+# labels, titles and color bars take, in inches.
+_PANEL_HEIGHTS = (1.6, 7.0)
+_MARGINS = (1.0, 0.7)
+# Coordinate systems carry no unit; some are named after one.
+_UNITS = {
+    "µm": {"microns", "micron", "um", "µm", "micrometer", "micrometers", "micrometre", "micrometres"},
+    "px": {"pixels", "pixel", "px"},
+}
+
+
+@dataclass(frozen=True)
+class PanelRow:
+    """One row of panels of the same cells.
+
+    Attributes
+    ----------
+    section
+        The cells.
+    values
+        One value per row of the table for each panel, `(n_cells,)`.
+    scales
+        Colors of each panel; neighboring panels with the same scale get one color bar.
+    titles
+        Title of each panel.
+    """
+
+    section: Section
+    values: tuple[NDArray[np.float64], ...]
+    scales: tuple[ColorScale, ...]
+    titles: tuple[str, ...]
+
+
+def check_save(save: str | Path | None) -> None:
+    """Raise before any drawing if the folder to save into does not exist.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the folder's name.
+    """
+    if save is not None and not Path(save).absolute().parent.is_dir():
+        raise FileNotFoundError(f"save={str(save)!r}: the folder {str(Path(save).parent)!r} does not exist.")
+
+
+def save_figure(ax: Axes, save: str | Path | None) -> None:
+    """Write the figure of `ax` to a file, if asked to."""
+    if save is not None:
+        _figure_of(ax).savefig(save, dpi=_DPI, bbox_inches="tight")
+
+
+def draw_rows(
+    rows: Sequence[PanelRow],
+    *,
+    ax: Axes | Sequence[Axes] | None,
+    figsize: tuple[float, float] | None,
+    size: float,
+    units: str | None,
+    title: str | Sequence[str] | None,
+    save: str | Path | None,
+) -> list[Axes]:
+    """Draw the rows on the axes given or on those of a new figure, and return the axes, row by row.
+
+    Raises
+    ------
+    ValueError
+        If there are another number of axes or titles than panels, or `size` is not positive.
+    FileNotFoundError
+        If the folder to save into does not exist.
+    """
+    if not size > 0:
+        raise ValueError(f"`size` must be positive, not {size!r}.")
+    check_save(save)
+    titles = _panel_titles(rows, title)
+    panels = _make_axes(rows, figsize) if ax is None else _given_axes(rows, ax)
+    for row, axes in zip(rows, panels, strict=True):
+        for panel, values, scale in zip(axes, row.values, row.scales, strict=True):
+            draw_section(panel, row.section, values, scale, size=size)
+        _label(axes, row.section, units)
+        _add_colorbars(axes, row.scales)
+    flat = [panel for axes in panels for panel in axes]
+    for panel, name in zip(flat, titles, strict=True):
+        panel.set_title(name)
+    if isinstance(title, str):
+        _figure_of(flat[0]).suptitle(title)
+    save_figure(flat[0], save)
+    return flat
+
+
+def _panel_titles(rows: Sequence[PanelRow], title: str | Sequence[str] | None) -> list[str]:
+    names = [name for row in rows for name in row.titles]
+    if title is None or isinstance(title, str):
+        return names
+    if len(title) != len(names):
+        raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {names}.")
+    return list(title)
+
+
+def _given_axes(rows: Sequence[PanelRow], ax: Axes | Sequence[Axes]) -> list[list[Axes]]:
+    from matplotlib.axes import Axes
+
+    given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+    names = [name for row in rows for name in row.titles]
+    if len(given) != len(names):
+        raise ValueError(f"`ax` has {len(given)} axes, but there are {len(names)} panels, row by row: {names}.")
+    ends = np.cumsum([len(row.titles) for row in rows])
+    return [given[end - len(row.titles) : end] for row, end in zip(rows, ends, strict=True)]
+
+
+def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) -> list[list[Axes]]:
+    import matplotlib.pyplot as plt
+
+    n_columns = len(rows[0].titles)
+    heights = [_panel_height(row.section) for row in rows]
+    _, axes = plt.subplots(
+        len(rows),
+        n_columns,
+        figsize=figsize or (_PANEL_WIDTH * n_columns, sum(heights)),
+        height_ratios=heights,
+        sharex="row",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    return [list(row) for row in axes]
+
+
+def _panel_height(section: Section) -> float:
+    left, right, bottom, top = section.extent
+    height = (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
+    return float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
+
+
+def _label(axes: Sequence[Axes], section: Section, units: str | None) -> None:
+    """Label x in every panel and y in the first, with the unit where it is known."""
+    from matplotlib.ticker import MaxNLocator
+
+    unit = _unit(section, units)
+    suffix = "" if unit is None else f" ({unit})"
+    for column, ax in enumerate(axes):
+        ax.set(xlabel=f"x{suffix}", ylabel=f"y{suffix}" if column == 0 else "")
+        ax.tick_params(labelleft=column == 0)  # all panels of a row show the same cells
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _unit(section: Section, units: str | None) -> str | None:
+    if units is not None or not isinstance(section, Outlines):
+        return units
+    name = section.coordinate_system.lower()
+    return next((unit for unit, names in _UNITS.items() if name in names), None)
+
+
+def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale]) -> None:
+    """Draw a color bar to the right of each panel, or a single one if all panels have the same scale."""
+    shared = all(scale is scales[0] for scale in scales)
+    groups = [list(axes)] if shared else [[ax] for ax in axes]
+    for group, scale in zip(groups, scales, strict=False):
+        _add_colorbar(group, scale)
+
+
+def _add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    figure = _figure_of(axes[0])
+    colors = ScalarMappable(scale.norm, scale.cmap)
+    if figure.get_layout_engine() is None:
+        # Nothing makes room for a bar beside the axes, so they have to give way to it.
+        figure.colorbar(colors, ax=axes, label=scale.label, extend=scale.extend)
+    else:
+        # As high as the panel, which fills only part of its axes' room when x and y have the same scale.
+        bar = axes[-1].inset_axes((1.03, 0.0, 0.05, 1.0))
+        figure.colorbar(colors, cax=bar, label=scale.label, extend=scale.extend)
+
+
+def _figure_of(ax: Axes) -> Figure:
+    """Return the figure that holds the axes, also when they are in a subfigure."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("`ax` belongs to no figure: it was removed from it.")
+    return figure

@@ -1,0 +1,115 @@
+"""What a fit left in a table, looked up for drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._validation import check_key, check_unique, listing
+
+__all__ = ["check_written", "fitted", "gene_column", "resolve_genes", "setup_layer", "setup_library"]
+
+
+def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
+    """Return the record of the fit, `uns[key_added]`.
+
+    Raises
+    ------
+    KeyError
+        If there was no fit under that name; the message lists the names there are.
+    """
+    record = adata.uns.get(keys.model)
+    if isinstance(record, Mapping) and "history" in record:
+        return record
+    names = [name for name, entry in adata.uns.items() if isinstance(entry, Mapping) and "history" in entry]
+    raise KeyError(
+        f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. "
+        "Please run `resolvi_sd.tl.fit(...)` first."
+    )
+
+
+def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object], *, where: str) -> None:
+    """Raise unless the fit's results `wanted` are among `available`.
+
+    Raises
+    ------
+    KeyError
+        If one is missing, e.g. because it was deleted after the fit.
+    """
+    names = list(available)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise KeyError(
+            f"The results {listing(missing)} of the fit under key_added={keys.prefix!r} are not in `{where}`; it has: "
+            f"{listing(names)}. Please run `resolvi_sd.tl.fit(...)` again."
+        )
+
+
+def _setup(record: Mapping[str, Any], key: str) -> str | None:
+    """Return an argument of the fit; one that was None may be left out of the record."""
+    value = record.get("setup", {}).get(key)
+    return None if value is None else str(value)
+
+
+def setup_layer(record: Mapping[str, Any]) -> str | None:
+    """Return the layer of counts that was fitted; None is X."""
+    return _setup(record, "layer")
+
+
+def setup_library(record: Mapping[str, Any]) -> str | None:
+    """Return the column of `obs` by which the fit told sections apart; None if it was given none."""
+    return _setup(record, "library_key") or _setup(record, "batch_key")
+
+
+def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the genes asked for, all of them in the table.
+
+    Raises
+    ------
+    ValueError
+        If no gene is given, or gene names repeat.
+    KeyError
+        If a gene is not in the table; the message names the closest ones.
+    """
+    genes = (gene,) if isinstance(gene, str) else tuple(gene)
+    if not genes:
+        raise ValueError("`gene` is empty; give the name of a gene or a list of names.")
+    check_unique(adata.var_names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()`.")
+    unknown = [name for name in genes if name not in adata.var_names]
+    if unknown:
+        raise KeyError(
+            " ".join(f"{name!r} is not among the genes of the table{_closest(adata, name)}." for name in unknown)
+            + f" The table has {adata.n_vars} genes, such as {listing(adata.var_names[:5])}."
+        )
+    return genes
+
+
+def _closest(adata: AnnData, name: str) -> str:
+    by_lower = {str(known).lower(): str(known) for known in adata.var_names}
+    found = [by_lower[match] for match in get_close_matches(str(name).lower(), by_lower, n=3)]
+    return f"; the closest names are {listing(found)}" if found else ""
+
+
+def gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
+    """Return one gene's values in a layer (None is X), `(n_cells,)`, without converting the others.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    """
+    if layer is not None:
+        check_key(layer, adata.layers, argument="layer", where="table.layers")
+    matrix = adata.X if layer is None else adata.layers[layer]
+    position = int(adata.var_names.get_loc(gene))
+    column: Any = matrix[:, [position]]
+    if hasattr(column, "compute"):
+        column = column.compute()
+    dense = column if isinstance(column, np.ndarray) else column.toarray()
+    return np.asarray(dense, dtype=np.float64).reshape(-1)

@@ -1,0 +1,217 @@
+"""Which cells go into which panel, and as what: outlines of a SpatialData element, or dots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import spatialdata as sd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.spatial import KDTree
+from spatialdata import SpatialData
+from spatialdata.transformations import get_transformation
+
+from resolvi_sd._tables import cell_positions
+from resolvi_sd._tables._coordinates import annotation
+from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group
+from resolvi_sd._validation import check_key, listing
+
+__all__ = ["Dots", "Outlines", "Section", "find_sections"]
+
+Extent = tuple[float, float, float, float]
+
+# Neighbors whose distance tells how much room a cell has, and cells that are asked: enough for a stable median.
+_ROOM_NEIGHBORS = 6
+_ROOM_SAMPLE = 5_000
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Cells drawn as the polygons, circles or labels of an element.
+
+    Attributes
+    ----------
+    name
+        Name of the section.
+    rows
+        Rows of the table that are drawn, `(n_drawn,)`.
+    extent
+        Left, right, bottom and top of the drawn region, in the units of the coordinate system.
+    element
+        Shapes: those of the drawn cells only, in the order of `rows`. Labels: the whole element.
+    kind
+        Type of the element.
+    ids
+        Instance of each drawn cell in the element, `(n_drawn,)`.
+    coordinate_system
+        Coordinate system that it is drawn in.
+    """
+
+    name: str
+    rows: NDArray[np.intp]
+    extent: Extent
+    element: Any
+    kind: Literal["shapes", "labels"]
+    ids: pd.Index[Any]
+    coordinate_system: str
+
+
+@dataclass(frozen=True)
+class Dots:
+    """Cells drawn as dots at their coordinates.
+
+    Attributes
+    ----------
+    name
+        Name of the section.
+    rows
+        Rows of the table that are drawn, `(n_drawn,)`.
+    extent
+        Left, right, bottom and top of the drawn region, in the units of the coordinates.
+    coordinates
+        x and y of each drawn cell, `(n_drawn, 2)`.
+    diameter
+        Diameter at which neighboring dots just about touch, in the units of the coordinates.
+    """
+
+    name: str
+    rows: NDArray[np.intp]
+    extent: Extent
+    coordinates: NDArray[np.float64]
+    diameter: float
+
+
+Section = Outlines | Dots
+
+
+def find_sections(
+    data: SpatialData | AnnData,
+    adata: AnnData,
+    *,
+    table_key: str,
+    coordinate_system: str,
+    spatial_key: str,
+    library_key: str | None,
+    library_id: str | Sequence[str] | None,
+) -> tuple[Section, ...]:
+    """Return the sections to draw: the regions of a SpatialData table, split by `library_key`.
+
+    Raises
+    ------
+    KeyError
+        If a column, an element, the coordinates, the coordinate system or a section asked for is missing.
+    ValueError
+        If cells are not in their element, or their coordinates are not finite.
+    """
+    columns = annotation(adata) if isinstance(data, SpatialData) else None
+    libraries = None if library_key is None else group_by(adata, library_key, argument="library_key")
+    if columns is None:
+        groups = libraries or one_group(adata.n_obs, "all")
+        chosen = _choose(groups, library_id)
+        return _dots(data, chosen, table_key, spatial_key, coordinate_system)
+    regions = group_by(adata, columns[0], argument="region_key")
+    chosen = _choose(regions if libraries is None else cross(regions, libraries), library_id)
+    sections: list[Section] = []
+    for name, rows in chosen:
+        region = regions.names[regions.codes[rows[0]]]
+        _check_placed(data, region, coordinate_system)
+        if region in data.points:
+            sections += _dots(data, [(name, rows)], table_key, spatial_key, coordinate_system)
+        else:
+            ids = pd.Index(adata.obs[columns[1]].iloc[rows])
+            sections.append(_outlines(data, name, rows, region, ids, coordinate_system))
+    return tuple(sections)
+
+
+def _choose(groups: Groups, library_id: str | Sequence[str] | None) -> list[tuple[str, NDArray[np.intp]]]:
+    """Return name and rows of the sections asked for, in the order asked for."""
+    names = groups.names if library_id is None else (library_id,) if isinstance(library_id, str) else tuple(library_id)
+    if not names:
+        raise ValueError(f"`library_id` is empty; the sections are: {listing(groups.names)}.")
+    for name in names:
+        check_key(name, groups.names, argument="library_id", where="the sections of the table")
+    return [(name, np.flatnonzero(groups.codes == groups.names.index(name))) for name in names]
+
+
+def _check_placed(sdata: SpatialData, region: str, coordinate_system: str) -> None:
+    check_key(
+        region,
+        [*sdata.shapes, *sdata.labels, *sdata.points],
+        argument="The annotated region",
+        where="sdata",
+        hint="Add the element, or leave its cells out with library_id=.",
+    )
+    placed = get_transformation(sdata[region], get_all=True)
+    where = f"the coordinate systems of element {region}"
+    check_key(coordinate_system, placed, argument="coordinate_system", where=where)
+
+
+def _outlines(
+    sdata: SpatialData, name: str, rows: NDArray[np.intp], region: str, ids: pd.Index[Any], coordinate_system: str
+) -> Outlines:
+    element = sdata[region]
+    kind: Literal["shapes", "labels"] = "shapes" if region in sdata.shapes else "labels"
+    if kind == "shapes":
+        element = _pick(element, ids, region)
+        ids = element.index
+    else:
+        ids = ids.astype(np.int64)
+    box = sd.get_extent(element, coordinate_system=coordinate_system)
+    (left, right), (bottom, top) = box["x"], box["y"]
+    extent = (float(left), float(right), float(bottom), float(top))
+    return Outlines(name, rows, extent, element, kind, ids, coordinate_system)
+
+
+def _pick(element: Any, ids: pd.Index[Any], region: str) -> Any:
+    """Return the shapes with these ids, in their order; `7` and `"7"` are the same id."""
+    index = element.index
+    if pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(ids.dtype):
+        index, ids = index.astype(str), ids.astype(str)
+    found = index.get_indexer(ids)
+    missing = ids[found < 0]
+    if len(missing):
+        raise ValueError(
+            f"{len(missing)} of {len(ids)} cells of region {region!r} are not in the element: {listing(missing, 5)}. "
+            "Drop those rows from the table, or point it at the element they belong to."
+        )
+    columns = [name for name in ("geometry", "radius") if name in element.columns]
+    return element.iloc[found][columns]
+
+
+def _dots(
+    data: SpatialData | AnnData,
+    chosen: list[tuple[str, NDArray[np.intp]]],
+    table_key: str,
+    spatial_key: str,
+    coordinate_system: str,
+) -> tuple[Dots, ...]:
+    positions = cell_positions(
+        data, table_key=table_key, spatial_key=spatial_key, coordinate_system=coordinate_system
+    ).coordinates[:, :2]
+    return tuple(_section_dots(name, rows, positions[rows]) for name, rows in chosen)
+
+
+def _section_dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> Dots:
+    diameter = _room(coordinates)
+    low, high = coordinates.min(axis=0) - diameter / 2, coordinates.max(axis=0) + diameter / 2
+    return Dots(name, rows, (float(low[0]), float(high[0]), float(low[1]), float(high[1])), coordinates, diameter)
+
+
+def _room(coordinates: NDArray[np.float64]) -> float:
+    """Return the edge of a square as large as the area that a typical cell has to itself.
+
+    The disc that reaches the k-th neighbor holds k + 1 cells; its area over k + 1 is one cell's. Unlike the area of
+    the bounding box over the number of cells this is right for tissue with holes and for scattered pieces. Discs of
+    that diameter touch on a square grid.
+    """
+    n_neighbors = min(_ROOM_NEIGHBORS, len(coordinates) - 1)
+    if n_neighbors == 0:
+        return 1.0
+    some = coordinates[:: max(1, len(coordinates) // _ROOM_SAMPLE)]
+    farthest, _ = KDTree(coordinates).query(some, k=[n_neighbors + 1])
+    reach = float(np.median(farthest))
+    return reach * float(np.sqrt(np.pi / (n_neighbors + 1))) if reach > 0 else 1.0

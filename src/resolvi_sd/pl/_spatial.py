@@ -1,0 +1,151 @@
+"""Genes before and after the correction, on the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd.pl._draw import ColorScale, replace_limits
+from resolvi_sd.pl._panels import PanelRow, draw_rows
+from resolvi_sd.pl._results import check_written, fitted, gene_column, resolve_genes, setup_layer, setup_library
+from resolvi_sd.pl._sections import find_sections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from spatialdata import SpatialData
+
+__all__ = ["spatial"]
+
+# Share of the cells with the gene whose counts may lie beyond the colored range: counts have a long tail.
+_BEYOND = 0.01
+
+
+def spatial(
+    data: SpatialData | AnnData,
+    gene: str | Sequence[str],
+    *,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    coordinate_system: str = "global",
+    spatial_key: str = "spatial",
+    library_key: str | None = None,
+    library_id: str | Sequence[str] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    cmap: str | Colormap = "viridis",
+    vmin: float | None = None,
+    vmax: float | None = None,
+    size: float = 1.0,
+    units: str | None = None,
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw genes on the tissue before and after the correction, side by side, on one color scale.
+
+    One row of two panels per gene and section: the counts that were fitted, and the corrected counts. In a
+    SpatialData object whose table annotates shapes or labels, these are drawn (by spatialdata-plot), otherwise dots.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
+    gene
+        Name of a gene, or several.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        The name that the fit was given.
+    coordinate_system
+        Coordinate system of the SpatialData object.
+    spatial_key
+        Entry of `obsm` with the coordinates, where no element is annotated.
+    library_key
+        Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
+    library_id
+        Sections to draw, in this order: names of regions, or values of `library_key`. None draws all.
+    ax
+        Axes to draw on, two per gene and section, row by row; None makes a new figure.
+    figsize
+        Width and height of a new figure, in inches.
+    cmap
+        Colormap.
+    vmin, vmax
+        Limits of the colors of all panels. None: for each gene, from 0 to the 99th percentile of its counts before
+        the correction in the cells that have any, the same before and after and for all sections.
+    size
+        Factor on the size of dots and shapes. At 1, shapes are as they are, and neighboring dots about touch. Labels
+        are always as they are.
+    units
+        Unit of the coordinates for the labels of the axes, e.g. `"µm"`. None: from the name of the coordinate
+        system, where that is a unit.
+    title
+        Title of the figure, or a list with one for each panel.
+    save
+        File to write the figure to; the suffix chooses the format.
+    return_ax
+        Whether to return the axes.
+
+    Returns
+    -------
+    The axes, row by row, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the fit, a gene, a section, an element, the coordinate system or the coordinates do not exist.
+    ValueError
+        If the number of axes or titles does not fit, or the coordinates are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, anndata, resolvi_sd as rsd
+    >>> from matplotlib.figure import Figure
+    >>> genes = pd.DataFrame(index=["KRT8", "PTPRC"])
+    >>> table = anndata.AnnData(np.array([[5, 0], [4, 1], [1, 7]], dtype="float32"), var=genes)
+    >>> table.obsm["spatial"] = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> table.layers["resolvi_counts"] = np.array([[5, 0], [4, 0.2], [0.1, 7]], dtype="float32")
+    >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this and the layer
+    >>> axes = rsd.pl.spatial(table, "KRT8", ax=list(Figure().subplots(1, 2)), return_ax=True)
+    >>> [ax.get_title() for ax in axes]
+    ['KRT8, counts', 'KRT8, corrected counts']
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    record = fitted(adata, keys)
+    check_written(keys, [keys.counts], adata.layers, where="table.layers")
+    genes = resolve_genes(adata, gene)
+    sections = find_sections(
+        data,
+        adata,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+        spatial_key=spatial_key,
+        library_key=library_key or setup_library(record),
+        library_id=library_id,
+    )
+    drawn = np.concatenate([section.rows for section in sections])
+    layers = (setup_layer(record), keys.counts)
+    rows = []
+    for name in genes:
+        pair = tuple(gene_column(adata, name, layer) for layer in layers)
+        limits = replace_limits(_limits(pair[0][drawn]), vmin, vmax)
+        scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
+        for section in sections:
+            prefix = name if len(sections) == 1 else f"{section.name}: {name}"
+            rows.append(PanelRow(section, pair, (scale, scale), (f"{prefix}, counts", f"{prefix}, corrected counts")))
+    axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
+    return axes if return_ax else None
+
+
+def _limits(before: NDArray[np.float64]) -> tuple[float, float]:
+    present = before[before > 0]
+    return 0.0, float(np.quantile(present, 1 - _BEYOND)) if present.size else 1.0

@@ -1,0 +1,131 @@
+"""The course of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import listing
+from resolvi_sd.pl._panels import check_save, save_figure
+from resolvi_sd.pl._results import fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+__all__ = ["training"]
+
+_COLUMNS = ("epoch", "elbo", "learning_rate")
+# With few epochs a line alone may be a single point, which is invisible.
+_MARKED_EPOCHS = 20
+
+
+def training(
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> Axes | None:
+    """Draw the ELBO and the learning rate of every epoch of a fit.
+
+    The ELBO (evidence lower bound) should have flattened out at the end; if it still rises, train longer.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        The name that the fit was given.
+    ax
+        Axes to draw on; None makes a new figure. The learning rate gets an axis on the right.
+    figsize
+        Width and height of a new figure, in inches.
+    title
+        Title of the axes.
+    save
+        File to write the figure to; the suffix chooses the format.
+    return_ax
+        Whether to return the axes.
+
+    Returns
+    -------
+    The axes of the ELBO if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table or no such fit.
+    ValueError
+        If the recorded history is damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata, resolvi_sd as rsd
+    >>> from matplotlib.figure import Figure
+    >>> table = anndata.AnnData(np.ones((2, 2), dtype="float32"))
+    >>> history = {"epoch": np.arange(3), "elbo": np.array([-90.0, -70.0, -65.0]), "learning_rate": np.full(3, 1e-3)}
+    >>> table.uns["resolvi"] = {"history": history}  # a fit writes this
+    >>> ax = rsd.pl.training(table, ax=Figure().subplots(), return_ax=True)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('epoch', 'ELBO (nats per cell)')
+    """
+    history = _history(fitted(resolve_table(data, table_key), Keys(key_added)))
+    check_save(save)
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=figsize or (5.0, 3.5), layout="constrained")
+    _draw(ax, history)
+    if title is not None:
+        ax.set_title(title)
+    save_figure(ax, save)
+    return ax if return_ax else None
+
+
+def _history(record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    history = record["history"]
+    missing = [name for name in _COLUMNS if name not in history]
+    if missing:
+        raise ValueError(f"The history of the fit lacks {listing(missing)}; it has: {listing(history)}.")
+    columns = {name: np.asarray(history[name]) for name in _COLUMNS}
+    shapes = {name: column.shape for name, column in columns.items()}
+    if len(set(shapes.values())) > 1 or columns["epoch"].ndim != 1 or not columns["epoch"].size:
+        raise ValueError(f"The history of the fit must have one value per epoch, but its shapes are {shapes}.")
+    return columns
+
+
+def _draw(ax: Axes, history: dict[str, NDArray[Any]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epoch, elbo, rate = (history[name] for name in _COLUMNS)
+    marker = "." if len(epoch) <= _MARKED_EPOCHS else None
+    ax.plot(epoch, elbo, color="C0", marker=marker, label="ELBO")
+    ax.set(xlabel="epoch", ylabel="ELBO (nats per cell)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.spines["top"].set_visible(False)
+
+    side = ax.twinx()
+    side.plot(epoch, rate, color="0.65", linewidth=1, linestyle="--", marker=marker, label="learning rate")
+    side.set_ylabel("learning rate", color="0.45")
+    side.tick_params(axis="y", which="both", colors="0.45")
+    side.spines["top"].set_visible(False)
+    if rate.min() > 0 and rate.max() >= 10 * rate.min():
+        side.set_yscale("log")
+    else:
+        side.set_ylim(0, max(1.1 * float(rate.max()), np.finfo(float).tiny))
+    ax.set_zorder(side.get_zorder() + 1)  # the ELBO on top of the learning rate
+    ax.patch.set_visible(False)

@@ -1,0 +1,43 @@
+"""Small tissues for the tests of the model."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule
+from resolvi_sd._tiles import Tissue
+from resolvi_sd.gr._neighbors import knn_graph
+
+
+def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, seed=0):
+    """Random counts on random positions; the first cell is empty."""
+    rng = np.random.default_rng(seed)
+    coordinates = rng.uniform(0, 100, (n_cells, 2))
+    batch = rng.integers(0, n_batches, n_cells)
+    graph = knn_graph(coordinates, batch, n_neighbors)
+    counts = rng.poisson(rng.gamma(0.5, 3.0, (n_cells, n_genes))).astype(np.float32)
+    counts[0] = 0
+    tissue = Tissue.assemble(sp.csr_matrix(counts), batch, graph.index, graph.distance, graph.mask)
+    return tissue, coordinates
+
+
+def small_module(tissue, seed=0, **config):
+    """A module with random parameters, also of the cells."""
+    profile = np.asarray(tissue.counts.sum(0), dtype=np.float32).reshape(1, -1)
+    n_batches = int(tissue.batch.max()) + 1
+    data = DataSummary(
+        n_cells=tissue.n_cells,
+        n_train=int((tissue.library_size > 0).sum()),
+        n_genes=tissue.n_genes,
+        n_batches=n_batches,
+        n_neighbors=tissue.n_neighbors,
+        neighbor_distance=5.0,
+        gene_profile=torch.from_numpy(np.repeat(profile / profile.sum(), n_batches, axis=0)),
+        depth=20.0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = ResolviModule(ModelConfig(n_hidden=8, n_hidden_encoder=12, n_hidden_share=8, n_latent=3, **config), data)
+        for parameter in module.parameters():
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return module.eval()

@@ -1,0 +1,83 @@
+"""The direct objective is Pyro's, term by term; nothing leaks into Pyro's global store."""
+
+from functools import partial
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from scipy import stats
+
+from resolvi_sd._model import programs
+from resolvi_sd._model.elbo import negative_elbo
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
+from resolvi_sd._tiles import cut_minibatch
+from tests.model._tissues import small_module, small_tissue
+
+
+@pytest.mark.parametrize("config", [{}, {"dispersion": "gene-batch"}, {"likelihood": "poisson"}])
+@pytest.mark.parametrize("kl_weight", [1.0, 0.3])
+def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight):
+    tissue, _ = small_tissue(n_batches=2)
+    module = small_module(tissue, **config)
+    minibatch = cut_minibatch(tissue, np.arange(1, 41))
+    torch.manual_seed(7)
+    direct = negative_elbo(module, minibatch, kl_weight)
+    torch.manual_seed(7)
+    traced = Trace_ELBO().differentiable_loss(
+        partial(programs.model, module), partial(programs.guide, module), minibatch, kl_weight
+    )
+    assert direct.item() == pytest.approx(traced.item() / module.data.n_train, rel=1e-5)
+
+    module.zero_grad()
+    direct.backward()
+    by_direct = {k: p.grad.to_dense().clone() for k, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    (traced / module.data.n_train).backward()
+    for name, parameter in module.named_parameters():
+        if name in by_direct:
+            torch.testing.assert_close(parameter.grad.to_dense(), by_direct[name], rtol=2e-3, atol=2e-5, msg=name)
+
+
+def test_nothing_enters_pyros_global_store():
+    tissue, _ = small_tissue()
+    module = small_module(tissue)
+    before = set(pyro.get_param_store().keys())
+    minibatch = cut_minibatch(tissue, np.arange(1, 20))
+    Trace_ELBO().differentiable_loss(partial(programs.model, module), partial(programs.guide, module), minibatch)
+    assert set(pyro.get_param_store().keys()) == before
+
+
+def test_masked_dirichlet_equals_scipy_on_the_unmasked_entries():
+    concentration = torch.tensor([[2.0, 0.5, 3.0, 9.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, False]])
+    value = torch.tensor([[0.2, 0.3, 0.5, 0.0]], dtype=torch.float64)
+    expected = stats.dirichlet.logpdf([0.2, 0.3, 0.5], [2.0, 0.5, 3.0])
+    assert MaskedDirichlet(concentration, mask).log_prob(value).item() == pytest.approx(expected)
+
+
+def test_masked_dirichlet_without_choice_says_nothing():
+    mask = torch.tensor([[True, False], [False, False]])
+    d = MaskedDirichlet(torch.ones(2, 2), mask)
+    assert d.log_prob(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).tolist() == [0.0, 0.0]
+    torch.testing.assert_close(masked_softmax(torch.zeros(2, 2), mask), torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+
+
+def test_point_estimate_under_a_dirichlet_is_its_mean():
+    """Maximising log p(value) minus the softmax log-density gives the mean, also for concentrations below 1."""
+    from resolvi_sd._model.masked_dirichlet import softmax_log_density
+
+    concentration, mask = torch.tensor([[0.4, 1.1, 2.5]]), torch.ones(1, 3, dtype=torch.bool)
+    logits = torch.zeros(1, 3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+
+    def objective():
+        optimizer.zero_grad()
+        value = masked_softmax(logits, mask)
+        loss = -(MaskedDirichlet(concentration, mask).log_prob(value) - softmax_log_density(value, mask)).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    torch.testing.assert_close(masked_softmax(logits, mask), concentration / concentration.sum(), atol=1e-3, rtol=0)
