@@ -8,6 +8,6 @@ __version__ = version("resolvi-sd")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["datasets", "gr", "io", "pl", "tl"],
+    submodules=["datasets", "gr", "io", "metrics", "pl", "tl"],
     submod_attrs={"_model": ["ModelConfig", "TrainingConfig"]},
 )

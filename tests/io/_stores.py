@@ -34,24 +34,29 @@ def make_sdata(rng):
     return sd.SpatialData(shapes={"cells": shapes}, tables={"table": parsed})
 
 
-def add_results(table, rng, prefix="resolvi", *, expression=True):
+def add_results(table, rng, prefix="resolvi"):
     """Every kind of result under the names that a fit gives them; the values are arbitrary."""
     keys = Keys(prefix)
     n, g = table.shape
+    add_few_results(table, rng, prefix, expression=True)
     pairs = sparse.random(n, n, density=0.2, format="csr", dtype=np.float32, random_state=rng)
-    table.layers[keys.counts] = table.X.multiply(rng.random((n, g))).tocsr().astype(np.float32)
-    table.obsm[keys.latent] = rng.normal(size=(n, 3)).astype(np.float32)
-    for name in keys.shares:
-        table.obs[name] = rng.random(n)
     for name in (keys.distances, keys.weights):
         table.obsp[name] = (pairs * rng.random()).astype(np.float32)
     table.varm[keys.background] = rng.random((g, 2))
     table.uns[keys.neighbors] = {"params": {"n_neighbors": 10}}
-    table.uns[keys.model] = {
-        "weights": {"decoder.0.weight": rng.normal(size=(4, 3)).astype(np.float32)},
-        "model_config": {"likelihood": "nb", "n_latent": 3, "background_ratio": 0.1},
-        "batches": np.array(["a", "b"]),
-    }
+    table.uns[keys.model]["model_config"] = {"likelihood": "nb", "n_latent": 3, "background_ratio": 0.1}
+    table.uns[keys.model]["batches"] = np.array(["a", "b"])
+
+
+def add_few_results(table, rng, prefix="resolvi", *, expression):
+    """Results in four slots, for tests of many writes; `expression` is what not every fit has."""
+    keys = Keys(prefix)
+    n, g = table.shape
+    table.layers[keys.counts] = table.X.multiply(rng.random((n, g))).tocsr().astype(np.float32)
+    table.obsm[keys.latent] = rng.normal(size=(n, 3)).astype(np.float32)
+    for name in keys.shares:
+        table.obs[name] = rng.random(n)
+    table.uns[keys.model] = {"weights": {"decoder.0.weight": rng.normal(size=(4, 3)).astype(np.float32)}}
     if expression:
         frame = pd.DataFrame(rng.random((n, 2)), index=table.obs_names, columns=["gene0", "gene1"])
         table.obsm[keys.expression] = frame.astype(np.float32)

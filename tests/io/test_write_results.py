@@ -78,8 +78,9 @@ def test_results_that_are_gone_from_memory_are_gone_from_disk(store, rng):
     add_results(sdata["table"], rng)
     sdata["table"].layers["resolvi_expression"] = np.ones(sdata["table"].shape, dtype=np.float32)
     write_results(sdata)
-    add_results(sdata["table"], rng, expression=False)
-    del sdata["table"].layers["resolvi_expression"], sdata["table"].obs["resolvi_true"]
+    add_results(sdata["table"], rng)
+    table = sdata["table"]
+    del table.layers["resolvi_expression"], table.obsm["resolvi_expression"], table.obs["resolvi_true"]
 
     write_results(sdata)
 
@@ -133,7 +134,8 @@ def test_consolidated_metadata_say_what_is_on_disk(store, rng, group):
     add_results(sdata["table"], rng)
     write_results(sdata)
     consolidate(store / group)
-    add_results(sdata["table"], rng, expression=False)  # other numbers of stored entries
+    add_results(sdata["table"], rng)  # other numbers of stored entries
+    del sdata["table"].obsm["resolvi_expression"]
 
     write_results(sdata)
 
@@ -242,6 +244,7 @@ def test_a_remote_store_is_refused(v3, url, monkeypatch):
         write_results(sdata)
     with pytest.raises(ValueError, match="remote"):
         results_state(url)
+    assert results_state(v3.as_uri()) == "absent"
 
 
 def test_a_path_that_is_no_store_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The generative model, its training and its posterior."""
 
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
 from resolvi_sd._model.rows import decode, encode
@@ -17,6 +18,7 @@ __all__ = [
     "encode",
     "from_plain",
     "infer",
+    "patch_size_of",
     "to_plain",
     "train",
 ]

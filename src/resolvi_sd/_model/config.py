@@ -37,6 +37,8 @@ class ModelConfig:
         One overdispersion per gene, or per gene and batch.
     share_prior
         Prior means of a cell's shares: own, diffusion, background. They are scaled to sum to 1.
+    learn_leakage
+        Whether the ratio of diffusion to own in `share_prior` is only where the training starts.
     share_prior_weight
         Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
     background_prior_weight
@@ -67,6 +69,7 @@ class ModelConfig:
     dispersion: Literal["gene", "gene-batch"] = "gene"
     share_prior: tuple[float, float, float] = (0.65, 0.30, 0.05)
     share_prior_weight: float = 8.5
+    learn_leakage: bool = True
     background_prior_weight: float = 5.0
     neighbor_prior_weight: float = 10.0
 
@@ -98,7 +101,8 @@ class TrainingConfig:
     batch_size
         Core cells of a minibatch, rounded to whole patches; None: 2,048, or less for small tissues.
     patch_size
-        Largest number of cells of a patch.
+        Largest number of cells of a patch; None: so that a minibatch has at least 16 patches, and at most 128. With
+        few patches the gradient of a step knows only a corner of the tissue.
     lr
         Adam's learning rate of the networks and of all that is shared between cells.
     lr_cell
@@ -124,7 +128,7 @@ class TrainingConfig:
     epoch_limit: int = 200
     min_steps: int = 1000
     batch_size: int | None = None
-    patch_size: int = 128
+    patch_size: int | None = None
     lr: float = 3e-3
     lr_cell: float = 1e-2
     kl_warmup_epochs: int = 10
@@ -133,11 +137,10 @@ class TrainingConfig:
     checkpoint_dir: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "batch_size"):
+        for name in ("max_epochs", "batch_size", "patch_size"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "None or an integer of at least 1")
-        for name in ("epoch_limit", "patch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+        _require(self.epoch_limit >= 1, "epoch_limit", self.epoch_limit, "an integer of at least 1")
         for name in ("lr", "lr_cell", "gradient_clip"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("kl_warmup_epochs", "min_steps"):

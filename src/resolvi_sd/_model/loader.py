@@ -8,16 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from torch.utils.data import IterableDataset
 
+from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
-__all__ = ["PatchStream", "default_batch_size"]
+__all__ = ["PatchStream", "batch_size_of", "patch_size_of"]
 
 _THINNING_LOG_MEAN, _THINNING_LOG_SPREAD = -0.3, 0.6
 
 
-def default_batch_size(n_train: int) -> int:
+def batch_size_of(config: TrainingConfig, n_train: int) -> int:
     """Core cells of a minibatch: large ones are cheap per cell, small tissues need many steps."""
-    return int(np.clip(n_train // 16, 128, 2048))
+    return config.batch_size or int(np.clip(n_train // 16, 128, 2048))
+
+
+def patch_size_of(config: TrainingConfig, n_train: int) -> int:
+    """Cells of a patch: large ones have small halos, small ones leave a minibatch with many."""
+    return config.patch_size or int(np.clip(batch_size_of(config, n_train) // 16, 8, 128))
 
 
 class PatchStream(IterableDataset[Minibatch]):

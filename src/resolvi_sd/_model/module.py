@@ -90,10 +90,11 @@ class ResolviModule(nn.Module):
         nn.init.zeros_(self.neighbor_logits.weight)  # type: ignore[arg-type]
         prior = torch.tensor(config.share_prior)
         self.log_depth = math.log1p(data.depth)
-        self.register_buffer("share_prior", config.share_prior_weight * prior / prior.sum(), persistent=False)
+        self.register_buffer("share_start", prior / prior.sum(), persistent=False)
+        self.leakage_logit = nn.Parameter((prior[1] / prior[0]).log(), requires_grad=config.learn_leakage)
         with torch.no_grad():
             self.share_encoder.logits.weight.zero_()
-            self.share_encoder.logits.bias.copy_(self.share_prior.log())
+            self.share_encoder.logits.bias.copy_(self.share_start.log())
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
 
     # Shared between cells
@@ -117,6 +118,17 @@ class ResolviModule(nn.Module):
         return dist.MixtureSameFamily(
             dist.Categorical(logits=self.component_logits, validate_args=False), components, validate_args=False
         )
+
+    def share_mean(self) -> Tensor:
+        """Prior mean of the shares own, diffusion, background.
+
+        How much leaks differs between tissues tenfold, so the ratio of diffusion to own is learned, and only it: a
+        learned weight sharpens the Dirichlet until cells no longer differ, and a learned background share grows at the
+        cost of the overdispersion.
+        """
+        background = self.share_start[2:]
+        leaked = torch.sigmoid(self.leakage_logit)
+        return torch.cat([torch.stack([1 - leaked, leaked]) * (1 - background), background])
 
     def background_prior(self) -> dist.Dirichlet:
         """Symmetric Dirichlet over the background profile of each batch."""
@@ -165,7 +177,7 @@ class ResolviModule(nn.Module):
 
     def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
         """Dirichlet over the shares (own, diffusion, background) of each cell."""
-        return MaskedDirichlet(self.share_prior, self.share_mask(minibatch))
+        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean(), self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
         """Point estimate of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.elbo import negative_elbo
-from resolvi_sd._model.loader import PatchStream, default_batch_size
+from resolvi_sd._model.loader import PatchStream, batch_size_of
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.schedule import DecayWhenFlat
 from resolvi_sd._tiles import Minibatch, Patches, Tissue
@@ -153,7 +153,7 @@ def train(
     History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight of the time) and
     `learning_rate` (float64).
     """
-    batch_size = config.batch_size or default_batch_size(len(patches.order))
+    batch_size = batch_size_of(config, len(patches.order))
     stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
     schedule = DecayWhenFlat(
         config.max_epochs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from os import PathLike
 from typing import Literal
 
 from spatialdata import SpatialData
@@ -24,7 +24,7 @@ def stored_elements(store: TableStore, keys: Keys) -> list[Element]:
 
 
 def results_state(
-    sdata: SpatialData | str | Path, table_key: str = "table", *, key_added: str = DEFAULT_KEY
+    sdata: SpatialData | str | PathLike[str], table_key: str = "table", *, key_added: str = DEFAULT_KEY
 ) -> ResultsState:
     """Say whether a store on disk holds complete results.
 

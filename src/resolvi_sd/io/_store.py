@@ -18,7 +18,6 @@ from anndata.io import read_elem
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.models import TableModel
-from upath import UPath
 
 from resolvi_sd._validation import check_key, listing
 
@@ -28,7 +27,7 @@ Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
-_LOCAL = ("", "file", "local")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)")
 
 
 @dataclass(frozen=True)
@@ -117,14 +116,16 @@ def check_key_added(key_added: str) -> None:
         )
 
 
-def _local_root(path: str | Path | UPath) -> Path:
-    location = UPath(path)
-    if location.protocol not in _LOCAL:
+def _local_root(path: str | os.PathLike[str]) -> Path:
+    location = os.fspath(path).removeprefix("file://")
+    url = _URL.match(location)
+    protocol = url[1] if url else getattr(path, "protocol", "")  # a UPath is a path that may be remote
+    if protocol not in ("", "file", "local"):
         raise ValueError(
-            f"The store {str(path)!r} is remote ({location.protocol}); results can be added to stores in a local "
-            "folder only. Write the object to a local folder with `sdata.write(path)`, then upload that."
+            f"The store {location!r} is remote ({protocol}); results can be added to stores in a local folder only. "
+            "Write the object to a local folder with `sdata.write(path)`, then upload that."
         )
-    root = Path(location.path)
+    root = Path(location)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(
@@ -134,7 +135,7 @@ def _local_root(path: str | Path | UPath) -> Path:
     return root
 
 
-def open_store(data: SpatialData | str | Path, table_key: str) -> TableStore:
+def open_store(data: SpatialData | str | os.PathLike[str], table_key: str) -> TableStore:
     """Find a table in a store on disk.
 
     Parameters
@@ -153,7 +154,7 @@ def open_store(data: SpatialData | str | Path, table_key: str) -> TableStore:
     KeyError
         If the store has no such table.
     """
-    if not isinstance(data, SpatialData | str | Path | UPath):
+    if not isinstance(data, SpatialData | str | os.PathLike):
         raise TypeError(f"`sdata` must be a SpatialData object or the path of one, not {type(data).__name__}.")
     path = data.path if isinstance(data, SpatialData) else data
     if path is None:

@@ -14,7 +14,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._model import DataSummary, ModelConfig, Posterior, ResolviModule, TrainingConfig, infer, train
+from resolvi_sd._model import DataSummary, ModelConfig, Posterior, ResolviModule, TrainingConfig, infer, patch_size_of, train
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
 from resolvi_sd._results import FittedModel, Setup, write_fit
 from resolvi_sd._tables import TableView, table_view
@@ -27,6 +27,9 @@ __all__ = ["fit"]
 
 # torch has one random state per process: two fits in threads would draw from each other's.
 _ONE_FIT_AT_A_TIME = threading.Lock()
+
+# The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
+_INFERENCE_PATCH = 128
 
 
 def fit(
@@ -221,7 +224,8 @@ def _fit(
     torch.manual_seed(seed)
     tissue = Tissue.assemble(view.counts, view.batch, graph.index, graph.distance, graph.mask)
     module = ResolviModule(config, _summarise(view, graph))
-    patches = cut_patches(view.coordinates, view.library, patch_size=training.patch_size, include=view.has_counts)
+    patch_size = patch_size_of(training, module.data.n_train)
+    patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
     history = train(
         module,
         tissue,
@@ -232,7 +236,7 @@ def _fit(
         devices=devices,
         show_progress_bar=show_progress_bar,
     )
-    everywhere = cut_patches(view.coordinates, view.library, patch_size=training.patch_size)
+    everywhere = cut_patches(view.coordinates, view.library, patch_size=_INFERENCE_PATCH)
     posterior = infer(
         module,
         tissue,

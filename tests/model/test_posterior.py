@@ -1,0 +1,100 @@
+"""The posterior: molecules are conserved, patches do not matter, and entries equal a calculation by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from resolvi_sd._model import infer
+from resolvi_sd._tiles import cut_patches, encoder_features
+from tests.model._tissues import small_module, small_tissue
+from tests.model.test_delaporte import convolution
+
+
+def pass_over(tissue, coordinates, module, *, patch_size=1000, batch_size=2048, **kwargs):
+    patches = cut_patches(coordinates, tissue.batch, patch_size=patch_size)
+    rng = np.random.default_rng(5)
+    return infer(module, tissue, patches, rng=rng, batch_size=batch_size, show_progress_bar=False, **kwargs)
+
+
+@pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_molecules_are_conserved(config, n_samples):
+    tissue, coordinates = small_tissue(n_batches=2)
+    module = small_module(tissue, **config)
+    result = pass_over(tissue, coordinates, module, n_samples=n_samples)
+    np.testing.assert_allclose(result.molecules.sum(1), tissue.library_size, rtol=1e-5)
+    np.testing.assert_allclose(result.own.sum(1).A1, result.molecules[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result.flow.sum(1), result.molecules[:, 1], rtol=1e-4, atol=1e-4)
+    assert (result.own.data >= 0).all() and (result.own.data <= tissue.counts.data).all()
+    np.testing.assert_array_equal(result.own.indices, tissue.counts.indices)
+    assert (result.flow[~tissue.mask] == 0).all() and (result.flow >= 0).all()
+    some = tissue.mask.any(1)
+    np.testing.assert_allclose(result.weights.sum(1), some, atol=1e-6)
+    assert (result.molecules[~some, 1] == 0).all()
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_tiled_output_equals_whole_output(n_samples):
+    tissue, coordinates = small_tissue(n_cells=300)
+    module = small_module(tissue)
+    whole = pass_over(tissue, coordinates, module, n_samples=n_samples)
+    tiled = pass_over(tissue, coordinates, module, patch_size=10, batch_size=25, n_samples=n_samples)
+    for name in ("latent", "molecules", "weights", "flow"):
+        np.testing.assert_allclose(getattr(tiled, name), getattr(whole, name), rtol=1e-5, atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(tiled.own.toarray(), whole.own.toarray(), rtol=1e-5, atol=1e-5)
+
+
+def test_integer_draws_do_not_depend_on_the_patches_and_have_the_expectation():
+    tissue, coordinates = small_tissue(n_cells=400)
+    module = small_module(tissue)
+    expected = pass_over(tissue, coordinates, module).own
+    drawn = pass_over(tissue, coordinates, module, integer_counts=True).own
+    tiled = pass_over(tissue, coordinates, module, integer_counts=True, patch_size=10, batch_size=25).own
+    assert (drawn != tiled).nnz == 0
+    assert (drawn.data == np.round(drawn.data)).all()
+    assert (drawn.data <= tissue.counts.data).all() and (drawn.data >= 0).all()
+    # The variance of the sum is below that of independent binomials with the largest count.
+    spread = np.sqrt(expected.sum() * tissue.counts.data.max())
+    assert abs(drawn.sum() - expected.sum()) < 4 * spread
+
+
+def test_one_cell_by_hand():
+    """Rates, Delaporte posterior and flow of one cell, written out in float64 loops."""
+    tissue, coordinates = small_tissue(n_cells=60)
+    module = small_module(tissue).double()
+    result = pass_over(tissue, coordinates, small_module(tissue))
+    n = 17
+    with torch.no_grad():
+        features = torch.from_numpy(encoder_features(tissue.counts)).double()
+        rho = module.expression(module.latent_encoder(features)[0], torch.zeros(60, dtype=torch.long)).numpy()
+        background = module.background_profile()[0].numpy()
+        r = module.concentration()[0].numpy()
+        free = module.neighbor_logits.weight[n].numpy()
+        length = module.leakage_range().item() * module.data.neighbor_distance
+    beta = np.exp(free - tissue.distance[n] ** 2 / (2 * length**2)) * tissue.mask[n]
+    beta /= beta.sum()
+    np.testing.assert_allclose(result.weights[n], beta, rtol=1e-4)
+    # The shares come out of a network; they are recovered from nothing but the result's own definition.
+    patches = cut_patches(coordinates, tissue.batch, patch_size=1000)
+    from resolvi_sd._tiles import cut_minibatch
+
+    minibatch = cut_minibatch(tissue, patches.order)
+    with torch.no_grad():
+        alpha = small_module(tissue).shares(minibatch).numpy()[list(patches.order).index(n)]
+    size = tissue.library_size[n]
+    flow = np.zeros(tissue.n_neighbors)
+    row = tissue.counts[n]
+    for gene, x in zip(row.indices, row.data, strict=True):
+        others = beta * rho[tissue.neighbor[n], gene]
+        own, diffused = size * alpha[0] * rho[n, gene], size * alpha[1] * others.sum()
+        signal = convolution(int(x), own + diffused, size * alpha[2] * background[gene], r[gene])[1]
+        expected = signal * own / (own + diffused)
+        assert result.own[n, gene] == pytest.approx(expected, rel=1e-4)
+        flow += (signal - expected) * others / others.sum()
+    np.testing.assert_allclose(result.flow[n], flow, rtol=1e-3, atol=1e-5)
+
+
+def test_n_samples_must_be_positive():
+    tissue, coordinates = small_tissue()
+    with pytest.raises(ValueError, match="n_samples.*at least 1, got 0"):
+        pass_over(tissue, coordinates, small_module(tissue), n_samples=0)

@@ -1,0 +1,107 @@
+"""Training: the ELBO rises, only the cells of a step are updated, and it stops when it should."""
+
+import numpy as np
+import pytest
+import torch
+
+from resolvi_sd._model import TrainingConfig, train
+from resolvi_sd._model.loader import PatchStream
+from resolvi_sd._model.schedule import DecayWhenFlat
+from resolvi_sd._tiles import cut_patches
+from tests.model._tissues import small_module, small_tissue
+
+
+def run(config, *, seed=0, tissue_and_coordinates=None, **kwargs):
+    tissue, coordinates = tissue_and_coordinates or small_tissue(n_cells=200)
+    module = small_module(tissue)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=config.patch_size or 20, include=tissue.library_size > 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        history = train(
+            module, tissue, patches, config, rng=np.random.default_rng(seed), show_progress_bar=False, **kwargs
+        )
+    return module, history
+
+
+def test_elbo_rises_and_history_is_whole():
+    _, history = run(TrainingConfig(max_epochs=8, batch_size=50, patch_size=20, kl_warmup_epochs=0))
+    assert list(history["epoch"]) == list(range(1, 9))
+    assert history["elbo"][-1] > history["elbo"][0] + 1
+    assert history["learning_rate"][0] == pytest.approx(3e-3)
+    assert history["learning_rate"][-1] < 1e-3
+
+
+def test_same_seed_same_parameters():
+    config = TrainingConfig(max_epochs=3, batch_size=50, patch_size=20)
+    first, second, other = (run(config, seed=seed)[0] for seed in (1, 1, 2))
+    for name, parameter in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], parameter, rtol=0, atol=0, msg=name)
+    assert not torch.equal(other.decoder.rate.weight, first.decoder.rate.weight)
+
+
+def test_cells_without_counts_are_not_trained_on():
+    tissue, coordinates = small_tissue(n_cells=200)
+    assert tissue.library_size[0] == 0
+    before = small_module(tissue).neighbor_logits.weight
+    module, _ = run(TrainingConfig(max_epochs=2, batch_size=50, patch_size=20), tissue_and_coordinates=(tissue, coordinates))
+    changed = (module.neighbor_logits.weight != before).any(1).numpy()
+    assert not changed[0]
+    assert changed[(tissue.mask.sum(1) > 1) & (tissue.library_size > 0)].all()
+
+
+def test_a_run_that_was_stopped_resumes_where_it_was(tmp_path):
+    folder = str(tmp_path)
+    run(TrainingConfig(max_epochs=2, batch_size=50, patch_size=20, checkpoint_dir=folder))
+    _, history = run(TrainingConfig(max_epochs=5, batch_size=50, patch_size=20, checkpoint_dir=folder))
+    _, whole = run(TrainingConfig(max_epochs=5, batch_size=50, patch_size=20))
+    assert list(history["epoch"]) == [1, 2, 3, 4, 5]
+    # The epochs after the break go on from the ELBO that was reached, not from the start.
+    assert history["elbo"][2] > whole["elbo"][0] + 0.5
+
+
+def test_every_cell_is_in_one_minibatch_of_an_epoch():
+    tissue, coordinates = small_tissue(n_cells=200)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.library_size > 0)
+    stream = PatchStream(tissue, patches, batch_size=48, thin_counts=True, rng=np.random.default_rng(0))
+    core = np.concatenate([b.cells[: b.n_core].numpy() for b in stream])
+    np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.library_size > 0))
+
+
+def test_a_given_number_of_epochs_is_kept():
+    schedule = DecayWhenFlat(max_epochs=8, epoch_limit=100, min_epochs=1)
+    for _ in range(8):
+        assert not schedule.finished
+        schedule.observe(-100.0)
+    assert schedule.finished
+    assert schedule.factor(5.9) == 1 and schedule.factor(7) == pytest.approx(0.5) and schedule.factor(8) == 0.02
+
+
+def test_training_stops_when_the_elbo_is_flat_and_not_before():
+    schedule = DecayWhenFlat(max_epochs=None, epoch_limit=1000, min_epochs=5)
+    curve = -100 - 50 * np.exp(-np.arange(1000) / 10)
+    for elbo in curve:
+        schedule.observe(elbo)
+        if schedule.finished:
+            break
+    done = len(schedule.elbo)
+    # Gained in 5 epochs over gained so far is e^(-t/10)(e^(1/2) - 1) on average: 0.4 % at t of about 50.
+    assert 40 < schedule.decay_from < 70
+    assert done == schedule.decay_from + round(schedule.decay_from / 3)
+
+
+def test_the_limit_holds_when_the_elbo_never_gets_flat():
+    schedule = DecayWhenFlat(max_epochs=None, epoch_limit=30, min_epochs=5)
+    for elbo in np.arange(100.0):
+        schedule.observe(elbo)
+        if schedule.finished:
+            break
+    assert len(schedule.elbo) == 30
+    assert schedule.factor(29.9) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("max_epochs", 0), ("lr", -1.0), ("batch_size", 0), ("patch_size", 0), ("min_steps", -1)]
+)
+def test_settings_out_of_range_are_refused(setting, value):
+    with pytest.raises(ValueError, match=f"`{setting}` must be .* got {value}"):
+        TrainingConfig(**{setting: value})
