@@ -27,7 +27,7 @@ def test_listing_the_names_loads_nothing_heavy() -> None:
 
 
 def test_public_modules_are_listed_and_importable() -> None:
-    for name in ("datasets", "gr", "io", "pl", "tl"):
+    for name in ("datasets", "gr", "io", "metrics", "pl", "tl"):
         assert name in dir(resolvi_sd)
         assert getattr(resolvi_sd, name).__name__ == f"resolvi_sd.{name}"
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import anndata as ad
 import geopandas as gpd
 import numpy as np
@@ -20,14 +17,6 @@ from spatialdata.transformations import Scale
 
 import resolvi_sd as rsd
 from resolvi_sd.gr._neighbors import knn_graph
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    folder = os.environ.get("RESOLVI_SD_DATA")
-    if not folder:
-        pytest.skip("RESOLVI_SD_DATA does not name a folder with real data")
-    return Path(folder)
 
 
 def brute_force(coordinates, library, n_neighbors, rows=None):
@@ -98,7 +87,7 @@ def test_sections_of_any_size():
 
 
 def test_real_region_equals_brute_force(real_data):
-    sdata = sd.read_zarr(real_data / "xenium_pancreas_roi.zarr")
+    sdata = sd.read_zarr(real_data("xenium_pancreas_roi.zarr"))
     result = rsd.gr.neighbors(sdata, copy=True)
     coordinates = sdata["cells"].centroid.loc[sdata["table"].obs["cell_id"]].get_coordinates().to_numpy()
     assert (np.diff(result.distances.indptr) == 10).all()
@@ -110,7 +99,7 @@ def test_real_region_equals_brute_force(real_data):
 
 
 def test_real_samples_that_overlap(real_data):
-    adata = ad.read_h5ad(real_data / "merfish_mpoa.h5ad")
+    adata = ad.read_h5ad(real_data("merfish_mpoa.h5ad"))
     rsd.gr.neighbors(adata, library_key="sample", n_neighbors=8)
     library = adata.obs["sample"].cat.codes.to_numpy()
     edges = adata.obsp["resolvi_distances"].tocoo()

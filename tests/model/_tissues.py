@@ -37,7 +37,9 @@ def small_module(tissue, seed=0, **config):
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        module = ResolviModule(ModelConfig(n_hidden=8, n_hidden_encoder=12, n_hidden_share=8, n_latent=3, **config), data)
+        module = ResolviModule(
+            ModelConfig(n_hidden=8, n_hidden_encoder=12, n_hidden_share=8, n_latent=3, **config), data
+        )
         for parameter in module.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter)
     return module.eval()

@@ -47,7 +47,9 @@ def test_plain_torch_terms_equal_the_kernel(x, mu, lam, r):
     counts, m, b, c, group = one_entry(x, mu, lam, r)
     terms = delaporte_terms(counts.value.double(), m[0], b[0], c[0])
     zero = -lam - r * np.log1p(mu / r)
-    assert terms[0].item() + zero == pytest.approx(delaporte_log_prob(counts, m, b, c, group).item(), rel=1e-9, abs=1e-8)
+    assert terms[0].item() + zero == pytest.approx(
+        delaporte_log_prob(counts, m, b, c, group).item(), rel=1e-9, abs=1e-8
+    )
     assert terms[1].item() == pytest.approx(expected_signal(counts, m, b, c, group).item(), rel=1e-8, abs=1e-10)
 
 

@@ -14,7 +14,9 @@ from tests.model._tissues import small_module, small_tissue
 def run(config, *, seed=0, tissue_and_coordinates=None, **kwargs):
     tissue, coordinates = tissue_and_coordinates or small_tissue(n_cells=200)
     module = small_module(tissue)
-    patches = cut_patches(coordinates, tissue.batch, patch_size=config.patch_size or 20, include=tissue.library_size > 0)
+    patches = cut_patches(
+        coordinates, tissue.batch, patch_size=config.patch_size or 20, include=tissue.library_size > 0
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         history = train(
@@ -43,7 +45,9 @@ def test_cells_without_counts_are_not_trained_on():
     tissue, coordinates = small_tissue(n_cells=200)
     assert tissue.library_size[0] == 0
     before = small_module(tissue).neighbor_logits.weight
-    module, _ = run(TrainingConfig(max_epochs=2, batch_size=50, patch_size=20), tissue_and_coordinates=(tissue, coordinates))
+    module, _ = run(
+        TrainingConfig(max_epochs=2, batch_size=50, patch_size=20), tissue_and_coordinates=(tissue, coordinates)
+    )
     changed = (module.neighbor_logits.weight != before).any(1).numpy()
     assert not changed[0]
     assert changed[(tissue.mask.sum(1) > 1) & (tissue.library_size > 0)].all()

@@ -61,7 +61,7 @@ def test_unknown_coordinate_system(sdata):
 
 def test_cells_that_are_not_in_the_element(sdata):
     sdata.shapes["cells"] = sdata.shapes["cells"].iloc[2:]
-    with pytest.raises(ValueError, match="2 of 63 cells of region 'cells' are not in the element"):
+    with pytest.raises(ValueError, match="2 of 63 cells of region 'cells' have an instance id that is not in"):
         rsd.pl.sources(sdata)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import anndata as ad
 import geopandas as gpd
@@ -73,12 +71,3 @@ def known(request: pytest.FixtureRequest) -> Known:
         instance_key="cell",
     )
     return Known(sd.SpatialData(shapes=shapes, tables={"table": adata}), places, regions)
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets."""
-    folder = os.environ.get("RESOLVI_SD_DATA")
-    if not folder:
-        pytest.skip("RESOLVI_SD_DATA does not name a folder with real data")
-    return Path(folder)

@@ -233,5 +233,5 @@ def test_spots_of_space_ranger_warn(table):
 
 @pytest.mark.parametrize("name", ["xenium_breast", "merfish_mpoa", "cosmx_nsclc", "iss_ca1"])
 def test_real_cells_do_not_warn(real_data, name):
-    view = table_view(ad.read_h5ad(real_data / f"{name}.h5ad"), batch_key="sample")
+    view = table_view(ad.read_h5ad(real_data(f"{name}.h5ad")), batch_key="sample")
     assert view.has_counts.mean() > 0.9

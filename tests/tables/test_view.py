@@ -177,7 +177,7 @@ def test_duplicate_obs_names_do_not_matter(table):
 
 
 def test_real_polygons(real_data):
-    sdata = sd.read_zarr(real_data / "xenium_pancreas_roi.zarr")
+    sdata = sd.read_zarr(real_data("xenium_pancreas_roi.zarr"))
     table = sdata["table"]
     order = np.random.default_rng(0).permutation(table.n_obs)[:5_000]
     sdata.tables["table"] = table[order].copy()
@@ -188,7 +188,7 @@ def test_real_polygons(real_data):
 
 @pytest.fixture
 def breast(real_data) -> sd.SpatialData:
-    return sd.read_zarr(real_data / "xenium_breast_mini.zarr")
+    return sd.read_zarr(real_data("xenium_breast_mini.zarr"))
 
 
 def annotate(sdata: sd.SpatialData, region: str) -> None:

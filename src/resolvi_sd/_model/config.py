@@ -37,10 +37,10 @@ class ModelConfig:
         One overdispersion per gene, or per gene and batch.
     share_prior
         Prior means of a cell's shares: own, diffusion, background. They are scaled to sum to 1.
-    learn_leakage
-        Whether the ratio of diffusion to own in `share_prior` is only where the training starts.
     share_prior_weight
         Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
+    adapt_share_prior
+        Whether `share_prior` is only where the training starts, and follows the mean over cells from there.
     background_prior_weight
         Dirichlet concentration of each gene in the background profile, per gene.
     neighbor_prior_weight
@@ -67,11 +67,11 @@ class ModelConfig:
     dropout_rate: float = 0.05
     likelihood: Literal["nb", "poisson"] = "nb"
     dispersion: Literal["gene", "gene-batch"] = "gene"
-    share_prior: tuple[float, float, float] = (0.65, 0.30, 0.05)
+    share_prior: tuple[float, float, float] = (0.75, 0.20, 0.05)
     share_prior_weight: float = 8.5
-    learn_leakage: bool = True
+    adapt_share_prior: bool = True
     background_prior_weight: float = 5.0
-    neighbor_prior_weight: float = 10.0
+    neighbor_prior_weight: float = 100.0
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
@@ -153,7 +153,7 @@ def _require(holds: bool, name: str, value: object, what: str) -> None:
 
 
 def to_plain(config: ModelConfig | TrainingConfig) -> dict[str, Any]:
-    """Settings as a dict that a store can hold: no None (absent means None), no tuples."""
+    """Return settings as a dict that a store can hold: no None (absent means None), no tuples."""
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     return {k: v for k, v in plain.items() if v is not None}
 
@@ -168,5 +168,6 @@ def from_plain(kind: type[_Config], plain: Mapping[str, Any]) -> _Config:
             "It was written by a newer version of resolvi_sd; please update."
         )
     native = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in plain.items()}
-    optional = {f.name: None for f in fields(kind) if f.default is None}
-    return replace(kind(), **(optional | {k: tuple(v) if isinstance(v, list) else v for k, v in native.items()}))
+    settings: dict[str, Any] = {f.name: None for f in fields(kind) if f.default is None}
+    settings |= {k: tuple(v) if isinstance(v, list) else v for k, v in native.items()}
+    return replace(kind(), **settings)

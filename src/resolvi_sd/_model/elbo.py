@@ -13,7 +13,7 @@ from resolvi_sd._tiles import Minibatch
 __all__ = ["negative_elbo"]
 
 
-def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> Tensor:
+def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Negative evidence lower bound per cell, one draw of the latent.
 
     The same number as `pyro.infer.Trace_ELBO` gives for the programs in `programs.py`, divided by the cells that
@@ -30,7 +30,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     Returns
     -------
-    Scalar, nats per cell.
+    The scalar, in nats per cell, and the shares of the core cells, core × 3, without gradient.
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
@@ -58,7 +58,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
         + module.dispersion_prior().log_prob(1 / module.concentration())
         + module.range_prior().log_prob(length)
     )
-    return -(core_terms.mean() + shared_terms / module.data.n_train)
+    return -(core_terms.mean() + shared_terms / module.data.n_train), shares.detach()
 
 
 def _log_likelihood(module: ResolviModule, minibatch: Minibatch, signal: Tensor, background: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset
 
 from resolvi_sd._model.config import TrainingConfig
@@ -66,7 +67,7 @@ class PatchStream(IterableDataset[Minibatch]):
                 yield ready
             yield upcoming.result()
 
-    def _cut(self, group: np.ndarray, rng: np.random.Generator) -> Minibatch:
+    def _cut(self, group: NDArray[np.int64], rng: np.random.Generator) -> Minibatch:
         core = np.concatenate([self.patches.cells(patch) for patch in group])
         depth = self._depth * rng.lognormal(_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD) if self.thin_counts else None
         return cut_minibatch(self.tissue, core, thinned_size=depth, rng=rng)

@@ -30,7 +30,7 @@ def softmax_log_density(value: Tensor, mask: Tensor) -> Tensor:
     return -torch.where(mask, value.clamp_min(_TINY), 1.0).log().sum(-1)
 
 
-class MaskedDirichlet(TorchDistribution):  # type: ignore[misc]
+class MaskedDirichlet(TorchDistribution):
     """Dirichlet over the unmasked entries; rows with one entry or none have log-probability zero.
 
     Parameters
@@ -43,6 +43,9 @@ class MaskedDirichlet(TorchDistribution):  # type: ignore[misc]
 
     arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
     support = constraints.independent(constraints.nonnegative, 1)
+
+    concentration: Tensor
+    mask: Tensor
 
     def __init__(self, concentration: Tensor, mask: Tensor, *, validate_args: bool | None = False) -> None:
         self.concentration, self.mask = torch.broadcast_tensors(concentration, mask)

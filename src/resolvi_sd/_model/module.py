@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import math
+from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
@@ -18,6 +17,8 @@ from resolvi_sd._model.networks import Decoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
+
+_SHARE_MOMENTUM = 0.02
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class ResolviModule(nn.Module):
     store and any number of models live side by side.
     """
 
+    share_mean: Tensor
+
     def __init__(self, config: ModelConfig, data: DataSummary) -> None:
         super().__init__()
         self.config, self.data = config, data
@@ -87,14 +90,13 @@ class ResolviModule(nn.Module):
         self.log_range = nn.Parameter(torch.zeros(()))
         # Sparse gradients: a step costs what its own cells cost, however many there are.
         self.neighbor_logits = nn.Embedding(data.n_cells, data.n_neighbors, sparse=True)
-        nn.init.zeros_(self.neighbor_logits.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.neighbor_logits.weight)
         prior = torch.tensor(config.share_prior)
         self.log_depth = math.log1p(data.depth)
-        self.register_buffer("share_start", prior / prior.sum(), persistent=False)
-        self.leakage_logit = nn.Parameter((prior[1] / prior[0]).log(), requires_grad=config.learn_leakage)
+        self.register_buffer("share_mean", prior / prior.sum())
         with torch.no_grad():
             self.share_encoder.logits.weight.zero_()
-            self.share_encoder.logits.bias.copy_(self.share_start.log())
+            self.share_encoder.logits.bias.copy_(self.share_mean.log())
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
 
     # Shared between cells
@@ -119,16 +121,15 @@ class ResolviModule(nn.Module):
             dist.Categorical(logits=self.component_logits, validate_args=False), components, validate_args=False
         )
 
-    def share_mean(self) -> Tensor:
-        """Prior mean of the shares own, diffusion, background.
+    @torch.no_grad()
+    def follow_shares(self, shares: Tensor) -> None:
+        """Move the prior mean of the shares towards the mean of `shares`, cells × 3.
 
-        How much leaks differs between tissues tenfold, so the ratio of diffusion to own is learned, and only it: a
-        learned weight sharpens the Dirichlet until cells no longer differ, and a learned background share grows at the
-        cost of the overdispersion.
+        How much leaks differs tenfold between tissues, so the prior takes it from the data, by moments. The gradient of
+        the Dirichlet's density would match logarithms of point estimates instead, which overstates small shares.
         """
-        background = self.share_start[2:]
-        leaked = torch.sigmoid(self.leakage_logit)
-        return torch.cat([torch.stack([1 - leaked, leaked]) * (1 - background), background])
+        if self.config.adapt_share_prior:
+            self.share_mean.lerp_(shares.mean(dim=0), _SHARE_MOMENTUM)
 
     def background_prior(self) -> dist.Dirichlet:
         """Symmetric Dirichlet over the background profile of each batch."""
@@ -150,7 +151,7 @@ class ResolviModule(nn.Module):
     # Of each cell
 
     def latent_posterior(self, minibatch: Minibatch) -> dist.Independent:
-        """Normal over the latent of the core cells."""
+        """Return the normal over the latent of the core cells."""
         mean, spread = self.latent_encoder(minibatch.features[: minibatch.n_core])
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
@@ -177,7 +178,7 @@ class ResolviModule(nn.Module):
 
     def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
         """Dirichlet over the shares (own, diffusion, background) of each cell."""
-        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean(), self.share_mask(minibatch))
+        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean, self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
         """Point estimate of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
@@ -230,7 +231,7 @@ class ResolviModule(nn.Module):
     def rates(
         self, minibatch: Minibatch, expression: Tensor, shares: Tensor, weights: Tensor, background: Tensor
     ) -> Rates:
-        """Expected molecules of the core cells by source, from the profiles of all cells."""
+        """Return the expected molecules of the core cells by source, from the profiles of all cells."""
         amount = minibatch.library_size[: minibatch.n_core, None] * shares
         return Rates(
             own=amount[:, 0:1] * expression[: minibatch.n_core],

@@ -21,11 +21,10 @@ class Perceptron(nn.Module):
         sizes = [n_in] + [n_hidden] * n_layers
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.norm = nn.ModuleList(nn.LayerNorm(n_hidden) for _ in range(n_layers))
-        self.category = nn.ModuleList(
-            nn.Embedding(n_categories, n_hidden) for _ in range(n_layers if n_categories > 1 else 0)
-        )
-        for embedding in self.category:
-            nn.init.normal_(embedding.weight, std=0.1)  # type: ignore[arg-type]
+        embeddings = [nn.Embedding(n_categories, n_hidden) for _ in range(n_layers if n_categories > 1 else 0)]
+        for embedding in embeddings:
+            nn.init.normal_(embedding.weight, std=0.1)
+        self.category = nn.ModuleList(embeddings)
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: Tensor, category: Tensor | None) -> Tensor:

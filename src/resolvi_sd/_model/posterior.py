@@ -133,7 +133,8 @@ def _entries(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np
     """Positions of the stored entries of `rows` in a CSR matrix, row after row."""
     length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
     ends = np.cumsum(length)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(indptr[rows] - (ends - length), length)
+    start: NDArray[np.int64] = np.repeat(indptr[rows] - (ends - length), length)
+    return np.arange(ends[-1] if len(ends) else 0) + start
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _rates(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Te
 
 
 def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor) -> _Parts:
-    """Expected own, diffused and background molecules of every entry, and the flow from every neighbor."""
+    """Return the own, diffused and background molecules of every entry and cell, and the flow from every neighbor."""
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
     with torch.no_grad():
@@ -186,5 +187,11 @@ def _draw_molecules(
         if module.config.likelihood == "nb":
             r = module.concentration()
         group = module.concentration_group(minibatch.core_batch)
-        entry = (rates.own[row, gene], rates.diffused[row, gene], rates.background[row, gene], r[group[row], gene])
-        return draw_own(minibatch.counts.value.numpy(), *(v.numpy() for v in entry), seeds)
+        return draw_own(
+            minibatch.counts.value.numpy(),
+            rates.own[row, gene].numpy(),
+            rates.diffused[row, gene].numpy(),
+            rates.background[row, gene].numpy(),
+            r[group[row], gene].numpy(),
+            seeds,
+        )

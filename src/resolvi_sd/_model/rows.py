@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import encoder_features
+from resolvi_sd._types import CSR
 
 __all__ = ["decode", "encode"]
 
@@ -17,7 +17,7 @@ _ROWS = 8192
 
 
 def encode(
-    module: ResolviModule, counts: sp.csr_matrix, *, show_progress_bar: bool = True
+    module: ResolviModule, counts: CSR, *, show_progress_bar: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return mean and standard deviation of the latent posterior of each row, rows × n_latent, float32."""
     mean, spread = np.empty((2, counts.shape[0], module.config.n_latent), np.float32)

@@ -66,9 +66,9 @@ class DecayWhenFlat:
     def _is_flat(self) -> bool:
         w = self.window
         spans = slice(-2 * w, -w), slice(-w, None)
-        before, now = (np.mean(self.elbo[span]) for span in spans)
+        before, now = (float(np.mean(self.elbo[span])) for span in spans)
         gained = now - self.elbo[0]
-        return bool(now - before < self.tolerance * max(gained, 0.0))
+        return now - before < self.tolerance * max(gained, 0.0)
 
     @property
     def finished(self) -> bool:

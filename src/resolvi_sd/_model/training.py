@@ -53,15 +53,16 @@ class _Loop(pl.LightningModule):
         factor = self.schedule.factor(progress)
         warmup = self.config.kl_warmup_epochs
         kl_weight = min(1.0, (progress + 1 / self.n_steps) / warmup) if warmup else 1.0
-        shared, cells = self.optimizers()  # type: ignore[misc, union-attr]
+        shared, cells = self.optimizers()
         for optimizer, rate in ((shared, self.config.lr), (cells, self.config.lr_cell)):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
-        loss = negative_elbo(self.module, minibatch, kl_weight)
+        loss, shares = negative_elbo(self.module, minibatch, kl_weight)
         self.manual_backward(loss)
         self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
         shared.step()
         cells.step()
+        self.module.follow_shares(shares)
         self._sum -= float(loss.detach()) * minibatch.n_core
         self._cells += minibatch.n_core
 
@@ -93,17 +94,17 @@ class _ProgressBar(Callback):
     def __init__(self, schedule: DecayWhenFlat) -> None:
         self.schedule = schedule
 
-    def on_train_start(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: pl.Trainer, loop: _Loop) -> None:
         total = self.schedule.n_epochs * loop.n_steps
         self.bar = tqdm(desc="Training", total=total, initial=trainer.global_step // 2, unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.bar.update()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+    def on_train_epoch_start(self, trainer: pl.Trainer, loop: _Loop) -> None:
         self._show_last_epoch(loop)
 
-    def on_train_end(self, trainer: pl.Trainer, loop: _Loop) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: pl.Trainer, loop: _Loop) -> None:
         self._show_last_epoch(loop)
 
     def _show_last_epoch(self, loop: _Loop) -> None:
@@ -112,7 +113,7 @@ class _ProgressBar(Callback):
             self.bar.total = max(self.schedule.n_epochs * loop.n_steps, self.bar.n)
             self.bar.set_postfix(epoch=done, elbo=f"{elbo:.2f}", lr=f"{rate:.1e}")
 
-    def teardown(self, trainer: pl.Trainer, loop: _Loop, stage: str) -> None:  # type: ignore[override]
+    def teardown(self, trainer: pl.Trainer, loop: _Loop, stage: str) -> None:
         if hasattr(self, "bar"):
             self.bar.total = self.bar.n
             self.bar.close()

@@ -66,7 +66,7 @@ class FittedModel:
 def to_state(fitted: FittedModel) -> dict[str, Any]:
     """Return what goes into `uns`; neighbor weights are per cell and go into `obsp` instead."""
     data = fitted.module.data
-    weights = {k: v.detach().cpu().numpy().copy() for k, v in fitted.module.named_parameters() if k != _PER_CELL}
+    weights = {k: v.cpu().numpy().copy() for k, v in fitted.module.state_dict().items() if k != _PER_CELL}
     return {
         "format": _FORMAT,
         "versions": {name: version(name) for name in _PACKAGES},
@@ -111,7 +111,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
     with torch.random.fork_rng():
         module = ResolviModule(config, data)
     weights = {k: torch.from_numpy(np.array(v)) for k, v in state["weights"].items()}
-    expected = {k for k, _ in module.named_parameters()} - {_PER_CELL}
+    expected = set(module.state_dict()) - {_PER_CELL}
     if set(weights) != expected:
         raise ValueError(
             f"The stored model is not whole: missing {sorted(expected - set(weights))}, "
@@ -119,10 +119,10 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         )
     module.load_state_dict(weights, strict=False)
     known = {f.name for f in fields(Setup)}
-    setup = Setup(**{k: v if isinstance(v, str) else int(v) for k, v in state["setup"].items() if k in known})
+    stored: dict[str, Any] = {k: v if isinstance(v, str) else int(v) for k, v in state["setup"].items() if k in known}
     return FittedModel(
         module=module.eval(),
-        setup=setup,
+        setup=Setup(**stored),
         training=from_plain(TrainingConfig, state["training_config"]),
         genes=genes,
         batches=batches,

@@ -15,7 +15,7 @@ from resolvi_sd._tables._centroids import centroids
 from resolvi_sd._tables._resolve import Groups
 from resolvi_sd._validation import check_complete, check_coordinates, check_key, check_unique, listing
 
-__all__ = ["annotation", "element_coordinates", "obsm_coordinates"]
+__all__ = ["annotation", "check_element", "element_coordinates", "instance_rows", "obsm_coordinates"]
 
 _ATTRS = "spatialdata_attrs"
 
@@ -90,7 +90,12 @@ def element_coordinates(
     ids = pd.Index(adata.obs[instance_key])
     members = [np.flatnonzero(regions.codes == code) for code in range(len(regions.names))]
     for region, rows in zip(regions.names, members, strict=True):  # the cheap checks of all before any centroids
-        _check_element(sdata, region, coordinate_system)
+        check_element(
+            sdata,
+            region,
+            coordinate_system,
+            hint="Add that element (shapes or labels), drop its rows, or pass the table alone to use its obsm.",
+        )
         check_unique(
             ids[rows],
             what=f"Instance ids (`table.obs[{instance_key!r}]`) of region {region!r}",
@@ -112,14 +117,31 @@ def element_coordinates(
     return coordinates
 
 
-def _check_element(sdata: SpatialData, region: str, coordinate_system: str) -> None:
-    """Raise unless the element exists, has instances, and is placed in the coordinate system."""
+def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hint: str) -> None:
+    """Raise unless the element exists, has instances, and is placed in the coordinate system.
+
+    Parameters
+    ----------
+    sdata
+        Holds the elements.
+    region
+        Name of the element.
+    coordinate_system
+        Name of the coordinate system.
+    hint
+        What to do if there is no such element.
+
+    Raises
+    ------
+    KeyError
+        If the element or the coordinate system is missing.
+    """
     check_key(
         region,
         [*sdata.shapes, *sdata.labels, *sdata.points],
         argument="The annotated region",
         where="sdata",
-        hint="Add that element (shapes or labels), drop its rows, or pass the table alone to use its obsm.",
+        hint=hint,
     )
     check_key(
         coordinate_system,
@@ -136,23 +158,38 @@ def _instance_centroids(
     """Return the centroids of the instances with these ids, in their order."""
     frame = centroids(sdata[region], coordinate_system)
     check_unique(frame.index, what=f"Instance ids of element {region!r}", todo="Give each instance its own id.")
-    rows = _match(frame.index, ids)
-    missing = rows < 0
-    if missing.any():
-        raise ValueError(
-            f"{int(missing.sum())} of {len(ids)} cells of region {region!r} have an instance id that is not in the "
-            f"element: {listing(ids[missing], 5)} ({ids.dtype}). The element has {len(frame)} ids, such as "
-            f"{listing(frame.index[:3])} ({frame.index.dtype}). Drop those rows, or point the table at the element "
-            "that they belong to."
-        )
+    rows = instance_rows(frame.index, ids, region=region)
     axes = [axis for axis in ("x", "y", "z") if axis in frame.columns]
     coordinates: NDArray[np.float64] = frame[axes].to_numpy(dtype=np.float64)[rows]
     check_coordinates(coordinates, where=f"The centroids of element {region!r}")
     return coordinates
 
 
-def _match(index: pd.Index[Any], ids: pd.Index[Any]) -> NDArray[np.intp]:
-    """Return the position of each id in the index, -1 where it is not; `7` and `"7"` are the same id."""
-    if pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(ids.dtype):
-        index, ids = index.astype(str), ids.astype(str)
-    return index.get_indexer(ids)
+def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> NDArray[np.intp]:
+    """Return the position of each instance id in the index of its element; `7` and `"7"` are the same id.
+
+    Parameters
+    ----------
+    index
+        Ids of the element, unique.
+    ids
+        Ids looked for.
+    region
+        Name of the element, for the message.
+
+    Raises
+    ------
+    ValueError
+        If ids are not in the element.
+    """
+    same_type = pd.api.types.is_numeric_dtype(index.dtype) == pd.api.types.is_numeric_dtype(ids.dtype)
+    rows = index.get_indexer(ids) if same_type else index.astype(str).get_indexer(ids.astype(str))
+    missing = rows < 0
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {len(ids)} cells of region {region!r} have an instance id that is not in the "
+            f"element: {listing(ids[missing], 5)} ({ids.dtype}). The element has {len(index)} ids, such as "
+            f"{listing(index[:3])} ({index.dtype}). Drop those rows, or point the table at the element "
+            "that they belong to."
+        )
+    return rows

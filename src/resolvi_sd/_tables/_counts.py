@@ -8,11 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_counts, check_key, check_number_type
 
-__all__ = ["CSR", "table_counts"]
-
-CSR = sp.csr_matrix | sp.csr_array
+__all__ = ["table_counts"]
 
 
 def table_counts(adata: AnnData, layer: str | None) -> CSR:

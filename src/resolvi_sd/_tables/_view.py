@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._tables._coordinates import annotation, element_coordinates, obsm_coordinates
-from resolvi_sd._tables._counts import CSR, table_counts
+from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._resolve import cross, group_by, one_group, resolve_table
+from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
 
 __all__ = ["CellPositions", "TableView", "cell_positions", "table_view"]

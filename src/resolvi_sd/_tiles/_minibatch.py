@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._tiles._tissue import Tissue
 from resolvi_sd._tiles._thinning import thin_rows
+from resolvi_sd._tiles._tissue import Tissue
+from resolvi_sd._types import CSR
 
 __all__ = ["Minibatch", "SparseCounts", "cut_minibatch", "encoder_features"]
 
@@ -38,7 +40,7 @@ class SparseCounts:
     shape: tuple[int, int]
 
     @classmethod
-    def from_scipy(cls, counts: sp.csr_matrix) -> SparseCounts:
+    def from_scipy(cls, counts: CSR) -> SparseCounts:
         """Copy a scipy matrix; entries that are stored but zero are dropped."""
         if counts.nnz and not counts.data.all():
             counts = counts.copy()
@@ -119,12 +121,11 @@ class Minibatch:
 
     def to(self, device: torch.device) -> Minibatch:
         """Move to a device."""
-        return Minibatch(
-            **{
-                name: value.to(device) if isinstance(value, (Tensor, SparseCounts)) else value
-                for name, value in vars(self).items()
-            }
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device) if isinstance(value, (Tensor, SparseCounts)) else value
+            for name, value in vars(self).items()
+        }
+        return Minibatch(**moved)
 
 
 def cut_minibatch(
@@ -174,7 +175,7 @@ def cut_minibatch(
     )
 
 
-def encoder_features(counts: sp.csr_matrix) -> NDArray[np.float32]:
+def encoder_features(counts: CSR) -> NDArray[np.float32]:
     """Return log1p(x / mean x) of each row, dense float32; zeros for a row without counts."""
     total = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
     scale = np.divide(counts.shape[1], total, out=np.zeros_like(total), where=total > 0)
@@ -183,9 +184,7 @@ def encoder_features(counts: sp.csr_matrix) -> NDArray[np.float32]:
     return dense
 
 
-def _local_numbers(
-    neighbor: NDArray[np.int64], mask: NDArray[np.bool_], cells: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _local_numbers(neighbor: NDArray[np.int64], mask: NDArray[np.bool_], cells: NDArray[np.int64]) -> NDArray[np.int64]:
     order = np.argsort(cells, kind="stable")
     local = order[np.minimum(np.searchsorted(cells, neighbor, sorter=order), len(cells) - 1)]
     return np.where(mask, local, 0)

@@ -90,9 +90,7 @@ def cut_patches(
     return Patches(order.astype(np.int64), offsets)
 
 
-def _halve(
-    coordinates: NDArray[np.float64], piece: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _halve(coordinates: NDArray[np.float64], piece: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     points = coordinates[piece]
     values = points[:, np.argmax(np.ptp(points, axis=0))]
     middle = len(piece) // 2

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 
+from resolvi_sd._types import CSR
+
 __all__ = ["thin_rows"]
 
 
-def thin_rows(counts: sp.csr_matrix, expected_size: float, rng: np.random.Generator) -> sp.csr_matrix:
+def thin_rows(counts: CSR, expected_size: float, rng: np.random.Generator) -> sp.csr_matrix:
     """Keep each molecule of a row with probability min(1, expected_size / row sum).
 
     Parameters

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
+
+from resolvi_sd._types import CSR
 
 __all__ = ["Tissue"]
 
@@ -31,7 +32,7 @@ class Tissue:
         Molecules of each cell, float32.
     """
 
-    counts: sp.csr_matrix
+    counts: CSR
     batch: NDArray[np.integer]
     neighbor: NDArray[np.int64]
     distance: NDArray[np.float32]
@@ -41,7 +42,7 @@ class Tissue:
     @classmethod
     def assemble(
         cls,
-        counts: sp.csr_matrix,
+        counts: CSR,
         batch: NDArray[np.integer],
         neighbor: NDArray[np.int64],
         distance: NDArray[np.float32],

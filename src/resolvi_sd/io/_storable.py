@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -42,8 +42,8 @@ def check_storable(value: object, *, where: str) -> None:
         _check_items(value.ravel().tolist(), where=where)
 
 
-def _check_names(names: object, *, where: str) -> None:
-    for name in names:  # type: ignore[attr-defined]
+def _check_names(names: Iterable[object], *, where: str) -> None:
+    for name in names:
         if not isinstance(name, str) or not name or "/" in name:
             raise ValueError(f"{where} has the name {name!r}, but a store's names are strings without '/': rename it.")
 

@@ -47,8 +47,8 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     --------
     >>> import numpy as np
     >>> from resolvi_sd.metrics import removal
-    >>> removal(np.array([[4, 2]]), np.array([[3, 0]]), np.array([[2, 1]]))
-    Removal(foreign=0.6666666666666666, own=0.3333333333333333)
+    >>> removal(np.array([[4, 2]]), np.array([[2, 0]]), np.array([[1, 1]]))
+    Removal(foreign=0.75, own=0.5)
     """
     x, own, kept = (sp.csr_matrix(m, dtype=np.float64) for m in (counts, true_own, corrected))
     if not x.shape == own.shape == kept.shape:
@@ -84,7 +84,8 @@ def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArra
     >>> profile_error(np.array([[3.0, 1.0]]), np.array([[0.5, 0.5]]))
     array([0.25])
     """
-    found = np.asarray(expression.toarray() if sp.issparse(expression) else expression, dtype=np.float64)
+    dense = expression.toarray() if hasattr(expression, "toarray") else expression
+    found = np.asarray(dense, dtype=np.float64)
     if found.shape != true_profile.shape:
         raise ValueError(f"The shapes differ: expression {found.shape}, true_profile {true_profile.shape}.")
     with np.errstate(invalid="ignore"):

@@ -13,11 +13,17 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from spatialdata import SpatialData
-from spatialdata.transformations import get_transformation
 
-from resolvi_sd._tables import cell_positions
-from resolvi_sd._tables._coordinates import annotation
-from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group
+from resolvi_sd._tables import (
+    Groups,
+    annotation,
+    cell_positions,
+    check_element,
+    cross,
+    group_by,
+    instance_rows,
+    one_group,
+)
 from resolvi_sd._validation import check_key, listing
 
 __all__ = ["Dots", "Outlines", "Section", "find_sections"]
@@ -118,7 +124,8 @@ def find_sections(
     sections: list[Section] = []
     for name, rows in chosen:
         region = regions.names[regions.codes[rows[0]]]
-        _check_placed(data, region, coordinate_system)
+        hint = "Add the element, or leave its cells out with library_id=."
+        check_element(data, region, coordinate_system, hint=hint)
         if region in data.points:
             sections += _dots(data, [(name, rows)], table_key, spatial_key, coordinate_system)
         else:
@@ -137,26 +144,14 @@ def _choose(groups: Groups, library_id: str | Sequence[str] | None) -> list[tupl
     return [(name, np.flatnonzero(groups.codes == groups.names.index(name))) for name in names]
 
 
-def _check_placed(sdata: SpatialData, region: str, coordinate_system: str) -> None:
-    check_key(
-        region,
-        [*sdata.shapes, *sdata.labels, *sdata.points],
-        argument="The annotated region",
-        where="sdata",
-        hint="Add the element, or leave its cells out with library_id=.",
-    )
-    placed = get_transformation(sdata[region], get_all=True)
-    where = f"the coordinate systems of element {region}"
-    check_key(coordinate_system, placed, argument="coordinate_system", where=where)
-
-
 def _outlines(
     sdata: SpatialData, name: str, rows: NDArray[np.intp], region: str, ids: pd.Index[Any], coordinate_system: str
 ) -> Outlines:
     element = sdata[region]
     kind: Literal["shapes", "labels"] = "shapes" if region in sdata.shapes else "labels"
     if kind == "shapes":
-        element = _pick(element, ids, region)
+        columns = [name for name in ("geometry", "radius") if name in element.columns]
+        element = element.iloc[instance_rows(element.index, ids, region=region)][columns]
         ids = element.index
     else:
         ids = ids.astype(np.int64)
@@ -164,22 +159,6 @@ def _outlines(
     (left, right), (bottom, top) = box["x"], box["y"]
     extent = (float(left), float(right), float(bottom), float(top))
     return Outlines(name, rows, extent, element, kind, ids, coordinate_system)
-
-
-def _pick(element: Any, ids: pd.Index[Any], region: str) -> Any:
-    """Return the shapes with these ids, in their order; `7` and `"7"` are the same id."""
-    index = element.index
-    if pd.api.types.is_numeric_dtype(index.dtype) != pd.api.types.is_numeric_dtype(ids.dtype):
-        index, ids = index.astype(str), ids.astype(str)
-    found = index.get_indexer(ids)
-    missing = ids[found < 0]
-    if len(missing):
-        raise ValueError(
-            f"{len(missing)} of {len(ids)} cells of region {region!r} are not in the element: {listing(missing, 5)}. "
-            "Drop those rows from the table, or point it at the element they belong to."
-        )
-    columns = [name for name in ("geometry", "radius") if name in element.columns]
-    return element.iloc[found][columns]
 
 
 def _dots(

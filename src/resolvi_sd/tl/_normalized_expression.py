@@ -15,9 +15,8 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import ResolviModule, decode, encode
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import batch_codes, read_fit
-from resolvi_sd._tables import resolve_table
-from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._validation import check_key
+from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._validation import check_key, check_positive_int
 
 __all__ = ["normalized_expression"]
 
@@ -94,8 +93,7 @@ def normalized_expression(
     """
     if not library_size > 0:
         raise ValueError(f"`library_size` must be positive, got {library_size}.")
-    if n_samples < 1:
-        raise ValueError(f"`n_samples` must be at least 1, got {n_samples}.")
+    check_positive_int(n_samples, argument="n_samples")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
@@ -126,8 +124,8 @@ def normalized_expression(
     return target if copy else None
 
 
-def _columns(genes: Sequence[str], known: pd.Index) -> NDArray[np.int64]:
-    columns = known.get_indexer(list(genes))
+def _columns(genes: Sequence[str], known: pd.Index[str]) -> NDArray[np.int64]:
+    columns = known.get_indexer(pd.Index(genes))
     for gene, column in zip(genes, columns, strict=True):
         if column < 0:
             check_key(gene, known, argument="genes", where="table.var_names")

@@ -15,7 +15,7 @@ from resolvi_sd._tiles import SparseCounts
 __all__ = ["Delaporte"]
 
 
-class Delaporte(TorchDistribution):  # type: ignore[misc]
+class Delaporte(TorchDistribution):
     """Counts of the genes of one cell: a negative binomial plus a Poisson, independent over genes.
 
     Parameters
@@ -44,6 +44,10 @@ class Delaporte(TorchDistribution):  # type: ignore[misc]
     support = constraints.independent(constraints.nonnegative_integer, 1)
     has_rsample = False
 
+    signal: Tensor
+    background: Tensor
+    concentration: Tensor
+
     def __init__(
         self, mean: Tensor, background: Tensor, concentration: Tensor, *, validate_args: bool | None = None
     ) -> None:
@@ -65,7 +69,9 @@ class Delaporte(TorchDistribution):  # type: ignore[misc]
         """Broadcast over more cells."""
         shape = torch.Size(batch_shape) + self.event_shape
         return Delaporte(
-            self.signal.expand(shape), self.background.expand(shape), self.concentration.expand(shape),
+            self.signal.expand(shape),
+            self.background.expand(shape),
+            self.concentration.expand(shape),
             validate_args=False,
         )
 

@@ -15,7 +15,7 @@ _LARGE = 1e200
 _TINY_MEAN = 1e-30
 
 
-@njit(inline="always")  # type: ignore[misc]
+@njit(inline="always")
 def _next(state: Any) -> tuple[Any, float]:
     """Next state and a uniform number in [0, 1) of splitmix64 (Steele, Lea & Flood 2014)."""
     state = uint64(state + uint64(0x9E3779B97F4A7C15))
@@ -25,7 +25,7 @@ def _next(state: Any) -> tuple[Any, float]:
     return state, float(z >> uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(inline="always", error_model="numpy")  # type: ignore[misc]
+@njit(inline="always", error_model="numpy")
 def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, int]:
     """Draw k given x: weighted reservoir sampling over the terms of the Delaporte sum, from k = x down."""
     step = lam * (r + mu) / mu
@@ -42,7 +42,7 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
     return state, chosen
 
 
-@njit(inline="always", error_model="numpy")  # type: ignore[misc]
+@njit(inline="always", error_model="numpy")
 def _binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
     kept = 0
     for _ in range(n):
@@ -51,7 +51,7 @@ def _binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
     return state, kept
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")  # type: ignore[misc]
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, out: Any) -> None:
     for i in prange(len(value)):
         mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)

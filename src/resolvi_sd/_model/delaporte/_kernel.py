@@ -26,9 +26,9 @@ _LARGE = 1e200
 _TINY_MEAN = 1e-30
 
 
-@njit(inline="always", error_model="numpy")  # type: ignore[misc]
+@njit(inline="always", error_model="numpy")
 def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float]:
-    """log P(x) / P(0), E[k | x], and d log(P(x) / P(0)) / dr, all in float64."""
+    """Log P(x) / P(0), E[k | x], and d log(P(x) / P(0)) / dr, all in float64."""
     mu = max(mu, _TINY_MEAN)
     q = mu / (r + mu)
     log_scale = 0.0
@@ -59,16 +59,14 @@ def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float
     return log_scale + math.log(leading * total), expected_k, total_h / total - expected_k / (r + mu)
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")  # type: ignore[misc]
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _all_entries(
     indptr: Any, gene: Any, value: Any, mu: Any, lam: Any, r: Any, group: Any, log_ratio: Any, expected: Any, slope: Any
 ) -> None:
     for row in prange(len(indptr) - 1):
         for entry in range(indptr[row], indptr[row + 1]):
             g = gene[entry]
-            a, b, c = _entry(
-                int(value[entry]), float(mu[row, g]), float(lam[row, g]), float(r[group[row], g])
-            )
+            a, b, c = _entry(int(value[entry]), float(mu[row, g]), float(lam[row, g]), float(r[group[row], g]))
             log_ratio[entry], expected[entry], slope[entry] = a, b, c
 
 

@@ -1,0 +1,89 @@
+"""What is run: cases, methods, and the simulated data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from anndata import AnnData
+from exchange import MIN_COUNTS
+
+
+@dataclass(frozen=True)
+class Method:
+    """A script that is run in an interpreter of its own.
+
+    `peer` says whether that is the peer's; `speed_epochs` are the two trainings whose difference gives the time of an
+    epoch without fixed costs.
+    """
+
+    label: str
+    script: str
+    peer: bool
+    speed_epochs: tuple[int, int]
+    arguments: tuple[str, ...] = ()
+
+
+OURS = "resolvi_sd"
+REFERENCE = "scvi_exact"
+METHODS = {
+    OURS: Method("resolvi_sd", "ours.py", False, (2, 8)),
+    "scvi_shipped": Method("scvi RESOLVI, as shipped", "peer_scvi.py", True, (1, 3), ("--neighbors", "shipped")),
+    REFERENCE: Method("scvi RESOLVI, exact neighbours", "peer_scvi.py", True, (1, 3)),
+    "scvi_paper": Method(
+        "scvi RESOLVI, exact neighbours, paper's settings", "peer_scvi.py", True, (1, 3), ("--settings", "paper")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question: `"speed"` takes the difference of two short trainings, `"quality"` trains by default settings."""
+
+    kind: Literal["speed", "quality"]
+    n_cells: int
+    n_genes: int
+    regimes: tuple[str, ...]
+    n_seeds: int
+    methods: tuple[str, ...] = field(default=(OURS, "scvi_shipped", REFERENCE))
+
+
+CASES = {
+    "speed": Case("speed", 20_000, 300, ("xenium",), 3, (OURS, REFERENCE)),
+    "quality": Case("quality", 5_000, 300, ("xenium", "sparse", "merfish", "high_background", "clean"), 2),
+    "deep": Case("quality", 3_000, 1_000, ("deep",), 2),
+    "speed_genes": Case("speed", 4_000, 5_000, ("deep",), 1, (OURS, REFERENCE)),
+}
+DEFAULT_CASES = ("speed", "quality")
+
+
+def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
+    """Return the folder with `data.h5ad` and `truth.h5ad`, simulated unless it is there."""
+    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}"
+    if not (folder / "data.h5ad").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        data, truth = simulate(case, regime, seed)
+        truth.write_h5ad(folder / "truth.h5ad")
+        data.write_h5ad(folder / "data.h5ad")
+    return folder
+
+
+def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
+    """Return what the methods see and, in another file, what they must not."""
+    from resolvi_sd.datasets import simulate_tissue
+
+    sdata = simulate_tissue(case.n_cells, case.n_genes, regime=regime, transcripts=False, rng=seed)
+    table = sdata.tables["table"]
+    # The peer refuses cells without counts and asks for at least five.
+    table = table[np.asarray(table.X.sum(axis=1)).ravel() >= MIN_COUNTS]
+    counts = table.X.astype(np.float32).tocsr()
+    counts.sort_indices()
+    data = AnnData(X=counts, obsm={"spatial": np.asarray(table.obsm["spatial"])})
+    truth = AnnData(
+        X=counts,
+        obs={"own_share": table.obs["true_own_share"].to_numpy()},
+        layers={"own": table.layers["true_own"].tocsr(), "profile": np.asarray(table.layers["true_profile"])},
+    )
+    return data, truth

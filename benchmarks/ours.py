@@ -1,0 +1,87 @@
+"""resolvi_sd on one data set: trains, infers, writes what it found and how long each part took."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import Any
+
+import anndata as ad
+import exchange
+import numpy as np
+import torch
+
+import resolvi_sd as rsd
+from resolvi_sd._model import ResolviModule
+from resolvi_sd._tiles import Patches, Tissue, cut_minibatch
+
+_WARM_UP_CELLS = 500
+_BATCH = 2048
+
+
+class Phase:
+    """Stands in for a function that `tl.fit` calls, and keeps the time and arguments of its last call."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.function = getattr(module, name)
+        setattr(module, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.args = args
+        watch = exchange.Stopwatch()
+        with watch("call"):
+            result = self.function(*args, **kwargs)
+        self.seconds = watch.seconds["call"]
+        return result
+
+
+def main() -> None:
+    options = exchange.parser(__doc__).parse_args()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("resolvi_sd").setLevel(logging.WARNING)
+    adata = ad.read_h5ad(options.data)
+    fit = importlib.import_module("resolvi_sd.tl._fit")
+    train, infer = Phase(fit, "train"), Phase(fit, "infer")
+    # The first call of all compiles kernels and loads libraries.
+    rsd.tl.fit(adata[:_WARM_UP_CELLS].copy(), max_epochs=1, show_progress_bar=False)
+
+    trainings = []
+    for epochs in options.epochs or [None]:
+        watch = exchange.Stopwatch()
+        with watch("fit"):
+            rsd.tl.fit(adata, max_epochs=epochs, rng=options.seed, show_progress_bar=False)
+        trained = len(adata.uns["resolvi"]["history"]["epoch"])
+        trainings.append({"epochs": trained, "seconds": train.seconds})
+    seconds = watch.seconds
+    with watch("expression"):
+        rsd.tl.normalized_expression(adata, library_size=1.0, show_progress_bar=False)
+    record = {
+        "trainings": trainings,
+        "preparation_seconds": seconds["fit"] - train.seconds - infer.seconds,
+        "inference_seconds": infer.seconds,
+        "expression_seconds": seconds["expression"],
+        "peak_memory_mb": exchange.peak_memory(),
+        "versions": exchange.versions("resolvi-sd", "torch", "numpy", "anndata", "scipy", "numba"),
+    }
+    exchange.save(
+        options.out,
+        record,
+        corrected={"default": adata.layers["resolvi_counts"]},
+        latent=adata.obsm["X_resolvi"],
+        expression=np.asarray(adata.layers["resolvi_expression"]),
+        own_share=own_share(*infer.args[:3]),
+    )
+
+
+def own_share(module: ResolviModule, tissue: Tissue, patches: Patches) -> np.ndarray:
+    """The model's own share alpha of each cell, before it has seen which genes the cell's molecules are of."""
+    share = np.empty(tissue.n_cells, np.float32)
+    for start in range(0, len(patches.order), _BATCH):
+        core = patches.order[start : start + _BATCH]
+        with torch.no_grad():
+            share[core] = module.shares(cut_minibatch(tissue, core))[:, 0].numpy()
+    return share
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""`RESULTS.md` from the stored runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import Any
+
+from cases import METHODS, OURS, REFERENCE
+
+Run = dict[str, Any]
+
+# Column, where in a run's scores, where in those of its corrected counts.
+_METRICS: tuple[tuple[str, str | None, str | None], ...] = (
+    ("profile error, rates", "profile_error", None),
+    ("profile error, counts", None, "profile_error"),
+    ("own share r, model", "share_correlation", None),
+    ("own share bias, model", "share_bias", None),
+    ("own share r, counts", None, "share_correlation"),
+    ("own share bias, counts", None, "share_bias"),
+    ("foreign removed", None, "foreign_removed"),
+    ("own removed", None, "own_removed"),
+    ("error per molecule", None, "error_per_molecule"),
+)
+_RECIPES = {"default": "", "weighted": "; own-share recipe"}
+
+
+def render(runs: list[Run]) -> str:
+    """Return the tables of all cases as Markdown: medians over seeds."""
+    parts = [
+        "# Results\n\nWritten by `make bench` from `results.json`; what each column means is in `README.md`. "
+        "Medians over seeds; ratios are medians of the ratios within a seed, to resolvi_sd."
+    ]
+    for case in dict.fromkeys(run["case"] for run in runs):
+        of_case = [run for run in runs if run["case"] == case]
+        draw = _speed if of_case[0]["kind"] == "speed" else _quality
+        parts.append(f"## {case}\n\n{_size(of_case)}\n\n{draw(of_case)}")
+    parts.append(f"## Run on\n\n{_environment(runs)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def per_epoch(run: Run) -> float:
+    """Milliseconds per cell and epoch; of two trainings, from their difference."""
+    first, *_, last = (
+        run["trainings"] if len(run["trainings"]) > 1 else [{"epochs": 0, "seconds": 0.0}, *run["trainings"]]
+    )
+    return 1e3 * (last["seconds"] - first["seconds"]) / (last["epochs"] - first["epochs"]) / run["n_cells"]
+
+
+def whole(run: Run) -> float:
+    """Seconds from the table to corrected counts, shares and latent."""
+    return sum(run[part] for part in ("preparation_seconds", "inference_seconds")) + run["trainings"][-1]["seconds"]
+
+
+def _speed(runs: list[Run]) -> str:
+    timings: dict[str, Callable[[Run], float]] = {
+        "training, ms per cell and epoch": per_epoch,
+        "inference, s": lambda run: run["inference_seconds"],
+        "expression, s": lambda run: run["expression_seconds"],
+    }
+    header = ["method", *(column for name in timings for column in (name, "ratio")), "peak memory, MB"]
+    rows = []
+    for method in _methods(runs):
+        row = [METHODS[method].label]
+        for timing in timings.values():
+            row += [_spread(timing(run) for run in _of(runs, method)), _ratio(runs, method, timing)]
+        rows.append([*row, _number([run["peak_memory_mb"] for run in _of(runs, method)], 0)])
+    return _table(header, rows)
+
+
+def _quality(runs: list[Run]) -> str:
+    header = ["method", *(name for name, *_ in _METRICS), "epochs", "whole run, s", "ratio"]
+    parts = []
+    for regime in dict.fromkeys(run["regime"] for run in runs):
+        here = [run for run in runs if run["regime"] == regime]
+        rows = [row for method in ("raw", *_methods(here)) for row in _quality_rows(here, method)]
+        parts.append(f"### {regime}\n\n{_table(header, rows)}")
+    return "\n\n".join([*parts, _wins(runs)])
+
+
+def _quality_rows(runs: list[Run], method: str) -> list[list[str]]:
+    """One row for each recipe of corrected counts; what does not depend on it stands in the first."""
+    own = _of(runs, method)
+    if not own:
+        return []
+    rows = []
+    for recipe in own[0]["scores"]["counts"]:
+        first = recipe == "default"
+        label = "raw counts" if method == "raw" else METHODS[method].label + _RECIPES[recipe]
+        row = [label]
+        for metric in _METRICS:
+            row.append(_number(_values(own, metric, recipe), 3) if first or metric[2] else "")
+        if first and method != "raw":
+            row.append(_number([run["trainings"][-1]["epochs"] for run in own], 0))
+            row += [_number([whole(run) for run in own], 1), _ratio(runs, method, whole)]
+        rows.append(row + [""] * (len(_METRICS) + 4 - len(row)))
+    return rows
+
+
+def _wins(runs: list[Run]) -> str:
+    """In how many regimes resolvi_sd is at least as good as the reference on each metric that has a better and a worse."""
+    if not {OURS, REFERENCE} <= {run["method"] for run in runs}:
+        return ""
+    regimes = list(dict.fromkeys(run["regime"] for run in runs))
+    rows = []
+    for metric in _METRICS:
+        name = metric[0]
+        row = [name]
+        for recipe in _RECIPES if metric[2] else ("default",):
+            won, compared = 0, 0
+            for regime in regimes:
+                here = [run for run in runs if run["regime"] == regime]
+                ours = _values(_of(here, OURS), metric, "default")
+                theirs = _values(_of(here, REFERENCE), metric, recipe)
+                if ours and theirs:
+                    compared += 1
+                    won += _loss(name, median(ours)) <= _loss(name, median(theirs))
+            row.append(f"{won} of {compared}")
+        rows.append([*row, ""][:3])
+    header = ["metric", "at least as good", "against its own-share recipe"]
+    return f"### In how many regimes\n\nresolvi_sd against {METHODS[REFERENCE].label}.\n\n{_table(header, rows)}"
+
+
+def _loss(name: str, value: float) -> float:
+    """Turn a metric into one that is better when smaller."""
+    if "bias" in name:
+        return abs(value)
+    return -value if " r, " in name or name == "foreign removed" else value
+
+
+def _values(runs: list[Run], metric: tuple[str, str | None, str | None], recipe: str) -> list[float]:
+    _, of_run, of_counts = metric
+    found = [run["scores"][of_run] if of_run else run["scores"]["counts"][recipe][of_counts] for run in runs]
+    return [value for value in found if value is not None]
+
+
+def _methods(runs: list[Run]) -> list[str]:
+    present = {run["method"] for run in runs}
+    return [method for method in METHODS if method in present]
+
+
+def _of(runs: list[Run], method: str) -> list[Run]:
+    return [run for run in runs if run["method"] == method]
+
+
+def _ratio(runs: list[Run], method: str, timing: Callable[[Run], float]) -> str:
+    """Median over data sets of a method's time over ours."""
+    ours = {(run["regime"], run["seed"]): timing(run) for run in _of(runs, OURS)}
+    theirs = {(run["regime"], run["seed"]): timing(run) for run in _of(runs, method)}
+    shared = ours.keys() & theirs.keys()
+    return f"{median(theirs[key] / ours[key] for key in shared):.1f}" if shared else ""
+
+
+def _number(values: list[float], digits: int) -> str:
+    return f"{median(values):.{digits}f}" if values else ""
+
+
+def _spread(values: Iterable[float]) -> str:
+    """Median, and the range of several."""
+    known = sorted(values)
+    shown = f"{median(known):.3g}"
+    return shown if len(known) == 1 else f"{shown} ({known[0]:.3g} to {known[-1]:.3g})"
+
+
+def _size(runs: list[Run]) -> str:
+    seeds = len({run["seed"] for run in runs})
+    cells = round(median(run["n_cells"] for run in runs))
+    return f"{cells:,} cells, {runs[0]['n_genes']:,} genes, {seeds} seed{'s' if seeds > 1 else ''}."
+
+
+def _environment(runs: list[Run]) -> str:
+    """List every machine, commit and set of versions that the runs were made with."""
+    lines = []
+    for text in dict.fromkeys(json.dumps(run["machine"]) for run in runs):
+        known = json.loads(text)
+        lines.append(f"- {known['cpu']}, {known['cores']} cores, {known['memory_gb']} GB, {known['system']}")
+    lines.append(f"- threads: {', '.join(sorted({str(run['threads']) for run in runs}))}")
+    loads = [run["load"] for run in runs]
+    lines.append(f"- load average when a run started: median {median(loads):.1f}, at most {max(loads):.1f}")
+    commits = dict.fromkeys(run["commit"] + (" with local changes" if run["modified"] else "") for run in runs)
+    lines.append(f"- commit: {', '.join(commits)}")
+    lines.append(f"- from {min(run['started'] for run in runs)} to {max(run['started'] for run in runs)}")
+    for method in _methods(runs):
+        for text in dict.fromkeys(json.dumps(run["versions"]) for run in _of(runs, method)):
+            known = ", ".join(f"{name} {number}" for name, number in json.loads(text).items())
+            lines.append(f"- {METHODS[method].label}: {known}")
+    return "\n".join(lines)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

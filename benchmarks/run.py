@@ -1,0 +1,166 @@
+"""Run the benchmark: every method in turn, each in a process of its own, on the same data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder
+from exchange import load
+from render import render
+from score import score, score_raw
+
+HERE = Path(__file__).resolve().parent
+# Names of a run; a new run replaces the stored one of the same name.
+IDENTITY = ("case", "regime", "seed", "method")
+_THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+log = logging.getLogger("benchmark")
+
+
+def main() -> None:
+    options = parse()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    home = HERE / "_quick" if options.quick else HERE
+    results = home / "results.json"
+    home.mkdir(exist_ok=True)
+    runs: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
+    environment = {"machine": machine(), "threads": options.threads, **commit()}
+    for name, case in selected(options).items():
+        for seed in range(options.first_seed, options.first_seed + case.n_seeds):
+            for regime in case.regimes:
+                folder = data_folder(home / "_data", case, regime, seed)
+                # Turned around from seed to seed, so that no method always runs first.
+                methods = case.methods[:: -1 if seed % 2 else 1]
+                for method in methods if case.kind == "speed" else ("raw", *methods):
+                    identity = {"case": name, "regime": regime, "seed": seed, "method": method}
+                    if options.resume and stored(runs, identity, environment):
+                        continue
+                    log.info("%s, %s, seed %d: %s", name, regime, seed, method)
+                    size = {"kind": case.kind, "n_genes": case.n_genes}
+                    started = {
+                        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                        "load": os.getloadavg()[0],
+                    }
+                    measured = run(method, case, folder, home / "_runs", identity, options)
+                    runs = [r for r in runs if any(r[key] != identity[key] for key in IDENTITY)]
+                    runs.append(identity | size | environment | started | measured)
+                    results.write_text(json.dumps(runs, indent=1) + "\n")
+    (home / "RESULTS.md").write_text(render(runs))
+    log.info("Wrote %s and %s", results, home / "RESULTS.md")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)}; by default {DEFAULT_CASES}")
+    parser.add_argument("--regimes", nargs="+", help="only these regimes of the cases")
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), help="in place of the cases' own")
+    parser.add_argument("--seeds", type=int, help="number of seeds, in place of the cases' own")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--peer-python", type=Path, default=HERE.parent / ".venv-scvi/bin/python")
+    parser.add_argument("--resume", action="store_true", help="skip what was measured at this commit")
+    parser.add_argument("--quick", action="store_true", help="tiny, to see that everything works; kept apart")
+    options = parser.parse_args()
+    options.cases = options.cases or list(DEFAULT_CASES)
+    unknown = [name for name in options.cases if name not in CASES]
+    if unknown:
+        parser.error(f"unknown case {unknown}; there are {list(CASES)}")
+    wanted = options.methods or [method for name in options.cases for method in CASES[name].methods]
+    if any(METHODS[method].peer for method in wanted) and not options.peer_python.exists():
+        parser.error(
+            f"there is no interpreter at {options.peer_python}: `make bench` sets it up, or --peer-python PATH"
+        )
+    return options
+
+
+def selected(options: argparse.Namespace) -> dict[str, Case]:
+    """Return the cases as the command line changes them."""
+    chosen = {}
+    for name in options.cases:
+        case = CASES[name]
+        if options.regimes:
+            case = replace(case, regimes=tuple(options.regimes))
+        elif options.quick:
+            case = replace(case, regimes=case.regimes[:1])
+        if options.methods:
+            case = replace(case, methods=tuple(options.methods))
+        if options.quick:
+            case = replace(case, n_cells=500, n_genes=60, n_seeds=1)
+        chosen[name] = replace(case, n_seeds=options.seeds or case.n_seeds)
+    return chosen
+
+
+def stored(runs: list[dict[str, Any]], identity: dict[str, Any], environment: dict[str, Any]) -> bool:
+    same = identity | environment
+    return any(all(r[key] == value for key, value in same.items()) for r in runs)
+
+
+def run(
+    method: str, case: Case, data: Path, out: Path, identity: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Start one method, wait for it, and score what it found."""
+    truth = data / "truth.h5ad"
+    if method == "raw":
+        return {"n_cells": case.n_cells, "scores": score_raw(truth)}
+    chosen = METHODS[method]
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / ("-".join(str(identity[key]) for key in IDENTITY) + ".npz")
+    epochs = chosen.speed_epochs if case.kind == "speed" else ()
+    if options.quick:
+        epochs = (1, 2) if case.kind == "speed" else (2,)
+    command = [
+        str(options.peer_python if chosen.peer else sys.executable),
+        str(HERE / chosen.script),
+        *(str(part) for part in (data / "data.h5ad", path, "--seed", identity["seed"], "--threads", options.threads)),
+        *chosen.arguments,
+        *(("--epochs", *map(str, epochs)) if epochs else ()),
+    ]
+    limits = dict.fromkeys(_THREAD_LIMITS, str(options.threads))
+    messages = path.with_suffix(".log")
+    with messages.open("w") as sink:
+        done = subprocess.run(command, env=os.environ | limits, stdout=sink, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        tail = "\n".join(messages.read_text().splitlines()[-20:])
+        raise RuntimeError(f"{chosen.label} failed with exit code {done.returncode}; {messages} ends with\n{tail}")
+    record, corrected, arrays = load(path)
+    scores = score(truth, corrected, arrays["expression"], arrays["own_share"])
+    return record | {"n_cells": len(arrays["own_share"]), "scores": scores}
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine without naming it."""
+    model = platform.processor() or platform.machine()
+    cpus = Path("/proc/cpuinfo")
+    if cpus.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gb": round(memory, 1), "system": platform.system()}
+
+
+def commit() -> dict[str, Any]:
+    """Return the commit, and whether tracked files differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True).stdout
+
+    # What the benchmark itself writes does not make the code another one.
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)benchmarks/results.json",
+                  ":(exclude,top)benchmarks/RESULTS.md")  # fmt: skip
+    return {"commit": git("rev-parse", "--short=12", "HEAD").strip(), "modified": bool(changed.strip())}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What a method found, against the truth of the simulation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from resolvi_sd.metrics import profile_error, removal
+
+
+def score(
+    truth_path: Path, corrected: dict[str, sp.csr_matrix], expression: np.ndarray, own_share: np.ndarray
+) -> dict[str, Any]:
+    """Scores of a method: of its rates, of its own share, and of the corrected counts by every recipe of it."""
+    truth = ad.read_h5ad(truth_path)
+    return {
+        "profile_error": _mean(profile_error(expression, truth.layers["profile"])),
+        **share_scores(own_share, truth.obs["own_share"].to_numpy()),
+        "counts": {recipe: count_scores(matrix, truth) for recipe, matrix in corrected.items()},
+    }
+
+
+def score_raw(truth_path: Path) -> dict[str, Any]:
+    """Scores of the counts as they are."""
+    truth = ad.read_h5ad(truth_path)
+    return score(truth_path, {"default": truth.X}, truth.X.toarray(), np.ones(truth.n_obs))
+
+
+def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, float | None]:
+    """Scores of corrected counts; their own share is what is left of the cell's molecules."""
+    counts, own = truth.X, truth.layers["own"]
+    removed = removal(counts, own, corrected)
+    left = np.asarray(corrected.sum(axis=1)).ravel() / np.asarray(counts.sum(axis=1)).ravel()
+    return {
+        "foreign_removed": _finite(removed.foreign),
+        "own_removed": _finite(removed.own),
+        "error_per_molecule": float(abs(corrected - own).sum() / counts.sum()),
+        "profile_error": _mean(profile_error(corrected, truth.layers["profile"])),
+        **share_scores(left, truth.obs["own_share"].to_numpy()),
+    }
+
+
+def share_scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
+    """Pearson correlation over cells, mean and root mean square of the error."""
+    error = found.astype(np.float64) - truth
+    constant = np.ptp(found) == 0 or np.ptp(truth) == 0
+    return {
+        "share_correlation": None if constant else _finite(float(np.corrcoef(found, truth)[0, 1])),
+        "share_bias": _mean(error),
+        "share_rmse": _finite(math.sqrt(np.mean(error**2))),
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return _finite(float(np.nanmean(values)))
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

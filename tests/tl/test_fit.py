@@ -1,0 +1,227 @@
+"""What one call writes, and that it is right, repeatable and leaves all else alone."""
+
+import random
+
+import anndata as ad
+import numpy as np
+import pyro
+import pytest
+import scipy.sparse as sp
+import torch
+
+import resolvi_sd as rsd
+from resolvi_sd._keys import Keys
+
+QUICK = {"max_epochs": 2, "show_progress_bar": False}
+
+
+def snapshot(table):
+    """Names of everything in a table."""
+    slots = ("layers", "obsm", "obsp", "varm", "uns")
+    return {slot: set(getattr(table, slot)) - {None} for slot in slots} | {"obs": set(table.obs.columns)}
+
+
+def test_writes_what_it_promises_and_nothing_else(tissue):
+    table = tissue.tables["table"]
+    before, counts, attrs = snapshot(table), table.X.copy(), dict(table.uns["spatialdata_attrs"])
+    assert rsd.tl.fit(tissue, **QUICK) is None
+    owned, after = Keys().owned(), snapshot(table)
+    for slot, names in before.items():
+        assert after[slot] - names == set(owned[slot]) - {Keys().expression}, slot
+    assert (table.X != counts).nnz == 0
+    assert table.uns["spatialdata_attrs"] == attrs
+    assert table.obsm["X_resolvi"].shape == (300, 10) and table.obsm["X_resolvi"].dtype == np.float32
+    assert table.varm["resolvi_dispersion"].shape == (40, 1)
+    np.testing.assert_allclose(table.varm["resolvi_background"].sum(0), 1, rtol=1e-5)
+
+
+def test_molecules_of_the_table_are_conserved(fitted):
+    table, keys = fitted.tables["table"], Keys()
+    corrected, total = table.layers[keys.counts], table.X.sum(1).A1
+    assert sp.issparse(corrected) and corrected.format == "csr" and corrected.dtype == np.float32
+    assert corrected.min() >= 0 and (corrected - table.X).max() <= 1e-5
+    np.testing.assert_array_equal(corrected.indptr, table.X.indptr)
+    shares = table.obs[list(keys.shares)].to_numpy()
+    seen = total > 0
+    np.testing.assert_allclose(shares[seen].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(corrected.sum(1).A1[seen], (shares[:, 0] * total)[seen], rtol=1e-4)
+    np.testing.assert_allclose(
+        table.obsp[keys.flow].sum(1).A1[seen], (shares[:, 1] * total)[seen], rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_allclose(table.obsp[keys.weights].sum(1).A1, 1, atol=1e-5)
+    for name in (keys.flow, keys.weights, keys.connectivities):
+        np.testing.assert_array_equal(table.obsp[name].indptr, table.obsp[keys.distances].indptr)
+
+
+def test_cells_without_counts_are_left_out(tissue):
+    table = tissue.tables["table"]
+    counts = table.X.toarray()
+    counts[[3, 7, 200]] = 0
+    table.X = sp.csr_matrix(counts)
+    with pytest.warns(UserWarning, match="3 of 300 cells have no counts"):
+        rsd.tl.fit(tissue, **QUICK)
+    assert table.obs["resolvi_true"].isna().sum() == 3
+    assert np.isfinite(table.obsm["X_resolvi"]).all()
+    assert table.layers["resolvi_counts"][[3, 7, 200]].nnz == 0
+    # An empty cell has nothing to give.
+    assert table.obsp["resolvi_flow"][:, [3, 7, 200]].sum() == 0
+
+
+def test_same_seed_same_result_and_global_random_states_stay(tissue):
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    params = set(pyro.get_param_store().keys())
+    first, second, other = (rsd.tl.fit(tissue, rng=rng, copy=True, **QUICK) for rng in (5, np.random.default_rng(5), 6))
+    np.testing.assert_array_equal(first.obsm["X_resolvi"], second.obsm["X_resolvi"])
+    np.testing.assert_array_equal(first.layers["resolvi_counts"].data, second.layers["resolvi_counts"].data)
+    assert not np.array_equal(first.obsm["X_resolvi"], other.obsm["X_resolvi"])
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all() and random.getstate() == states[2]
+    assert set(pyro.get_param_store().keys()) == params
+
+
+def test_copy_leaves_the_input_alone(tissue):
+    before = snapshot(tissue.tables["table"])
+    result = rsd.tl.fit(tissue, copy=True, **QUICK)
+    assert snapshot(tissue.tables["table"]) == before
+    assert "resolvi_counts" in result.layers
+
+
+def test_table_and_spatialdata_give_the_same(tissue):
+    table = tissue.tables["table"]
+    plain = ad.AnnData(table.X.copy(), obs=table.obs[[]].copy(), var=table.var[[]].copy())
+    plain.obsm["spatial"] = table.obsm["spatial"].copy()
+    rsd.tl.fit(plain, **QUICK)
+    rsd.tl.fit(tissue, **QUICK)
+    # Centroids of the outlines and the stored positions agree to float32, which may reorder ties.
+    np.testing.assert_allclose(plain.obsm["X_resolvi"], table.obsm["X_resolvi"], atol=0.2)
+
+
+def test_counts_may_be_dense_or_in_a_layer(tissue):
+    table = tissue.tables["table"]
+    reference = rsd.tl.fit(tissue, copy=True, **QUICK)
+    table.layers["raw"] = table.X.toarray()
+    table.X = None
+    rsd.tl.fit(tissue, layer="raw", **QUICK)
+    np.testing.assert_allclose(table.layers["resolvi_counts"].toarray(), reference.layers["resolvi_counts"].toarray())
+    assert table.uns["resolvi"]["setup"]["layer"] == "raw"
+
+
+def test_two_samples_are_never_neighbors_and_batches_differ():
+    sdata = rsd.datasets.simulate_tissue(n_cells=400, n_genes=30, n_samples=2, rng=1, transcripts=False)
+    table = sdata.tables["table"]
+    rsd.tl.fit(sdata, batch_key="sample", dispersion="gene-batch", **QUICK)
+    sample = table.obs["sample"].to_numpy()
+    rows, columns = table.obsp["resolvi_connectivities"].nonzero()
+    assert (sample[rows] == sample[columns]).all()
+    assert table.varm["resolvi_dispersion"].shape == table.varm["resolvi_background"].shape == (30, 2)
+
+
+def test_an_existing_graph_is_used(tissue):
+    table = tissue.tables["table"]
+    rsd.gr.neighbors(tissue, n_neighbors=4, key_added="mine")
+    rsd.tl.fit(tissue, neighbors_key="mine_neighbors", **QUICK)
+    assert (table.obsp["resolvi_connectivities"] != table.obsp["mine_connectivities"]).nnz == 0
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_integer_counts_are_whole_molecules(tissue, n_samples):
+    rsd.tl.fit(tissue, integer_counts=True, n_samples=n_samples, **QUICK)
+    table = tissue.tables["table"]
+    drawn = table.layers["resolvi_counts"]
+    assert drawn.dtype == np.int32 and drawn.min() >= 0 and (drawn - table.X).max() <= 0
+    share = table.obs["resolvi_true"].to_numpy() * table.X.sum(1).A1
+    assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02)
+
+
+def test_poisson_likelihood_and_another_key(tissue):
+    rsd.tl.fit(tissue, likelihood="poisson", key_added="run2", n_latent=4, **QUICK)
+    table = tissue.tables["table"]
+    assert table.obsm["X_run2"].shape == (300, 4)
+    assert table.uns["run2"]["model_config"]["likelihood"] == "poisson"
+    assert "resolvi" not in table.uns
+
+
+def test_two_fits_side_by_side_both_work(fitted):
+    rsd.tl.normalized_expression(fitted, show_progress_bar=False)
+    first = fitted.tables["table"].layers["resolvi_expression"].copy()
+    rsd.tl.fit(fitted, key_added="second", rng=9, **QUICK)
+    rsd.tl.normalized_expression(fitted, show_progress_bar=False)
+    np.testing.assert_array_equal(fitted.tables["table"].layers["resolvi_expression"], first)
+
+
+def test_a_second_fit_replaces_all_of_the_first(fitted):
+    rsd.tl.normalized_expression(fitted, show_progress_bar=False)
+    rsd.tl.fit(fitted, **QUICK)
+    assert "resolvi_expression" not in fitted.tables["table"].layers
+
+
+def test_progress_bar_shows_elbo_and_rate(tissue, capsys):
+    rsd.tl.fit(tissue, max_epochs=2)
+    shown = capsys.readouterr().err
+    assert "elbo=" in shown and "lr=" in shown and "Posterior" in shown
+    rsd.tl.fit(tissue, **QUICK)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"table_key": "cells"}, KeyError, "cells.*table"),
+        ({"layer": "raw"}, KeyError, "raw.*true_own"),
+        ({"batch_key": "slide"}, KeyError, "slide.*sample"),
+        ({"coordinate_system": "um"}, (KeyError, ValueError), "um.*global"),
+        ({"neighbors_key": "nothing"}, KeyError, "nothing"),
+        ({"n_neighbors": 0}, ValueError, "n_neighbors"),
+        ({"n_samples": 0}, ValueError, "n_samples"),
+        ({"likelihood": "zinb"}, ValueError, "likelihood.*'nb' or 'poisson'.*zinb"),
+        ({"dispersion": "cell"}, ValueError, "dispersion.*gene-batch.*cell"),
+        ({"max_epochs": 0}, ValueError, "max_epochs"),
+        ({"rng": "seed"}, TypeError, "rng.*str"),
+        ({"config": rsd.ModelConfig(), "n_latent": 3}, ValueError, "n_latent.*inside `config"),
+        ({"training": rsd.TrainingConfig(), "max_epochs": 3}, ValueError, "max_epochs.*inside `training"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(tissue, arguments, error, message):
+    before = snapshot(tissue.tables["table"])
+    with pytest.raises(error, match=message):
+        rsd.tl.fit(tissue, **({"show_progress_bar": False} | arguments))
+    assert snapshot(tissue.tables["table"]) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(-1.0, "negative"), (np.nan, "NaN|nan"), (np.inf, "inf"), (0.5, "whole|integer")]
+)
+def test_bad_counts_are_refused(tissue, value, message):
+    tissue.tables["table"].X.data[5] = value
+    with pytest.raises(ValueError, match=message):
+        rsd.tl.fit(tissue, **QUICK)
+
+
+def test_real_section_with_empty_cells(real_data):
+    """A filtered, shuffled part of a real section, with cells that have no counts."""
+    import spatialdata as sd
+
+    sdata = sd.read_zarr(real_data("xenium_pancreas_roi.zarr"))
+    table = sdata.tables["table"]
+    total = table.X.sum(1).A1
+    rng = np.random.default_rng(0)
+    rows = rng.permutation(np.concatenate([np.flatnonzero(total == 0)[:5], np.flatnonzero(total > 0)[:1500]]))
+    sdata.tables["table"] = table[rows].copy()
+    with pytest.warns(UserWarning, match="5 of 1,505 cells have no counts"):
+        rsd.tl.fit(sdata, **QUICK)
+    fitted = sdata.tables["table"]
+    assert (fitted.layers["resolvi_counts"] - fitted.X).max() <= 1e-4
+    assert fitted.obs["resolvi_true"].isna().sum() == 5
+
+
+@pytest.mark.parametrize("name", ["iss_ca1.h5ad", "cosmx_nsclc.h5ad"])
+def test_real_tables(real_data, name):
+    """Small panels of shallow cells, and a large panel over two fields of view."""
+    table = ad.read_h5ad(real_data(name))
+    table = table[table.X.sum(1).A1 > 0].copy()
+    rsd.tl.fit(table, **QUICK)
+    assert (table.layers["resolvi_counts"] - table.X).max() <= 1e-4
+    np.testing.assert_allclose(table.obs[list(Keys().shares)].sum(axis=1), 1, atol=1e-5)
