@@ -2,6 +2,7 @@
 #   make demo                                simulate a tissue, fit, write the results, draw
 #   make demo DATA=my.zarr TABLE=table       the same on your own SpatialData store
 #   make test                                the whole test suite
+#   make bench                               measure against scvi-tools (see benchmarks/README.md)
 #   make lint | docs | venv | clean
 #
 # PYTHON chooses the interpreter, VENV the folder of the environment, GROUPS what is installed beside the package.
@@ -13,6 +14,10 @@ DATA ?=
 TABLE ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+# scvi-tools gets an environment of its own.
+PEER_PYTHON ?= python3.11
+PEER_VENV ?= .venv-scvi
 
 bin := $(VENV)/bin
 # Named after the groups, so that asking for more of them installs more.
@@ -20,7 +25,7 @@ stamp := $(VENV)/installed-$(subst $() $(),-,$(sort $(GROUPS)))
 known_good = $$($(bin)/python -c 'import sys; print("constraints-latest.txt" if sys.version_info >= (3, 12) else "constraints.txt")')
 
 .DELETE_ON_ERROR:
-.PHONY: venv test lint docs demo clean
+.PHONY: venv test lint docs demo bench clean
 
 venv: $(stamp)
 
@@ -45,6 +50,17 @@ docs: $(stamp)
 
 demo: $(stamp)
 	$(bin)/python -m resolvi_sd.demo $(if $(DATA),--data "$(DATA)") $(if $(TABLE),--table "$(TABLE)") $(DEMO_ARGS)
+
+bench: $(stamp) $(PEER_VENV)/installed
+	$(bin)/python benchmarks/run.py --peer-python $(PEER_VENV)/bin/python $(BENCH_ARGS)
+
+$(PEER_VENV)/installed: benchmarks/requirements-scvi.txt
+	@$(PEER_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "scvi-tools needs Python 3.11 here; choose one with: make bench PEER_PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(PEER_VENV)/bin/python || $(PEER_PYTHON) -m venv $(PEER_VENV)
+	$(PEER_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(PEER_VENV)/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 clean:
 	rm -rf docs/_build docs/generated demo_output .mypy_cache .pytest_cache .ruff_cache

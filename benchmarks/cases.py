@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 import numpy as np
 from anndata import AnnData
 from exchange import MIN_COUNTS
+
+import resolvi_sd.datasets
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,27 @@ class Case:
     n_cells: int
     n_genes: int
     regimes: tuple[str, ...]
-    n_seeds: int
+    seeds: range
     methods: tuple[str, ...] = field(default=(OURS, "scvi_shipped", REFERENCE))
 
 
 CASES = {
-    "speed": Case("speed", 20_000, 300, ("xenium",), 3, (OURS, REFERENCE)),
-    "quality": Case("quality", 5_000, 300, ("xenium", "sparse", "merfish", "high_background", "clean"), 2),
-    "deep": Case("quality", 3_000, 1_000, ("deep",), 2),
-    "speed_genes": Case("speed", 4_000, 5_000, ("deep",), 1, (OURS, REFERENCE)),
+    "speed": Case("speed", 20_000, 300, ("xenium",), range(3), (OURS, REFERENCE)),
+    "quality": Case("quality", 5_000, 300, ("xenium", "sparse", "merfish", "high_background", "clean"), range(2)),
+    "deep": Case("quality", 3_000, 1_000, ("deep",), range(2)),
+    "speed_genes": Case("speed", 4_000, 5_000, ("deep",), range(1), (OURS, REFERENCE)),
 }
 DEFAULT_CASES = ("speed", "quality")
 
 
 def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
-    """Return the folder with `data.h5ad` and `truth.h5ad`, simulated unless it is there."""
-    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}"
+    """Return the folder with `data.h5ad` and `truth.h5ad`, simulated unless it is there.
+
+    Named after the simulator's code too: data of another simulator would be other data.
+    """
+    simulator = Path(resolvi_sd.datasets.__file__).parent
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(simulator.glob("*.py")))).hexdigest()[:8]
+    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}-{digest}"
     if not (folder / "data.h5ad").exists():
         folder.mkdir(parents=True, exist_ok=True)
         data, truth = simulate(case, regime, seed)
@@ -72,9 +80,7 @@ def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
 
 def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     """Return what the methods see and, in another file, what they must not."""
-    from resolvi_sd.datasets import simulate_tissue
-
-    sdata = simulate_tissue(case.n_cells, case.n_genes, regime=regime, transcripts=False, rng=seed)
+    sdata = resolvi_sd.datasets.simulate_tissue(case.n_cells, case.n_genes, regime=regime, transcripts=False, rng=seed)
     table = sdata.tables["table"]
     # The peer refuses cells without counts and asks for at least five.
     table = table[np.asarray(table.X.sum(axis=1)).ravel() >= MIN_COUNTS]

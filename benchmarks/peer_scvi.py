@@ -86,8 +86,8 @@ def train(model: RESOLVI, settings: dict[str, Any]) -> None:
 def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray]:
     """Corrected counts by two recipes, and the own share of each cell.
 
-    `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of the
-    residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
+    `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of
+    the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
     sample, which `sample_posterior` draws from the full model whatever it is asked for, is left out of m.
     """
     # With a summary after every minibatch; without, 1.4.2 draws all but the first minibatch twice.

@@ -21,6 +21,7 @@ _METRICS: tuple[tuple[str, str | None, str | None], ...] = (
     ("own share bias, counts", None, "share_bias"),
     ("foreign removed", None, "foreign_removed"),
     ("own removed", None, "own_removed"),
+    ("foreign removed at 10% own", None, "foreign_removed_at_equal_own"),
     ("error per molecule", None, "error_per_molecule"),
 )
 _RECIPES = {"default": "", "weighted": "; own-share recipe"}
@@ -99,7 +100,7 @@ def _quality_rows(runs: list[Run], method: str) -> list[list[str]]:
 
 
 def _wins(runs: list[Run]) -> str:
-    """In how many regimes resolvi_sd is at least as good as the reference on each metric that has a better and a worse."""
+    """In how many regimes resolvi_sd is at least as good as the reference, metric by metric."""
     if not {OURS, REFERENCE} <= {run["method"] for run in runs}:
         return ""
     regimes = list(dict.fromkeys(run["regime"] for run in runs))
@@ -126,12 +127,14 @@ def _loss(name: str, value: float) -> float:
     """Turn a metric into one that is better when smaller."""
     if "bias" in name:
         return abs(value)
-    return -value if " r, " in name or name == "foreign removed" else value
+    return -value if " r, " in name or name.startswith("foreign removed") else value
 
 
 def _values(runs: list[Run], metric: tuple[str, str | None, str | None], recipe: str) -> list[float]:
     _, of_run, of_counts = metric
-    found = [run["scores"][of_run] if of_run else run["scores"]["counts"][recipe][of_counts] for run in runs]
+    scores = [run["scores"] if of_run else run["scores"]["counts"][recipe] for run in runs]
+    # Runs of before a metric was added do not have it.
+    found = [values.get(of_run or of_counts) for values in scores]
     return [value for value in found if value is not None]
 
 

@@ -10,7 +10,9 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +37,29 @@ def main() -> None:
     home.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
     environment = {"machine": machine(), "threads": options.threads, **commit()}
-    for name, case in selected(options).items():
-        for seed in range(options.first_seed, options.first_seed + case.n_seeds):
-            for regime in case.regimes:
-                folder = data_folder(home / "_data", case, regime, seed)
-                # Turned around from seed to seed, so that no method always runs first.
-                methods = case.methods[:: -1 if seed % 2 else 1]
-                for method in methods if case.kind == "speed" else ("raw", *methods):
-                    identity = {"case": name, "regime": regime, "seed": seed, "method": method}
-                    if options.resume and stored(runs, identity, environment):
-                        continue
-                    log.info("%s, %s, seed %d: %s", name, regime, seed, method)
-                    size = {"kind": case.kind, "n_genes": case.n_genes}
-                    started = {
-                        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                        "load": os.getloadavg()[0],
-                    }
-                    measured = run(method, case, folder, home / "_runs", identity, options)
-                    runs = [r for r in runs if any(r[key] != identity[key] for key in IDENTITY)]
-                    runs.append(identity | size | environment | started | measured)
-                    results.write_text(json.dumps(runs, indent=1) + "\n")
-    (home / "RESULTS.md").write_text(render(runs))
+    for identity, case in plan(selected(options)):
+        if options.resume and stored(runs, identity, environment):
+            continue
+        log.info("%s, %s, seed %d: %s", *identity.values())
+        data = data_folder(home / "_data", case, identity["regime"], identity["seed"])
+        started = {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "load": os.getloadavg()[0]}
+        measured = run(case, data, home / "_runs", identity, options)
+        runs = [r for r in runs if any(r[key] != identity[key] for key in IDENTITY)]
+        runs.append(identity | {"kind": case.kind, "n_genes": case.n_genes} | environment | started | measured)
+        # After every run, so that what was measured survives an interruption.
+        results.write_text(json.dumps(runs, indent=1) + "\n")
+        (home / "RESULTS.md").write_text(render(runs))
     log.info("Wrote %s and %s", results, home / "RESULTS.md")
+
+
+def plan(cases: dict[str, Case]) -> Iterator[tuple[dict[str, Any], Case]]:
+    """Yield every run: its names, in the order of `IDENTITY`, and its case."""
+    for name, case in cases.items():
+        for seed, regime in product(case.seeds, case.regimes):
+            # Turned around from seed to seed, so that no method always runs first.
+            methods = case.methods[:: -1 if seed % 2 else 1]
+            for method in methods if case.kind == "speed" else ("raw", *methods):
+                yield {"case": name, "regime": regime, "seed": seed, "method": method}, case
 
 
 def parse() -> argparse.Namespace:
@@ -95,8 +98,9 @@ def selected(options: argparse.Namespace) -> dict[str, Case]:
         if options.methods:
             case = replace(case, methods=tuple(options.methods))
         if options.quick:
-            case = replace(case, n_cells=500, n_genes=60, n_seeds=1)
-        chosen[name] = replace(case, n_seeds=options.seeds or case.n_seeds)
+            case = replace(case, n_cells=500, n_genes=60, seeds=range(1))
+        first, number = options.first_seed, options.seeds or len(case.seeds)
+        chosen[name] = replace(case, seeds=range(first, first + number))
     return chosen
 
 
@@ -105,11 +109,9 @@ def stored(runs: list[dict[str, Any]], identity: dict[str, Any], environment: di
     return any(all(r[key] == value for key, value in same.items()) for r in runs)
 
 
-def run(
-    method: str, case: Case, data: Path, out: Path, identity: dict[str, Any], options: argparse.Namespace
-) -> dict[str, Any]:
+def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Start one method, wait for it, and score what it found."""
-    truth = data / "truth.h5ad"
+    method, truth = identity["method"], data / "truth.h5ad"
     if method == "raw":
         return {"n_cells": case.n_cells, "scores": score_raw(truth)}
     chosen = METHODS[method]

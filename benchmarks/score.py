@@ -10,7 +10,10 @@ import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from resolvi_sd.metrics import profile_error, removal
+from resolvi_sd.metrics import Removal, profile_error, removal
+
+OWN_REMOVED = 0.1
+_BISECTIONS = 16
 
 
 def score(
@@ -39,10 +42,34 @@ def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, float
     return {
         "foreign_removed": _finite(removed.foreign),
         "own_removed": _finite(removed.own),
+        "foreign_removed_at_equal_own": foreign_removed_at(OWN_REMOVED, counts, own, corrected),
         "error_per_molecule": float(abs(corrected - own).sum() / counts.sum()),
         "profile_error": _mean(profile_error(corrected, truth.layers["profile"])),
         **share_scores(left, truth.obs["own_share"].to_numpy()),
     }
+
+
+def foreign_removed_at(
+    target: float, counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix
+) -> float | None:
+    """Share of foreign molecules removed where the share of own ones removed is `target`.
+
+    Any correction removes more when what it keeps of each count, p, is taken to a power above 1, and less below 1. This
+    puts corrections that differ in how much they dare on the same point of their curves. None where no power gets there
+    (all or nothing kept).
+    """
+    kept = corrected.multiply(counts.power(-1.0)).tocsr()
+    low, high = 0.0, 64.0
+
+    def removed(power: float) -> Removal:
+        return removal(counts, own, counts.multiply(kept.power(power)))
+
+    if not removed(high).own >= target:
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if removed(middle).own < target else (low, middle)
+    return _finite(removed(high).foreign)
 
 
 def share_scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:

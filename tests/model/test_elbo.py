@@ -11,6 +11,7 @@ from scipy import stats
 
 from resolvi_sd._model import programs
 from resolvi_sd._model.elbo import negative_elbo
+from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, softmax_log_density
 from resolvi_sd._tiles import cut_minibatch
 from tests.model._tissues import small_module, small_tissue
@@ -79,3 +80,16 @@ def test_point_estimate_under_a_dirichlet_is_its_mean():
 
     optimizer.step(objective)
     torch.testing.assert_close(masked_softmax(logits, mask), concentration / concentration.sum(), atol=1e-3, rtol=0)
+
+
+def test_gaussian_mixture_equals_torchs():
+    torch.manual_seed(0)
+    logits, means, scales = torch.randn(5), 2 * torch.randn(5, 3), torch.rand(5, 3) + 0.1
+    normals = torch.distributions.Independent(torch.distributions.Normal(means, scales), 1)
+    reference = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=logits), normals)
+    value = 2 * torch.randn(50, 3)
+    mixture = GaussianMixture(logits, means, scales)
+    torch.testing.assert_close(mixture.log_prob(value), reference.log_prob(value), rtol=1e-4, atol=1e-3)
+    draws = mixture.sample((100_000,))
+    torch.testing.assert_close(draws.mean(0), reference.mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(draws.var(0), reference.variance, rtol=0.05, atol=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from resolvi_sd._model.delaporte import delaporte_log_prob, poisson_log_prob
+from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob, poisson_log_prob
 from resolvi_sd._model.masked_dirichlet import softmax_log_density
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import Minibatch
@@ -40,12 +40,9 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     length = module.leakage_range()
     weights = module.neighbor_weights(minibatch, length)
     background = module.background_profile()
-    expression = module.expression_of_all(minibatch, latent)
-    rates = module.rates(minibatch, expression, shares, weights, background)
 
     core_terms = (
-        _log_likelihood(module, minibatch, rates.signal, rates.background)
-        - kl_weight * divergence
+        -kl_weight * divergence
         + module.shares_prior(minibatch).log_prob(shares)
         - softmax_log_density(shares, share_mask)
         + module.neighbor_prior(minibatch, length).log_prob(weights)
@@ -58,11 +55,24 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
         + module.dispersion_prior().log_prob(1 / module.concentration())
         + module.range_prior().log_prob(length)
     )
-    return -(core_terms.mean() + shared_terms / module.data.n_train), shares.detach()
+    likelihood = _log_likelihood(module, minibatch, latent, shares, weights, background)
+    per_cell = (likelihood + core_terms.sum()) / minibatch.n_core
+    return -(per_cell + shared_terms / module.data.n_train), shares.detach()
 
 
-def _log_likelihood(module: ResolviModule, minibatch: Minibatch, signal: Tensor, background: Tensor) -> Tensor:
+def _log_likelihood(
+    module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, weights: Tensor, background: Tensor
+) -> Tensor:
+    """Log-likelihood of the core cells' counts, summed."""
+    counts, core_batch = minibatch.counts, minibatch.core_batch
+    own, around = module.expression(latent, core_batch), module.halo_expression(minibatch)
+    r, group = module.concentration(), module.concentration_group(core_batch)
+    if module.config.likelihood == "nb" and own.device.type == "cpu" and own.dtype == torch.float32:
+        amount = module.amount(minibatch, shares)
+        return mixture_log_prob(
+            counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group
+        )
+    rates = module.rates(minibatch, torch.cat([own, around]), shares, weights, background)
     if module.config.likelihood == "poisson":
-        return poisson_log_prob(minibatch.counts, signal, background)
-    group = module.concentration_group(minibatch.core_batch)
-    return delaporte_log_prob(minibatch.counts, signal, background, module.concentration(), group)
+        return poisson_log_prob(counts, rates.signal, rates.background).sum()
+    return delaporte_log_prob(counts, rates.signal, rates.background, r, group).sum()

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
+from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
 from resolvi_sd._model.networks import Decoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
@@ -113,13 +114,10 @@ class ResolviModule(nn.Module):
         """Background profile of each batch, batches × genes, rows sum to 1."""
         return torch.softmax(self.background_logits, dim=-1)
 
-    def latent_prior(self) -> dist.MixtureSameFamily:
+    def latent_prior(self) -> GaussianMixture:
         """Mixture of Gaussians over the latent."""
         scales = torch.exp(self.component_log_scales) + 1e-4
-        components = dist.Independent(dist.Normal(self.component_means, scales, validate_args=False), 1)
-        return dist.MixtureSameFamily(
-            dist.Categorical(logits=self.component_logits, validate_args=False), components, validate_args=False
-        )
+        return GaussianMixture(self.component_logits, self.component_means, scales)
 
     @torch.no_grad()
     def follow_shares(self, shares: Tensor) -> None:
@@ -214,25 +212,29 @@ class ResolviModule(nn.Module):
         """
         return F.embedding_bag(minibatch.neighbor, expression.detach(), per_sample_weights=weights, mode="sum")
 
-    def expression_of_all(self, minibatch: Minibatch, latent: Tensor) -> Tensor:
-        """Profiles of all cells of a minibatch, cells × genes: the core's from `latent`, the halo's from its mean.
+    def halo_expression(self, minibatch: Minibatch) -> Tensor:
+        """Profiles of the halo, halo × genes, from the mean of their own posterior.
 
-        The halo is read only through :meth:`neighbor_expression`, so it needs no gradient.
+        They are read only as neighbors', so they need no gradient.
         """
         halo = slice(minibatch.n_core, None)
         training = self.training
         self.eval()
         with torch.no_grad():
             mean, _ = self.latent_encoder(minibatch.features[halo])
-            around = self.expression(mean, minibatch.batch[halo])
+            profile = self.expression(mean, minibatch.batch[halo])
         self.train(training)
-        return torch.cat([self.expression(latent, minibatch.core_batch), around])
+        return profile
+
+    def amount(self, minibatch: Minibatch, shares: Tensor) -> Tensor:
+        """Return the expected molecules of each source, core × 3."""
+        return minibatch.library_size[: minibatch.n_core, None] * shares
 
     def rates(
         self, minibatch: Minibatch, expression: Tensor, shares: Tensor, weights: Tensor, background: Tensor
     ) -> Rates:
         """Return the expected molecules of the core cells by source, from the profiles of all cells."""
-        amount = minibatch.library_size[: minibatch.n_core, None] * shares
+        amount = self.amount(minibatch, shares)
         return Rates(
             own=amount[:, 0:1] * expression[: minibatch.n_core],
             diffused=amount[:, 1:2] * self.neighbor_expression(minibatch, expression, weights),

@@ -64,7 +64,7 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
 def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArray[np.float64]:
     """Total variation distance of each cell's expression profile from the truth.
 
-    Half the sum over genes of |p - q|, with both scaled to sum to 1.
+    Half the sum over genes of `|p - q|`, with both scaled to sum to 1.
 
     Parameters
     ----------
@@ -76,6 +76,11 @@ def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArra
     Returns
     -------
     One distance per cell between 0 and 1, float64; NaN for a cell without expression.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
 
     Examples
     --------

@@ -3,5 +3,6 @@
 from resolvi_sd._model.delaporte._distribution import Delaporte
 from resolvi_sd._model.delaporte._draw import draw_own
 from resolvi_sd._model.delaporte._log_prob import delaporte_log_prob, expected_signal, poisson_log_prob
+from resolvi_sd._model.delaporte._mixture import mixture_log_prob
 
-__all__ = ["Delaporte", "delaporte_log_prob", "draw_own", "expected_signal", "poisson_log_prob"]
+__all__ = ["Delaporte", "delaporte_log_prob", "draw_own", "expected_signal", "mixture_log_prob", "poisson_log_prob"]

@@ -1,0 +1,83 @@
+"""Log-likelihood of cells as mixtures of their own, their neighbors' and background molecules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resolvi_sd._model.delaporte._mixture_kernel import mixture_pass
+from resolvi_sd._tiles import SparseCounts
+
+__all__ = ["mixture_log_prob"]
+
+
+class _MixtureLogProb(torch.autograd.Function):
+    """The compiled pass gives the value and all derivatives at once; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        own: Tensor,
+        around: Tensor,
+        weights: Tensor,
+        amount: Tensor,
+        background: Tensor,
+        r: Tensor,
+        counts: SparseCounts,
+        neighbor: Tensor,
+        batch: Tensor,
+        group: Tensor,
+    ) -> Tensor:
+        profiles = torch.cat([own, around])
+        tensors = (counts.indptr, counts.gene, counts.value, profiles, neighbor, weights, amount, background)
+        result = mixture_pass(*(t.detach().numpy() for t in (*tensors, batch, r, group)))
+        ctx.save_for_backward(*map(torch.from_numpy, result[1:]))
+        return own.new_tensor(result.log_prob)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        own, weights, amount, background, r = (gradient * upstream[0] for gradient in ctx.saved_tensors)
+        return own, None, weights, amount, background, r, None, None, None, None
+
+
+def mixture_log_prob(
+    counts: SparseCounts,
+    own: Tensor,
+    around: Tensor,
+    neighbor: Tensor,
+    weights: Tensor,
+    amount: Tensor,
+    background: Tensor,
+    batch: Tensor,
+    r: Tensor,
+    group: Tensor,
+) -> Tensor:
+    """Delaporte log-likelihood of all counts, summed over cells and genes; on the CPU, in float32.
+
+    The negative binomial's mean is `amount[:, 0] own + amount[:, 1] sum_m weights_m profile_m`, the Poisson's
+    `amount[:, 2] background`. The neighbors' profiles enter without gradient.
+
+    Parameters
+    ----------
+    counts
+        Counts of the core cells.
+    own, around
+        Expression profiles of the core, core × genes, and of the halo, halo × genes; rows sum to 1.
+    neighbor, weights
+        Number of each neighbor among core and halo, and its weight, core × k; the weights of empty slots are zero.
+    amount
+        Expected molecules of each source, core × 3.
+    background, batch
+        Background profiles, batches × genes, rows sum to 1, and the batch of each core cell.
+    r, group
+        Concentrations, groups × genes, and the group of each core cell.
+
+    Returns
+    -------
+    Scalar, differentiable in `own`, `weights`, `amount`, `background` and `r`.
+    """
+    tensors = (own, around, weights, amount, background, r, counts, neighbor, batch, group)
+    result: Tensor = _MixtureLogProb.apply(*tensors)  # type: ignore[no-untyped-call]
+    return result
