@@ -64,7 +64,7 @@ class ModelConfig:
     n_hidden_encoder: int = 128
     n_hidden_share: int = 64
     n_layers: int = 2
-    dropout_rate: float = 0.05
+    dropout_rate: float = 0.0
     likelihood: Literal["nb", "poisson"] = "nb"
     dispersion: Literal["gene", "gene-batch"] = "gene"
     share_prior: tuple[float, float, float] = (0.75, 0.20, 0.05)
