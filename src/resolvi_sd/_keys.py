@@ -88,17 +88,65 @@ class Keys:
         return f"{self.prefix}_flow"
 
     @property
+    def niche(self) -> str:
+        """`obsm`: composition of each cell's neighborhood, cells × labels."""
+        return f"{self.prefix}_niche"
+
+    @property
+    def niche_labels(self) -> str:
+        """`uns`: names of the columns of `niche`."""
+        return f"{self.prefix}_niche_labels"
+
+    @property
+    def de(self) -> str:
+        """`uns`: table of differential expression."""
+        return f"{self.prefix}_de"
+
+    @property
+    def rank_genes_groups(self) -> str:
+        """`uns`: the same in scanpy's layout, for its plots."""
+        return f"{self.prefix}_rank_genes_groups"
+
+    @property
+    def dna(self) -> str:
+        """`uns`: table of differential niche abundance."""
+        return f"{self.prefix}_dna"
+
+    @property
     def model(self) -> str:
         """`uns`: configuration, history, versions and weights of the fitted model; the commit mark of a write."""
         return self.prefix
+
+    @property
+    def predicted(self) -> str:
+        """`obs`: most probable label of each cell, categorical."""
+        return f"{self.prefix}_predicted"
+
+    @property
+    def predicted_colors(self) -> str:
+        """`uns`: colours of the predicted labels, in the order of their categories."""
+        return f"{self.prefix}_predicted_colors"
+
+    @property
+    def probabilities(self) -> str:
+        """`obsm`: probability of each label, cells × labels; the names are in `uns[prefix]["labels"]`."""
+        return f"{self.prefix}_probabilities"
 
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""
         return {
             "layers": (self.counts, self.expression),
-            "obsm": (self.latent, self.expression),
-            "obs": self.shares,
+            "obsm": (self.latent, self.expression, self.niche, self.probabilities),
+            "obs": (*self.shares, self.predicted),
             "obsp": (self.distances, self.connectivities, self.weights, self.flow),
             "varm": (self.dispersion, self.background),
-            "uns": (self.neighbors, self.model),
+            "uns": (
+                self.neighbors,
+                self.predicted_colors,
+                self.niche_labels,
+                self.de,
+                self.rank_genes_groups,
+                self.dna,
+                self.model,
+            ),
         }

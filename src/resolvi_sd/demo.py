@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     import resolvi_sd as rsd
 
     mpl.use("Agg")
+    # zarr announces its next default with every array that is written.
+    warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     logging.getLogger("resolvi_sd").addHandler(logging.StreamHandler(sys.stdout))
     options.out.mkdir(parents=True, exist_ok=True)
     store = _simulated_store(options) if options.data is None else _store_of_user(options)

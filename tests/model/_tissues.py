@@ -9,15 +9,16 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd.gr._neighbors import knn_graph
 
 
-def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, seed=0):
-    """Random counts on random positions; the first cell is empty."""
+def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, seed=0):
+    """Random counts on random positions; the first cell is empty, and some have no label."""
     rng = np.random.default_rng(seed)
     coordinates = rng.uniform(0, 100, (n_cells, 2))
     batch = rng.integers(0, n_batches, n_cells)
     graph = knn_graph(coordinates, batch, n_neighbors)
     counts = rng.poisson(rng.gamma(0.5, 3.0, (n_cells, n_genes))).astype(np.float32)
     counts[0] = 0
-    tissue = Tissue.assemble(sp.csr_matrix(counts), batch, graph.index, graph.distance, graph.mask)
+    label = rng.integers(-1, n_labels, n_cells)
+    tissue = Tissue.assemble(sp.csr_matrix(counts), batch, graph.index, graph.distance, graph.mask, label)
     return tissue, coordinates
 
 
@@ -34,6 +35,7 @@ def small_module(tissue, seed=0, **config):
         neighbor_distance=5.0,
         gene_profile=torch.from_numpy(np.repeat(profile / profile.sum(), n_batches, axis=0)),
         depth=20.0,
+        n_labels=int(tissue.label.max()) + 1,
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

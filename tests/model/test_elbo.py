@@ -18,9 +18,9 @@ from tests.model._tissues import small_module, small_tissue
 
 
 @pytest.mark.parametrize("config", [{}, {"dispersion": "gene-batch"}, {"likelihood": "poisson"}])
-@pytest.mark.parametrize("kl_weight", [1.0, 0.3])
-def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight):
-    tissue, _ = small_tissue(n_batches=2)
+@pytest.mark.parametrize(("kl_weight", "n_labels"), [(1.0, 0), (0.3, 0), (1.0, 4)])
+def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, n_labels):
+    tissue, _ = small_tissue(n_batches=2, n_labels=n_labels)
     module = small_module(tissue, **config)
     minibatch = cut_minibatch(tissue, np.arange(1, 41))
     torch.manual_seed(7)

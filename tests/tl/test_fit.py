@@ -119,6 +119,15 @@ def test_two_samples_are_never_neighbors_and_batches_differ():
     assert table.varm["resolvi_dispersion"].shape == table.varm["resolvi_background"].shape == (30, 2)
 
 
+def test_a_cell_alone_on_its_section_receives_nothing(tissue):
+    table = tissue.tables["table"]
+    table.obs["slide"] = np.where(np.arange(300) == 17, "b", "a")
+    rsd.tl.fit(tissue, library_key="slide", **QUICK)
+    assert table.obs["resolvi_diffusion"].iloc[17] == pytest.approx(0, abs=1e-6)
+    assert np.isfinite(table.obsm["X_resolvi"]).all() and table.obs["resolvi_true"].notna().all()
+    assert table.obsp["resolvi_weights"][17].nnz == 0
+
+
 def test_an_existing_graph_is_used(tissue):
     table = tissue.tables["table"]
     rsd.gr.neighbors(tissue, n_neighbors=4, key_added="mine")

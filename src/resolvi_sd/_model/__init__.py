@@ -1,10 +1,11 @@
 """The generative model, its training and its posterior."""
 
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model.extension import extend_module
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
-from resolvi_sd._model.rows import decode, encode
+from resolvi_sd._model.rows import classify, decode, encode
 from resolvi_sd._model.training import train
 
 __all__ = [
@@ -14,8 +15,10 @@ __all__ = [
     "Rates",
     "ResolviModule",
     "TrainingConfig",
+    "classify",
     "decode",
     "encode",
+    "extend_module",
     "from_plain",
     "infer",
     "patch_size_of",

@@ -41,6 +41,10 @@ class ModelConfig:
         Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
     adapt_share_prior
         Whether `share_prior` is only where the training starts, and follows the mean over cells from there.
+    label_prior_logit
+        With labels: by how much the prior favours the mixture component of a cell's label, in logits.
+    classification_weight
+        With labels: weight of the label's log-probability in the objective.
     background_prior_weight
         Dirichlet concentration of each gene in the background profile, per gene.
     neighbor_prior_weight
@@ -70,6 +74,8 @@ class ModelConfig:
     share_prior: tuple[float, float, float] = (0.75, 0.20, 0.05)
     share_prior_weight: float = 8.5
     adapt_share_prior: bool = True
+    label_prior_logit: float = 10.0
+    classification_weight: float = 50.0
     background_prior_weight: float = 5.0
     neighbor_prior_weight: float = 100.0
 
@@ -82,7 +88,13 @@ class ModelConfig:
         _require(
             len(self.share_prior) == 3 and min(self.share_prior) > 0, "share_prior", self.share_prior, "three positive"
         )
-        for name in ("share_prior_weight", "background_prior_weight", "neighbor_prior_weight"):
+        for name in (
+            "share_prior_weight",
+            "background_prior_weight",
+            "neighbor_prior_weight",
+            "label_prior_logit",
+            "classification_weight",
+        ):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
 
 

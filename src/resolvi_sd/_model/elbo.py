@@ -34,7 +34,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
-    divergence = posterior.log_prob(latent) - module.latent_prior().log_prob(latent)
+    divergence = posterior.log_prob(latent) - module.latent_prior(minibatch).log_prob(latent)
 
     shares, share_mask = module.shares(minibatch), module.share_mask(minibatch)
     length = module.leakage_range()
@@ -48,6 +48,9 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
         + module.neighbor_prior(minibatch, length).log_prob(weights)
         - softmax_log_density(weights, minibatch.mask)
     )
+    if module.data.n_labels:
+        log_label = module.label_likelihood(latent).log_prob(minibatch.label.clamp_min(0))
+        core_terms = core_terms + module.config.classification_weight * log_label * (minibatch.label >= 0)
     everywhere = torch.ones_like(background, dtype=torch.bool)
     shared_terms = (
         module.background_prior().log_prob(background)

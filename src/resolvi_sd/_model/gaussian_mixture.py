@@ -22,7 +22,7 @@ class GaussianMixture(TorchDistribution):  # type: ignore[misc]
     Parameters
     ----------
     logits
-        Unnormalised log-weights, components.
+        Unnormalised log-weights: components, or cells × components where cells have weights of their own.
     means, scales
         Components × dimensions.
     """
@@ -32,19 +32,17 @@ class GaussianMixture(TorchDistribution):  # type: ignore[misc]
 
     def __init__(self, logits: Tensor, means: Tensor, scales: Tensor, *, validate_args: bool | None = False) -> None:
         self.logits, self.means, self.scales = logits, means, scales
-        super().__init__(torch.Size(), means.shape[-1:], validate_args=validate_args)
+        super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> GaussianMixture:
-        """Return itself with another batch shape: every row has the same mixture."""
-        other = GaussianMixture(self.logits, self.means, self.scales)
-        other._batch_shape = torch.Size(batch_shape)
-        return other
+        """Broadcast over more cells."""
+        logits = self.logits.expand(*batch_shape, self.logits.shape[-1])
+        return GaussianMixture(logits, self.means, self.scales)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw components, then points."""
-        shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
-            component = torch.distributions.Categorical(logits=self.logits).sample(shape)
+            component = torch.distributions.Categorical(logits=self.logits).sample(torch.Size(sample_shape))
             return torch.normal(self.means[component], self.scales[component])
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
-from resolvi_sd._model.networks import Decoder, LatentEncoder, ShareEncoder
+from resolvi_sd._model.networks import Classifier, Decoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
@@ -36,6 +36,8 @@ class DataSummary:
         Share of each gene in all molecules, batches × genes: where the background profile starts.
     depth
         Median molecules of a cell.
+    n_labels
+        Labels of the semi-supervised model; 0 without.
     """
 
     n_cells: int
@@ -46,6 +48,7 @@ class DataSummary:
     neighbor_distance: float
     gene_profile: Tensor
     depth: float
+    n_labels: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,13 @@ class ResolviModule(nn.Module):
         self.share_encoder = ShareEncoder(genes, config.n_hidden_share, config.n_layers, data.n_batches)
         self.decoder = Decoder(genes, latent, config.n_hidden, config.n_layers, data.n_batches)
 
-        self.component_logits = nn.Parameter(torch.zeros(config.n_components))
-        self.component_means = nn.Parameter(torch.randn(config.n_components, latent))
-        self.component_log_scales = nn.Parameter(torch.full((config.n_components, latent), -1.0))
+        # With labels there is one component for each.
+        components = data.n_labels or config.n_components
+        self.component_logits = nn.Parameter(torch.zeros(components))
+        self.component_means = nn.Parameter(torch.randn(components, latent))
+        self.component_log_scales = nn.Parameter(torch.full((components, latent), -1.0))
+        if data.n_labels:
+            self.classifier = Classifier(latent, config.n_hidden_encoder, data.n_labels)
         self.background_logits = nn.Parameter(data.gene_profile.clamp_min(1e-6).log())
         rows = data.n_batches if config.dispersion == "gene-batch" else 1
         self.log_concentration = nn.Parameter(torch.full((rows, genes), 1.0))
@@ -114,10 +121,18 @@ class ResolviModule(nn.Module):
         """Background profile of each batch, batches × genes, rows sum to 1."""
         return torch.softmax(self.background_logits, dim=-1)
 
-    def latent_prior(self) -> GaussianMixture:
-        """Mixture of Gaussians over the latent."""
+    def latent_prior(self, minibatch: Minibatch) -> GaussianMixture:
+        """Mixture of Gaussians over the latent of the core cells; a label favours its own component."""
         scales = torch.exp(self.component_log_scales) + 1e-4
-        return GaussianMixture(self.component_logits, self.component_means, scales)
+        logits: Tensor = self.component_logits
+        if self.data.n_labels:
+            known = F.one_hot(minibatch.label + 1, self.data.n_labels + 1)[:, 1:]
+            logits = logits + self.config.label_prior_logit * known
+        return GaussianMixture(logits, self.component_means, scales)
+
+    def label_likelihood(self, latent: Tensor) -> dist.Categorical:
+        """Distribution of the label given the latent."""
+        return dist.Categorical(logits=self.classifier(latent), validate_args=False)
 
     @torch.no_grad()
     def follow_shares(self, shares: Tensor) -> None:
@@ -154,9 +169,9 @@ class ResolviModule(nn.Module):
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
     def neighbor_kernel(self, minibatch: Minibatch, length: Tensor) -> Tensor:
-        """Logarithm of the unnormalised prior weight of each neighbor, core × k: -d^2 / (2 length^2)."""
+        """Logarithm of the unnormalised prior weight of each slot, empty or not, core × k: -d^2 / (2 length^2)."""
         relative = minibatch.distance / (length * self.data.neighbor_distance)
-        return (-0.5 * relative.square()).clamp_min(-30.0).masked_fill(~minibatch.mask, -torch.inf)
+        return (-0.5 * relative.square()).clamp_min(-30.0)
 
     def neighbor_prior(self, minibatch: Minibatch, length: Tensor) -> MaskedDirichlet:
         """Dirichlet over the neighbor weights, concentrated on near neighbors."""

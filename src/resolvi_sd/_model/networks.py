@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Decoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
+__all__ = ["Classifier", "Decoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
 
 N_SETTING = 4
 
@@ -99,4 +99,18 @@ class ShareEncoder(nn.Module):
         """
         hidden = torch.relu(self.norm(self.own(counts) + around + self.setting(setting)))
         logits: Tensor = self.logits(self.hidden(hidden, batch))
+        return logits
+
+
+class Classifier(nn.Module):
+    """From the latent to the logits of the labels."""
+
+    def __init__(self, n_latent: int, n_hidden: int, n_labels: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(n_latent, n_hidden)
+        self.logits = nn.Linear(n_hidden, n_labels)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map cells × n_latent to cells × n_labels."""
+        logits: Tensor = self.logits(torch.relu(self.hidden(latent)))
         return logits

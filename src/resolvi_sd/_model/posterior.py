@@ -37,6 +37,8 @@ class Posterior:
         Neighbor weights beta, cells × k, float32; rows sum to 1, or to 0 without neighbors.
     flow
         Molecules that came from each neighbor, cells × k, float32.
+    probabilities
+        Probability of each label, cells × labels, float32; None without labels.
     """
 
     latent: NDArray[np.float32]
@@ -44,6 +46,7 @@ class Posterior:
     molecules: NDArray[np.float64]
     weights: NDArray[np.float32]
     flow: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None = None
 
 
 def infer(
@@ -87,6 +90,8 @@ def infer(
     weights, flow = np.zeros((2, n_cells, n_neighbors), np.float32)
     molecules = np.zeros((n_cells, 3))
     own = np.zeros(tissue.counts.nnz, np.float32)
+    labelled = module.data.n_labels > 0
+    probabilities = np.zeros((n_cells, module.data.n_labels), np.float32)
     noise = _latent_noise(n_samples, latent.shape, rng)
     seeds = rng.integers(0, 2**63, tissue.counts.nnz, dtype=np.uint64) if integer_counts else None
 
@@ -104,10 +109,13 @@ def infer(
             flow[core] += parts.flow.numpy() / len(draws)
             molecules[core] += parts.molecules.numpy() / len(draws)
             own[entries] += parts.own.numpy() / len(draws)
+            if labelled:
+                with torch.no_grad():
+                    probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
         if seeds is not None:
             own[entries] = _draw_molecules(module, minibatch, draws[0], beta, seeds[entries])
     corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
-    return Posterior(latent, corrected, molecules, weights, flow)
+    return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
 
 def _latent_noise(n_samples: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Tensor] | None:

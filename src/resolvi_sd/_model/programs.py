@@ -21,7 +21,7 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
     length = pyro.sample("leakage_range", module.range_prior())
     with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
         with scale(scale=kl_weight):
-            latent = pyro.sample("latent", module.latent_prior())
+            latent = pyro.sample("latent", module.latent_prior(minibatch))
         shares = pyro.sample("shares", module.shares_prior(minibatch))
         weights = pyro.sample("neighbor_weights", module.neighbor_prior(minibatch, length))
         own = module.expression(latent, minibatch.core_batch)
@@ -29,6 +29,11 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
         rates = module.rates(minibatch, expression, shares, weights, background)
         counts = minibatch.counts.to_dense()
         pyro.sample("counts", module.likelihood(rates, 1 / overdispersion, minibatch), obs=counts)
+        if module.data.n_labels:
+            labelled = minibatch.label >= 0
+            with scale(scale=module.config.classification_weight):
+                label = module.label_likelihood(latent).mask(labelled)
+                pyro.sample("label", label, obs=minibatch.label.clamp_min(0))
 
 
 def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:

@@ -11,7 +11,7 @@ from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import encoder_features
 from resolvi_sd._types import CSR
 
-__all__ = ["decode", "encode"]
+__all__ = ["classify", "decode", "encode"]
 
 _ROWS = 8192
 
@@ -42,3 +42,10 @@ def decode(
             profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(batch[rows]))
         parts.append(profile.numpy()[:, genes])
     return np.concatenate(parts)
+
+
+def classify(module: ResolviModule, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of each label, rows × labels, float32."""
+    with torch.no_grad():
+        probabilities: NDArray[np.float32] = module.label_likelihood(torch.from_numpy(latent)).probs.numpy()
+    return probabilities

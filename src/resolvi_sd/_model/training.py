@@ -39,11 +39,10 @@ class _Loop(pl.LightningModule):
         self._sum, self._cells = 0.0, 0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        shared = [p for name, p in self.module.named_parameters() if not name.startswith("neighbor_logits")]
-        return [
-            torch.optim.Adam(shared, lr=self.config.lr),
-            torch.optim.SparseAdam(list(self.module.neighbor_logits.parameters()), lr=self.config.lr_cell),
-        ]
+        cells = torch.optim.SparseAdam(list(self.module.neighbor_logits.parameters()), lr=self.config.lr_cell)
+        named = self.module.named_parameters()
+        shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
+        return [cells, torch.optim.Adam(shared, lr=self.config.lr)] if shared else [cells]
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
         return batch if device.type == "cpu" else batch.to(device)
@@ -53,15 +52,17 @@ class _Loop(pl.LightningModule):
         factor = self.schedule.factor(progress)
         warmup = self.config.kl_warmup_epochs
         kl_weight = min(1.0, (progress + 1 / self.n_steps) / warmup) if warmup else 1.0
-        shared, cells = self.optimizers()
-        for optimizer, rate in ((shared, self.config.lr), (cells, self.config.lr_cell)):
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
         loss, shares = negative_elbo(self.module, minibatch, kl_weight)
         self.manual_backward(loss)
-        self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
-        shared.step()
-        cells.step()
+        for shared in optimizers[1:]:
+            self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
         self.module.follow_shares(shares)
         self._sum -= float(loss.detach()) * minibatch.n_core
         self._cells += minibatch.n_core
@@ -96,7 +97,9 @@ class _ProgressBar(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, loop: _Loop) -> None:
         total = self.schedule.n_epochs * loop.n_steps
-        self.bar = tqdm(desc="Training", total=total, initial=trainer.global_step // 2, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(
+            desc="Training", total=total, initial=trainer.current_epoch * loop.n_steps, unit="step", dynamic_ncols=True
+        )
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.bar.update()

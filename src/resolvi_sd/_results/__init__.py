@@ -1,7 +1,20 @@
 """Results: from the posterior into the table, and the fitted model back out of it."""
 
 from resolvi_sd._results._fitted import FittedModel, Setup
+from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import batch_codes, read_fit
-from resolvi_sd._results._write import write_fit
+from resolvi_sd._results._tissue import restore
+from resolvi_sd._results._write import most_probable, write_fit, write_labels
 
-__all__ = ["FittedModel", "Setup", "batch_codes", "read_fit", "write_fit"]
+__all__ = [
+    "FittedModel",
+    "Setup",
+    "batch_codes",
+    "load_folder",
+    "most_probable",
+    "read_fit",
+    "restore",
+    "save_folder",
+    "write_fit",
+    "write_labels",
+]

@@ -32,6 +32,8 @@ class Setup:
     spatial_key: str = "spatial"
     coordinate_system: str = "global"
     neighbors_key: str | None = None
+    labels_key: str | None = None
+    unlabeled_category: str = "unknown"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class FittedModel:
         Where the input came from.
     training
         How it was trained.
-    genes, batches
-        Names, in the order of the parameters.
+    genes, batches, labels
+        Names, in the order of the parameters; no labels without semi-supervision.
     history
         One value per epoch: `epoch`, `elbo`, `learning_rate`.
     seed
@@ -61,6 +63,15 @@ class FittedModel:
     batches: tuple[str, ...]
     history: Mapping[str, NDArray[Any]]
     seed: int
+    labels: tuple[str, ...] = ()
+
+    def require_labels(self) -> None:
+        """Raise ValueError unless the model was fitted with labels."""
+        if not self.labels:
+            raise ValueError(
+                "The model has no labels to predict: fit with `labels_key=` first (or "
+                "`ResolVI(adata, semisupervised=True)` after `setup_anndata(..., labels_key=...)`)."
+            )
 
 
 def to_state(fitted: FittedModel) -> dict[str, Any]:
@@ -77,6 +88,7 @@ def to_state(fitted: FittedModel) -> dict[str, Any]:
         "data": {"n_train": data.n_train, "neighbor_distance": data.neighbor_distance, "depth": data.depth},
         "genes": np.array(fitted.genes, dtype=object),
         "batches": np.array(fitted.batches, dtype=object),
+        **({"labels": np.array(fitted.labels, dtype=object)} if fitted.labels else {}),
         "history": dict(fitted.history),
         "weights": weights,
     }
@@ -96,7 +108,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
             f"The stored model has format {found}, and this version of resolvi_sd reads format {_FORMAT}. "
             "Update resolvi_sd, or fit again."
         )
-    genes, batches = _names(state["genes"]), _names(state["batches"])
+    genes, batches, labels = (_names(state.get(name, ())) for name in ("genes", "batches", "labels"))
     config = from_plain(ModelConfig, state["model_config"])
     data = DataSummary(
         n_cells=n_cells,
@@ -107,6 +119,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         neighbor_distance=float(state["data"]["neighbor_distance"]),
         gene_profile=torch.full((len(batches), len(genes)), 1 / len(genes)),
         depth=float(state["data"]["depth"]),
+        n_labels=len(labels),
     )
     with torch.random.fork_rng():
         module = ResolviModule(config, data)
@@ -128,6 +141,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         batches=batches,
         history={k: np.asarray(v) for k, v in state["history"].items()},
         seed=int(state["seed"]),
+        labels=labels,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from resolvi_sd._results._fitted import FittedModel, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import write_graph
 
-__all__ = ["write_fit"]
+__all__ = ["most_probable", "write_fit", "write_labels"]
 
 
 def write_fit(
@@ -50,7 +51,27 @@ def write_fit(
     adata.obsp[keys.flow] = _by_edge(graph, posterior.flow)
     adata.varm[keys.dispersion] = module.concentration().detach().numpy().T.copy()
     adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
+    if posterior.probabilities is not None:
+        write_labels(adata, fitted, posterior.probabilities, keys=keys)
     adata.uns[keys.model] = to_state(fitted)
+
+
+def most_probable(fitted: FittedModel, probabilities: NDArray[np.float32]) -> pd.Categorical[str]:
+    """Return the most probable label of each cell, with the categories of the fit."""
+    names = np.asarray(fitted.labels, dtype=object)
+    return pd.Categorical(names[probabilities.argmax(axis=1)], categories=list(fitted.labels))
+
+
+def write_labels(adata: AnnData, fitted: FittedModel, probabilities: NDArray[np.float32], *, keys: Keys) -> None:
+    """Write predicted labels, with the categories and colours of the labels of the fit, and their probabilities."""
+    adata.obs[keys.predicted] = most_probable(fitted, probabilities)
+    adata.obsm[keys.probabilities] = probabilities
+    labels_key = fitted.setup.labels_key
+    colors = adata.uns.get(f"{labels_key}_colors")
+    if colors is not None and isinstance(adata.obs[labels_key].dtype, pd.CategoricalDtype):
+        by_name = dict(zip(adata.obs[labels_key].cat.categories.astype(str), colors, strict=False))
+        if set(fitted.labels) <= set(by_name):
+            adata.uns[keys.predicted_colors] = np.array([by_name[name] for name in fitted.labels], dtype=object)
 
 
 def _remove(adata: AnnData, keys: Keys) -> None:

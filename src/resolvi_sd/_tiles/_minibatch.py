@@ -96,6 +96,8 @@ class Minibatch:
         Batch of all cells, int64.
     library_size
         Molecules of all cells, float32.
+    label
+        Label of the core cells, int64, -1 where a cell has none.
     neighbor
         Local number of the core's neighbors, core × k, int64.
     distance
@@ -110,6 +112,7 @@ class Minibatch:
     features: Tensor
     batch: Tensor
     library_size: Tensor
+    label: Tensor
     neighbor: Tensor
     distance: Tensor
     mask: Tensor
@@ -169,6 +172,7 @@ def cut_minibatch(
         features=torch.from_numpy(encoder_features(encoded)),
         batch=torch.from_numpy(tissue.batch[cells].astype(np.int64)),
         library_size=torch.from_numpy(tissue.library_size[cells]),
+        label=torch.from_numpy(tissue.label[core]),
         neighbor=torch.from_numpy(_local_numbers(neighbor, mask, cells)),
         distance=torch.from_numpy(tissue.distance[core]),
         mask=torch.from_numpy(mask),

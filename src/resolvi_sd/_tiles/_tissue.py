@@ -30,6 +30,8 @@ class Tissue:
         True where there is a neighbor that has molecules to give, cells × k.
     library_size
         Molecules of each cell, float32.
+    label
+        Label of each cell, int64, -1 where it has none.
     """
 
     counts: CSR
@@ -38,6 +40,7 @@ class Tissue:
     distance: NDArray[np.float32]
     mask: NDArray[np.bool_]
     library_size: NDArray[np.float32]
+    label: NDArray[np.int64]
 
     @classmethod
     def assemble(
@@ -47,11 +50,14 @@ class Tissue:
         neighbor: NDArray[np.int64],
         distance: NDArray[np.float32],
         mask: NDArray[np.bool_],
+        label: NDArray[np.int64] | None = None,
     ) -> Tissue:
         """Put the arrays together; a neighbor without molecules has nothing to give and is masked."""
         library_size = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
         gives = library_size > 0
-        return cls(counts, batch, neighbor, distance, mask & gives[neighbor], library_size)
+        if label is None:
+            label = np.full(len(library_size), -1, dtype=np.int64)
+        return cls(counts, batch, neighbor, distance, mask & gives[neighbor], library_size, label)
 
     @property
     def n_cells(self) -> int:

@@ -1,6 +1,24 @@
 """Tools: what users call."""
 
+from resolvi_sd.tl._differential_expression import differential_expression
 from resolvi_sd.tl._fit import fit
+from resolvi_sd.tl._map_query import map_query
+from resolvi_sd.tl._niche_abundance import differential_niche_abundance, niche_abundance
 from resolvi_sd.tl._normalized_expression import normalized_expression
+from resolvi_sd.tl._posterior_summary import posterior_summary
+from resolvi_sd.tl._predict import predict
+from resolvi_sd.tl._pseudobulk import pseudobulk
+from resolvi_sd.tl._sample_posterior import sample_posterior
 
-__all__ = ["fit", "normalized_expression"]
+__all__ = [
+    "differential_expression",
+    "differential_niche_abundance",
+    "fit",
+    "map_query",
+    "niche_abundance",
+    "normalized_expression",
+    "posterior_summary",
+    "predict",
+    "pseudobulk",
+    "sample_posterior",
+]

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
 from anndata import AnnData
 from spatialdata import SpatialData
 
+from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._model import (
-    DataSummary,
-    ModelConfig,
-    Posterior,
-    ResolviModule,
-    TrainingConfig,
-    infer,
-    patch_size_of,
-    train,
-)
-from resolvi_sd._random import RandomLike, as_generator, draw_seed
-from resolvi_sd._results import FittedModel, Setup, write_fit
-from resolvi_sd._tables import TableView, table_view
-from resolvi_sd._tiles import Tissue, cut_patches
+from resolvi_sd._model import ModelConfig, TrainingConfig
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results import Setup, write_fit
 from resolvi_sd._validation import check_positive_int
-from resolvi_sd.gr._existing import graph_from_table
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import knn_graph
 
 __all__ = ["fit"]
-
-# torch has one random state per process: two fits in threads would draw from each other's.
-_ONE_FIT_AT_A_TIME = threading.Lock()
-
-# The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
-_INFERENCE_PATCH = 128
 
 
 def fit(
@@ -49,6 +25,8 @@ def fit(
     layer: str | None = None,
     batch_key: str | None = None,
     library_key: str | None = None,
+    labels_key: str | None = None,
+    unlabeled_category: str = "unknown",
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
     n_neighbors: int = 10,
@@ -88,6 +66,11 @@ def fit(
     library_key
         Column of `obs` with the section of each cell; cells of different sections are never neighbors. Regions of a
         SpatialData object are always sections of their own. None is `batch_key`.
+    labels_key
+        Column of `obs` with cell-type labels, for the semi-supervised model: it has a mixture component for each label
+        and a classifier, and predicts the labels of all cells.
+    unlabeled_category
+        Value of `labels_key` of cells whose label is not known; NaN is the same.
     spatial_key
         Entry of `obsm` with the coordinates of a table that annotates no element.
     coordinate_system
@@ -138,6 +121,8 @@ def fit(
     - `.obsp['resolvi_weights']`: neighbor weights, rows sum to 1;
     - `.obsp['resolvi_flow']`: expected molecules in the cell of the row from the neighbor of the column;
     - `.varm['resolvi_dispersion']`, `.varm['resolvi_background']`: per gene, genes × 1 or genes × batches;
+    - `.obs['resolvi_predicted']`, `.obsm['resolvi_probabilities']`: with `labels_key`, the most probable label, and the
+      probability of each of `.uns['resolvi']['labels']`;
     - `.uns['resolvi']`: configuration, history, versions and the weights of the fitted model.
 
     Raises
@@ -165,28 +150,17 @@ def fit(
     True
     """
     keys = Keys(key_added)
-    model_config = _model_config(config, likelihood, dispersion, n_latent)
-    training_config = _training_config(training, max_epochs, batch_size)
+    model_config = combine_configs(
+        config, ModelConfig(), "config", likelihood=likelihood, dispersion=dispersion, n_latent=n_latent
+    )
+    training_config = combine_configs(
+        training, TrainingConfig(), "training", max_epochs=max_epochs, batch_size=batch_size
+    )
     generator = as_generator(rng)
     check_positive_int(n_neighbors, argument="n_neighbors")
     check_positive_int(n_samples, argument="n_samples")
-    view = table_view(
-        data,
-        table_key=table_key,
-        layer=layer,
-        batch_key=batch_key,
-        library_key=library_key,
-        spatial_key=spatial_key,
-        coordinate_system=coordinate_system,
-    )
-    graph = (
-        knn_graph(view.coordinates, view.library, n_neighbors)
-        if neighbors_key is None
-        else graph_from_table(view.adata, neighbors_key, view.library)
-    )
-    _warn_empty(view)
     setup = Setup(
-        n_neighbors=int(graph.index.shape[1]),
+        n_neighbors=n_neighbors,
         table_key=table_key if isinstance(data, SpatialData) else None,
         layer=layer,
         batch_key=batch_key,
@@ -194,120 +168,30 @@ def fit(
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
         neighbors_key=neighbors_key,
+        labels_key=labels_key,
+        unlabeled_category=unlabeled_category,
     )
-    with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
-        fitted, posterior = _fit(
-            view,
-            graph,
-            setup,
-            model_config,
-            training_config,
-            generator=generator,
-            n_samples=n_samples,
-            integer_counts=integer_counts,
-            accelerator=accelerator,
-            devices=devices,
-            show_progress_bar=show_progress_bar,
-        )
-    target = view.adata.copy() if copy else view.adata
-    write_fit(target, fitted, posterior, graph, keys=keys, integer_counts=integer_counts)
-    shares = posterior.molecules.sum(axis=0) / posterior.molecules.sum()
-    logger.info("Of all molecules, %.1f%% own, %.1f%% from neighbors, %.1f%% background.", *(100 * shares))
-    return target if copy else None
-
-
-def _fit(
-    view: TableView,
-    graph: NeighborGraph,
-    setup: Setup,
-    config: ModelConfig,
-    training: TrainingConfig,
-    *,
-    generator: np.random.Generator,
-    n_samples: int,
-    integer_counts: bool,
-    accelerator: str,
-    devices: int | str | list[int],
-    show_progress_bar: bool,
-) -> tuple[FittedModel, Posterior]:
-    seed = draw_seed(generator)
-    torch.manual_seed(seed)
-    tissue = Tissue.assemble(view.counts, view.batch, graph.index, graph.distance, graph.mask)
-    module = ResolviModule(config, _summarise(view, graph))
-    patch_size = patch_size_of(training, module.data.n_train)
-    patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
-    history = train(
-        module,
-        tissue,
-        patches,
-        training,
-        rng=generator,
+    model_input = read_input(data, setup)
+    fitted = fit_model(
+        model_input,
+        model_config,
+        training_config,
+        generator=generator,
         accelerator=accelerator,
         devices=devices,
         show_progress_bar=show_progress_bar,
     )
-    everywhere = cut_patches(view.coordinates, view.library, patch_size=_INFERENCE_PATCH)
-    posterior = infer(
-        module,
-        tissue,
-        everywhere,
+    posterior = infer_posterior(
+        fitted,
+        model_input,
+        generator=generator,
         n_samples=n_samples,
         integer_counts=integer_counts,
-        rng=generator,
         show_progress_bar=show_progress_bar,
     )
-    genes = tuple(view.adata.var_names.astype(str))
-    return FittedModel(module, setup, training, genes, view.batch_names, history, seed), posterior
-
-
-def _summarise(view: TableView, graph: NeighborGraph) -> DataSummary:
-    """Return what the priors take from the data."""
-    distances = graph.distance[graph.mask]
-    median = float(np.median(distances)) if len(distances) else 0.0
-    totals = np.stack(
-        [np.asarray(view.counts[view.batch == code].sum(axis=0)).ravel() for code in range(len(view.batch_names))]
-    )
-    return DataSummary(
-        n_cells=view.n_cells,
-        n_train=int(view.has_counts.sum()),
-        n_genes=view.n_genes,
-        n_batches=len(view.batch_names),
-        n_neighbors=int(graph.index.shape[1]),
-        # Where all neighbors coincide, any length scale gives them equal weight.
-        neighbor_distance=median if median > 0 else 1.0,
-        gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
-        depth=float(np.median(np.asarray(view.counts.sum(axis=1)).ravel()[view.has_counts])),
-    )
-
-
-def _warn_empty(view: TableView) -> None:
-    n_empty = int((~view.has_counts).sum())
-    if n_empty:
-        warnings.warn(
-            f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
-            "corrected counts and NaN shares.",
-            UserWarning,
-            stacklevel=3,
-        )
-
-
-def _model_config(config: ModelConfig | None, likelihood: str, dispersion: str, n_latent: int) -> ModelConfig:
-    default = ModelConfig()
-    given: dict[str, Any] = {"likelihood": likelihood, "dispersion": dispersion, "n_latent": n_latent}
-    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
-    if config is not None:
-        _refuse_mixture(changed, "config=ModelConfig(...)")
-    return replace(config or default, **changed)
-
-
-def _training_config(training: TrainingConfig | None, max_epochs: int | None, batch_size: int | None) -> TrainingConfig:
-    given: dict[str, Any] = {"max_epochs": max_epochs, "batch_size": batch_size}
-    changed = {name: value for name, value in given.items() if value is not None}
-    if training is not None:
-        _refuse_mixture(changed, "training=TrainingConfig(...)")
-    return replace(training or TrainingConfig(), **changed)
-
-
-def _refuse_mixture(changed: dict[str, Any], argument: str) -> None:
-    if changed:
-        raise ValueError(f"Give {sorted(changed)} inside `{argument}`, not beside it.")
+    adata = model_input.view.adata
+    target = adata.copy() if copy else adata
+    write_fit(target, fitted, posterior, model_input.graph, keys=keys, integer_counts=integer_counts)
+    shares = posterior.molecules.sum(axis=0) / posterior.molecules.sum()
+    logger.info("Of all molecules, %.1f%% own, %.1f%% from neighbors, %.1f%% background.", *(100 * shares))
+    return target if copy else None

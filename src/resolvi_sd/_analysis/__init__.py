@@ -1,0 +1,44 @@
+"""Comparisons of groups of cells: expression, neighborhoods, and the statistics that both share."""
+
+from resolvi_sd._analysis._bootstrap import bootstrap_means
+from resolvi_sd._analysis._expression import (
+    Detection,
+    compare_expression,
+    detection,
+    estimate_pseudocount,
+    sample_expression,
+)
+from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
+from resolvi_sd._analysis._labels import LabelProbabilities, draw_labels, label_probabilities
+from resolvi_sd._analysis._niches import Weighting, block_totals, edge_weights, neighborhood_composition, table_edges
+from resolvi_sd._analysis._rank_genes import rank_genes_groups
+from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_expected_fdr, summarise_change
+from resolvi_sd._analysis._tables import stack_comparisons
+
+__all__ = [
+    "CellGroups",
+    "Comparison",
+    "Detection",
+    "LabelProbabilities",
+    "Mode",
+    "Weighting",
+    "block_totals",
+    "bootstrap_means",
+    "cell_groups",
+    "check_settings",
+    "check_sizes",
+    "compare_expression",
+    "detection",
+    "draw_labels",
+    "edge_weights",
+    "estimate_pseudocount",
+    "label_probabilities",
+    "make_comparisons",
+    "neighborhood_composition",
+    "posterior_expected_fdr",
+    "rank_genes_groups",
+    "sample_expression",
+    "stack_comparisons",
+    "summarise_change",
+    "table_edges",
+]

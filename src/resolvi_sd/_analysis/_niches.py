@@ -1,0 +1,104 @@
+"""What the neighborhoods of cells are made of."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._validation import check_key
+
+__all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges"]
+
+Weighting = Literal["uniform", "distance", "weights"]
+
+
+def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
+    """Return how much each neighbor (column) counts for a cell (row), not normalised.
+
+    Parameters
+    ----------
+    matrix
+        Connectivities, distances or weights of the fit, `(n_cells, n_cells)`, sparse.
+    weighting
+        `"uniform"`: all alike; `"distance"`: exp(-distance / median distance); `"weights"`: the weights of the fit,
+        by which neighbors leak into the cell.
+    """
+    if weighting != "distance":
+        return sp.csr_matrix(matrix)
+    decayed = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
+    # Where all neighbors coincide they count alike, whatever the scale.
+    scale = float(np.median(decayed.data)) if decayed.nnz else 0.0
+    decayed.data = np.exp(-decayed.data / (scale if scale > 0 else 1.0))
+    return decayed
+
+
+def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the share of each label among a cell's neighbors.
+
+    Parameters
+    ----------
+    edges
+        How much each neighbor counts, see :func:`edge_weights`.
+    labels
+        Probability of each label, cells × labels; rows of zeros for cells without a label, which are left out.
+
+    Returns
+    -------
+    Cells × labels, float32; rows sum to 1, and are NaN for cells that have no neighbor with a label.
+    """
+    found = np.asarray(edges @ labels.astype(np.float32))
+    total = found.sum(axis=1, keepdims=True)
+    composition: NDArray[np.float32] = np.full(found.shape, np.nan, dtype=np.float32)
+    np.divide(found, total, out=composition, where=total > 0)
+    return composition
+
+
+def block_totals(
+    composition: NDArray[np.float32], block: NDArray[np.int64], side: NDArray[np.int64], n_sides: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums of the composition, and the number of cells, of each block and side.
+
+    Parameters
+    ----------
+    composition
+        Cells × labels; cells with NaN are left out.
+    block
+        Block of each cell, from 0.
+    side
+        Side of each cell; -1 for none.
+    n_sides
+        Number of sides.
+
+    Returns
+    -------
+    Blocks × sides × labels, and blocks × sides.
+    """
+    n_blocks = int(block.max()) + 1
+    rows = np.flatnonzero((side >= 0) & ~np.isnan(composition).any(axis=1))
+    place = block[rows] * n_sides + side[rows]
+    indicator = sp.csr_matrix((np.ones(len(rows)), (place, np.arange(len(rows)))), (n_blocks * n_sides, len(rows)))
+    totals = np.asarray(indicator @ composition[rows].astype(np.float64)).reshape(n_blocks, n_sides, -1)
+    return totals, np.bincount(place, minlength=n_blocks * n_sides).reshape(n_blocks, n_sides).astype(np.float64)
+
+
+def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matrix:
+    """Return the edges of the graph in a table, see :func:`edge_weights`.
+
+    Raises
+    ------
+    KeyError
+        If the table has no such graph.
+    ValueError
+        If the weighting is unknown.
+    """
+    if weighting not in get_args(Weighting):
+        raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
+    name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
+    hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first."
+    check_key(name, adata.obsp, argument="weighting needs", where="table.obsp", hint=hint)
+    return edge_weights(adata.obsp[name], weighting)

@@ -1,0 +1,42 @@
+"""Results of several comparisons as one long table that a store can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from resolvi_sd._analysis._groups import Comparison
+
+__all__ = ["stack_comparisons"]
+
+
+def stack_comparisons(
+    tables: Sequence[pd.DataFrame], comparisons: Sequence[Comparison], *, feature: str, names: Sequence[str]
+) -> pd.DataFrame:
+    """Stack one table per comparison, each with a row per feature.
+
+    Parameters
+    ----------
+    tables
+        Results, features in the order of `names`.
+    comparisons
+        What was compared.
+    feature
+        Column for the names of the features.
+    names
+        Names of the features.
+
+    Returns
+    -------
+    Columns `group1`, `group2`, `feature`, all categorical with text, then those of the tables. The index is text.
+    """
+    stacked = pd.concat(tables, ignore_index=True)
+    labels = {
+        "group1": [c.name1 for c in comparisons for _ in names],
+        "group2": [c.name2 for c in comparisons for _ in names],
+        feature: [name for _ in comparisons for name in names],
+    }
+    for place, (column, values) in enumerate(labels.items()):
+        stacked.insert(place, column, pd.Series(pd.Categorical(values, categories=list(dict.fromkeys(values)))))
+    return stacked.set_index(stacked.index.astype(str))

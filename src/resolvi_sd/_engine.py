@@ -1,0 +1,218 @@
+"""The engine under `tl` and the `ResolVI` class: from a table to a fitted model and its posterior."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from anndata import AnnData
+from spatialdata import SpatialData
+
+from resolvi_sd._model import (
+    DataSummary,
+    ModelConfig,
+    Posterior,
+    ResolviModule,
+    TrainingConfig,
+    extend_module,
+    infer,
+    patch_size_of,
+    train,
+)
+from resolvi_sd._random import draw_seed
+from resolvi_sd._results import FittedModel, Setup
+from resolvi_sd._tables import Labels, TableView, read_labels, table_view
+from resolvi_sd._tiles import Tissue, cut_patches
+from resolvi_sd.gr._existing import graph_from_table
+from resolvi_sd.gr._graph import NeighborGraph
+from resolvi_sd.gr._neighbors import knn_graph
+
+__all__ = ["ModelInput", "combine_configs", "fit_model", "infer_posterior", "read_input", "read_query", "summarise"]
+
+_Config = TypeVar("_Config", ModelConfig, TrainingConfig)
+
+# torch has one random state per process: two fits in threads would draw from each other's.
+_ONE_FIT_AT_A_TIME = threading.Lock()
+
+# The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
+_INFERENCE_PATCH = 128
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A table as the model sees it, checked."""
+
+    view: TableView
+    graph: NeighborGraph
+    labels: Labels | None
+    setup: Setup
+
+    def tissue(self) -> Tissue:
+        """Return the plain arrays that minibatches are cut from."""
+        graph, codes = self.graph, None if self.labels is None else self.labels.codes
+        return Tissue.assemble(self.view.counts, self.view.batch, graph.index, graph.distance, graph.mask, codes)
+
+
+def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
+    """Read and check all that `setup` names, and build the graph; nothing is written.
+
+    Warns
+    -----
+    UserWarning
+        If cells have no counts, or the rows look like spots.
+    """
+    view = table_view(
+        data,
+        table_key=setup.table_key or "table",
+        layer=setup.layer,
+        batch_key=setup.batch_key,
+        library_key=setup.library_key,
+        spatial_key=setup.spatial_key,
+        coordinate_system=setup.coordinate_system,
+    )
+    labels = None
+    if setup.labels_key is not None:
+        labels = read_labels(view.adata, setup.labels_key, setup.unlabeled_category)
+    if setup.neighbors_key is None:
+        graph = knn_graph(view.coordinates, view.library, setup.n_neighbors)
+    else:
+        graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
+    _warn_empty(view)
+    return ModelInput(view, graph, labels, setup)
+
+
+def fit_model(
+    model_input: ModelInput,
+    config: ModelConfig,
+    training: TrainingConfig,
+    *,
+    generator: np.random.Generator,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = "auto",
+    show_progress_bar: bool = True,
+    module: ResolviModule | None = None,
+) -> FittedModel:
+    """Train a model, from scratch or from `module`; global random states are left alone."""
+    view = model_input.view
+    with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
+        seed = draw_seed(generator)
+        torch.manual_seed(seed)
+        if module is None:
+            module = ResolviModule(config, summarise(model_input))
+        patch_size = patch_size_of(training, module.data.n_train)
+        patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
+        history = train(
+            module,
+            model_input.tissue(),
+            patches,
+            training,
+            rng=generator,
+            accelerator=accelerator,
+            devices=devices,
+            show_progress_bar=show_progress_bar,
+        )
+    return FittedModel(
+        module=module,
+        setup=model_input.setup,
+        training=training,
+        genes=tuple(view.adata.var_names.astype(str)),
+        batches=view.batch_names,
+        history=history,
+        seed=seed,
+        labels=() if model_input.labels is None else model_input.labels.names,
+    )
+
+
+def read_query(query: SpatialData | AnnData, reference: FittedModel, setup: Setup) -> tuple[ModelInput, FittedModel]:
+    """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
+
+    New batches are added behind those of the reference. The depth that the model expects stays the reference's.
+
+    Returns
+    -------
+    The query, with the batches of the extended model, and that model.
+    """
+    own = read_input(query, replace(setup, labels_key=None))
+    old = reference.batches
+    names = (*old, *(name for name in own.view.batch_names if name not in old)) if setup.batch_key else old
+    codes = np.array([names.index(name) if setup.batch_key else 0 for name in own.view.batch_names], dtype=np.int32)
+    view = replace(own.view, batch=codes[own.view.batch], batch_names=names)
+    model_input = replace(own, view=view)
+    data = replace(summarise(model_input), depth=reference.module.data.depth, n_labels=len(reference.labels))
+    module = extend_module(reference.module, data)
+    return model_input, replace(reference, module=module, setup=model_input.setup, batches=names)
+
+
+def infer_posterior(
+    fitted: FittedModel,
+    model_input: ModelInput,
+    *,
+    generator: np.random.Generator,
+    n_samples: int = 1,
+    integer_counts: bool = False,
+    show_progress_bar: bool = True,
+) -> Posterior:
+    """Pass over all cells once."""
+    view = model_input.view
+    return infer(
+        fitted.module,
+        model_input.tissue(),
+        cut_patches(view.coordinates, view.library, patch_size=_INFERENCE_PATCH),
+        n_samples=n_samples,
+        integer_counts=integer_counts,
+        rng=generator,
+        show_progress_bar=show_progress_bar,
+    )
+
+
+def summarise(model_input: ModelInput) -> DataSummary:
+    """Return what the priors take from the data."""
+    view, graph, labels = model_input.view, model_input.graph, model_input.labels
+    distances = graph.distance[graph.mask]
+    median = float(np.median(distances)) if len(distances) else 0.0
+    totals = np.stack(
+        [np.asarray(view.counts[view.batch == code].sum(axis=0)).ravel() for code in range(len(view.batch_names))]
+    )
+    return DataSummary(
+        n_cells=view.n_cells,
+        n_train=int(view.has_counts.sum()),
+        n_genes=view.n_genes,
+        n_batches=len(view.batch_names),
+        n_neighbors=int(graph.index.shape[1]),
+        # Where all neighbors coincide, any length scale gives them equal weight.
+        neighbor_distance=median if median > 0 else 1.0,
+        gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
+        depth=float(np.median(np.asarray(view.counts.sum(axis=1)).ravel()[view.has_counts])),
+        n_labels=0 if labels is None else len(labels.names),
+    )
+
+
+def _warn_empty(view: TableView) -> None:
+    n_empty = int((~view.has_counts).sum())
+    if n_empty:
+        warnings.warn(
+            f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
+            "corrected counts and NaN shares.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def combine_configs(given: _Config | None, default: _Config, argument: str, **settings: Any) -> _Config:
+    """Return the settings of a call: a whole config, or single settings over the default, but not both.
+
+    Raises
+    ------
+    ValueError
+        If single settings differ from the default although a whole config was given.
+    """
+    changed = {name: value for name, value in settings.items() if value != getattr(default, name)}
+    if given is None:
+        return replace(default, **changed)
+    if changed:
+        raise ValueError(f"Give {sorted(changed)} inside `{argument}={type(given).__name__}(...)`, not beside it.")
+    return given

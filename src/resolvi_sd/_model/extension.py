@@ -1,0 +1,63 @@
+"""A fitted model for other cells: reference parameters kept, what is new added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from resolvi_sd._model.module import DataSummary, ResolviModule
+
+__all__ = ["extend_module"]
+
+
+def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool = True) -> ResolviModule:
+    """Return a model for the cells that `data` describes, with the reference's parameters.
+
+    Neighbor weights start at the kernel of distances. `data.n_batches` may be larger than the reference's: the rows of
+    the batches that come after the reference's start at the mean of its rows.
+
+    Parameters
+    ----------
+    reference
+        Fitted model.
+    data
+        Sizes of the query; its genes and labels are the reference's.
+    freeze
+        Whether only the neighbor weights and the rows of new batches can be trained.
+    """
+    with torch.random.fork_rng():
+        module = ResolviModule(reference.config, data)
+    known = reference.state_dict()
+    for name, value in module.state_dict().items():
+        if name == "neighbor_logits.weight":
+            continue
+        old = known.get(name)
+        if old is None:
+            # The reference had a single batch, and so no effect of batches.
+            value.zero_()
+        elif old.shape == value.shape:
+            value.copy_(old)
+        else:
+            value[: len(old)] = old
+            value[len(old) :] = old.mean(dim=0)
+    if freeze:
+        for name, parameter in module.named_parameters():
+            if name != "neighbor_logits.weight":
+                grows = name not in known or known[name].shape != parameter.shape
+                parameter.requires_grad_(grows)
+                if grows:
+                    parameter.register_hook(_only_after(reference.data.n_batches))
+    return module.eval()
+
+
+def _only_after(n_known: int) -> Callable[[Tensor], Tensor]:
+    """Gradient hook that keeps the first rows where they are."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        kept = gradient.clone()
+        kept[:n_known] = 0
+        return kept
+
+    return hook

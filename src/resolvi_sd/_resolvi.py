@@ -1,0 +1,549 @@
+"""The object API: the model as an object that holds a table, is trained, and answers questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd import tl
+from resolvi_sd._engine import ModelInput, combine_configs, fit_model, infer_posterior, read_input, read_query
+from resolvi_sd._keys import Keys
+from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, decode, encode
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results import (
+    FittedModel,
+    Setup,
+    batch_codes,
+    load_folder,
+    most_probable,
+    restore,
+    save_folder,
+    write_fit,
+)
+from resolvi_sd._tables import align_genes, resolve_table, table_counts
+from resolvi_sd._types import CSR
+from resolvi_sd._validation import check_key, check_positive_int
+
+__all__ = ["ResolVI"]
+
+_SETUP = "resolvi_setup"
+
+
+class ResolVI:
+    """ResolVI on a table (Ergen & Yosef 2025).
+
+    The same engine as :func:`resolvi_sd.tl.fit`, for those who prefer an object: results are returned, and nothing is
+    written into the table unless asked for with :meth:`write`.
+
+    Parameters
+    ----------
+    adata
+        Table on which :meth:`setup_anndata` was run.
+    semisupervised
+        Whether to use the labels of `setup_anndata(..., labels_key=)`: one mixture component for each label, and a
+        classifier.
+    n_latent, likelihood, dispersion
+        See :class:`resolvi_sd.ModelConfig`.
+    config
+        All settings of the model; then `n_latent`, `likelihood` and `dispersion` must be left at their defaults.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> adata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0).tables["table"]
+    >>> rsd.ResolVI.setup_anndata(adata)
+    >>> model = rsd.ResolVI(adata)
+    >>> model.train(max_epochs=2, show_progress_bar=False)
+    >>> model.get_latent_representation().shape
+    (300, 10)
+    """
+
+    def __init__(
+        self,
+        adata: AnnData,
+        *,
+        semisupervised: bool = False,
+        n_latent: int = 10,
+        likelihood: Literal["nb", "poisson"] = "nb",
+        dispersion: Literal["gene", "gene-batch"] = "gene",
+        config: ModelConfig | None = None,
+    ) -> None:
+        setup = _read_setup(adata)
+        if semisupervised and setup.labels_key is None:
+            raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
+        if not semisupervised:
+            setup = replace(setup, labels_key=None)
+        self.config = combine_configs(
+            config, ModelConfig(), "config", n_latent=n_latent, likelihood=likelihood, dispersion=dispersion
+        )
+        self.adata = adata
+        self._input: ModelInput = read_input(adata, setup)
+        self._fitted: FittedModel | None = None
+        self._posterior: Posterior | None = None
+        self._is_query = False
+
+    @staticmethod
+    def setup_anndata(
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        spatial_key: str = "spatial",
+        batch_key: str | None = None,
+        library_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str = "unknown",
+        n_neighbors: int = 10,
+        neighbors_key: str | None = None,
+    ) -> None:
+        """Say where in a table the input of the model is; all of it is checked.
+
+        Parameters
+        ----------
+        adata
+            The table.
+        layer
+            Layer with the raw counts; None is `X`.
+        spatial_key
+            Entry of `obsm` with the coordinates.
+        batch_key, library_key
+            Columns of `obs` with the batch and the section of each cell.
+        labels_key, unlabeled_category
+            Column of `obs` with labels, and its value where a label is not known.
+        n_neighbors, neighbors_key
+            Neighbors of a cell, or an existing graph.
+
+        Returns
+        -------
+        None. Modifies `adata` with `.uns['resolvi_setup']`.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            If something is missing or wrong.
+        """
+        check_positive_int(n_neighbors, argument="n_neighbors")
+        setup = Setup(
+            n_neighbors=n_neighbors,
+            layer=layer,
+            batch_key=batch_key,
+            library_key=library_key,
+            spatial_key=spatial_key,
+            neighbors_key=neighbors_key,
+            labels_key=labels_key,
+            unlabeled_category=unlabeled_category,
+        )
+        table_counts(adata, layer)
+        check_key(spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
+        for argument in ("batch_key", "library_key", "labels_key"):
+            key = getattr(setup, argument)
+            if key is not None:
+                check_key(key, adata.obs.columns, argument=argument, where="adata.obs")
+        adata.uns[_SETUP] = {name: value for name, value in asdict(setup).items() if value is not None}
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        lr: float = TrainingConfig.lr,
+        batch_size: int | None = None,
+        training: TrainingConfig | None = None,
+        accelerator: str = "auto",
+        devices: int | str | list[int] = "auto",
+        rng: RandomLike = 0,
+        show_progress_bar: bool = True,
+    ) -> None:
+        """Fit the model, and infer the posterior of all cells.
+
+        Parameters
+        ----------
+        max_epochs
+            Exactly this many passes over the cells; None: until the ELBO has converged.
+        lr, batch_size
+            See :class:`resolvi_sd.TrainingConfig`.
+        training
+            All settings of the training, in place of the three above.
+        accelerator, devices
+            As in Lightning.
+        rng
+            Seed or generator.
+        show_progress_bar
+            Whether to show progress bars.
+        """
+        training = combine_configs(
+            training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
+        )
+        generator = as_generator(rng)
+        before = self._fitted if self._is_query else None
+        trained = fit_model(
+            self._input,
+            self.config,
+            training,
+            generator=generator,
+            accelerator=accelerator,
+            devices=devices,
+            show_progress_bar=show_progress_bar,
+            module=None if before is None else before.module,
+        )
+        self._fitted = trained if before is None else replace(trained, labels=before.labels)
+        self._posterior = infer_posterior(
+            self._fitted, self._input, generator=generator, show_progress_bar=show_progress_bar
+        )
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether :meth:`train` was run, or the model was loaded."""
+        return self._fitted is not None
+
+    @property
+    def fitted(self) -> FittedModel:
+        """The parameters and all that is needed to use them.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        """
+        if self._fitted is None:
+            raise RuntimeError("The model has not been trained: run `model.train()` first.")
+        return self._fitted
+
+    @property
+    def posterior(self) -> Posterior:
+        """Posterior expectations of all cells: corrected counts, molecules by source, neighbor weights, flow."""
+        if self._posterior is None:
+            self._posterior = infer_posterior(self.fitted, self._input, generator=as_generator(0))
+        return self._posterior
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """ELBO (nats per cell) and learning rate of each epoch."""
+        return pd.DataFrame(dict(self.fitted.history)).set_index("epoch")
+
+    def get_latent_representation(
+        self, adata: AnnData | None = None, *, give_mean: bool = True, return_dist: bool = False, rng: RandomLike = 0
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the latent of every cell.
+
+        Parameters
+        ----------
+        adata
+            Another table with the same genes; that of the model when None.
+        give_mean
+            The mean of the posterior; False: one draw.
+        return_dist
+            Return mean and variance instead.
+        rng
+            Seed or generator of the draw.
+
+        Returns
+        -------
+        Cells × n_latent, float32; with `return_dist` two of them.
+        """
+        mean, spread = self._encode(adata)
+        if return_dist:
+            return mean, np.square(spread)
+        return mean if give_mean else mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
+
+    def get_normalized_expression(
+        self,
+        adata: AnnData | None = None,
+        *,
+        transform_batch: str | Sequence[str] | None = None,
+        gene_list: Sequence[str] | None = None,
+        library_size: float | Literal["latent"] = 1.0,
+        n_samples: int = 1,
+        return_mean: bool = True,
+        rng: RandomLike = 0,
+    ) -> pd.DataFrame | NDArray[np.float32]:
+        """Return the expected true expression rho of every cell.
+
+        Parameters
+        ----------
+        adata
+            Another table with the same genes; that of the model when None.
+        transform_batch
+            Decode as if all cells were of this batch, or average over these.
+        gene_list
+            Only these genes.
+        library_size
+            Sum of a cell over all genes; `"latent"`: its own molecules, so that rates are on the counts' scale.
+        n_samples
+            1: at the mean of the latent posterior; more: from so many draws.
+        return_mean
+            Average the draws; False: return them one by one.
+        rng
+            Seed or generator of the draws.
+
+        Returns
+        -------
+        DataFrame, cells × genes; with `return_mean=False` and several draws an array, draws × cells × genes.
+        """
+        check_positive_int(n_samples, argument="n_samples")
+        table, fitted = self._table(adata), self.fitted
+        names = list(fitted.genes) if gene_list is None else list(gene_list)
+        columns = pd.Index(fitted.genes).get_indexer(pd.Index(names))
+        for name in (n for n, column in zip(names, columns, strict=True) if column < 0):
+            check_key(name, fitted.genes, argument="gene_list", where="adata.var_names")
+        mean, spread = self._encode(adata)
+        size = self._own_molecules(adata)[:, None] if library_size == "latent" else np.float32(library_size)
+        generator = as_generator(rng)
+        draws = []
+        for _ in range(n_samples):
+            noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
+            batches = self._batches(table, transform_batch)
+            decoded = sum(decode(fitted.module, mean + spread * noise, batch, columns) for batch in batches)
+            draws.append(np.asarray(decoded * (size / len(batches)), dtype=np.float32))
+        if n_samples > 1 and not return_mean:
+            return np.stack(draws)
+        return pd.DataFrame(np.mean(draws, axis=0), index=table.obs_names, columns=names)
+
+    def get_corrected_counts(self) -> CSR:
+        """Return the expected own molecules, cells × genes, CSR float32, between 0 and the counts."""
+        return self.posterior.own
+
+    def get_shares(self) -> pd.DataFrame:
+        """Return each cell's expected shares of own, diffused and background molecules; NaN for cells without any."""
+        molecules = self.posterior.molecules
+        with np.errstate(invalid="ignore"):
+            shares = molecules / molecules.sum(axis=1, keepdims=True)
+        return pd.DataFrame(shares, index=self.adata.obs_names, columns=["true", "diffusion", "background"])
+
+    def predict(
+        self, adata: AnnData | None = None, *, soft: bool = False, n_samples: int = 1, rng: RandomLike = 0
+    ) -> pd.DataFrame | NDArray[np.object_]:
+        """Predict labels with the classifier of a semi-supervised model.
+
+        Parameters
+        ----------
+        adata
+            Another table with the same genes; that of the model when None.
+        soft
+            Return probabilities.
+        n_samples
+            1: at the mean of the latent posterior; more: averaged over so many draws.
+        rng
+            Seed or generator of the draws.
+
+        Returns
+        -------
+        Labels, one per cell, or with `soft` a DataFrame, cells × labels.
+        """
+        check_positive_int(n_samples, argument="n_samples")
+        fitted = self.fitted
+        fitted.require_labels()
+        mean, spread = self._encode(adata)
+        generator = as_generator(rng)
+        probabilities = np.zeros((len(mean), len(fitted.labels)), np.float32)
+        for _ in range(n_samples):
+            noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
+            probabilities += classify(fitted.module, mean + spread * noise) / np.float32(n_samples)
+        if soft:
+            return pd.DataFrame(probabilities, index=self._table(adata).obs_names, columns=list(fitted.labels))
+        return np.asarray(most_probable(fitted, probabilities), dtype=object)
+
+    def differential_expression(
+        self,
+        *,
+        groupby: str,
+        group1: str | Sequence[str] | None = None,
+        group2: str | Sequence[str] | None = None,
+        mode: Literal["change", "vanilla"] = "change",
+        delta: float = 0.25,
+        fdr: float = 0.05,
+        n_samples: int = 5000,
+        batch_correction: bool = False,
+        rng: RandomLike = 0,
+        show_progress_bar: bool = True,
+    ) -> pd.DataFrame:
+        """Compare the true expression of groups of cells, see :func:`resolvi_sd.tl.differential_expression`."""
+        result = tl.differential_expression(
+            self._results_table(),
+            groupby=groupby,
+            group1=group1,
+            group2=group2,
+            mode=mode,
+            delta=delta,
+            fdr=fdr,
+            n_samples=n_samples,
+            batch_correction=batch_correction,
+            rng=rng,
+            copy=True,
+            show_progress_bar=show_progress_bar,
+        )
+        return cast(pd.DataFrame, result)
+
+    def differential_niche_abundance(
+        self,
+        *,
+        groupby: str,
+        group1: str | Sequence[str] | None = None,
+        group2: str | Sequence[str] | None = None,
+        weighting: Literal["uniform", "distance", "weights"] = "uniform",
+        mode: Literal["change", "vanilla"] = "change",
+        delta: float = 0.25,
+        fdr: float = 0.05,
+        n_samples: int = 5000,
+        rng: RandomLike = 0,
+    ) -> pd.DataFrame:
+        """Compare what surrounds groups of cells, see :func:`resolvi_sd.tl.differential_niche_abundance`."""
+        self.fitted.require_labels()
+        result = tl.differential_niche_abundance(
+            self._results_table(),
+            groupby=groupby,
+            group1=group1,
+            group2=group2,
+            weighting=weighting,
+            mode=mode,
+            delta=delta,
+            fdr=fdr,
+            n_samples=n_samples,
+            rng=rng,
+            copy=True,
+        )
+        return cast(pd.DataFrame, result)
+
+    def write(self, adata: AnnData | None = None, *, key_added: str = Keys.prefix) -> None:
+        """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does."""
+        target = self.adata if adata is None else adata
+        if not target.obs_names.equals(self.adata.obs_names):
+            raise ValueError("`adata` does not hold the cells of the model.")
+        write_fit(target, self.fitted, self.posterior, self._input.graph, keys=Keys(key_added), integer_counts=False)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
+        """Write the model into a folder: safetensors and JSON.
+
+        Parameters
+        ----------
+        folder
+            Is made.
+        overwrite
+            Replace a model that is there.
+        save_anndata
+            Write the table as well, as `adata.h5ad`.
+        """
+        save_folder(Path(folder), self.fitted, self.adata.obs_names, overwrite=overwrite)
+        if save_anndata:
+            self.adata.write_h5ad(Path(folder) / "adata.h5ad")
+
+    @classmethod
+    def load(cls, folder: str | Path, adata: AnnData) -> ResolVI:
+        """Read a model that :meth:`save` wrote, for the table it was fitted on; no code in the folder is run."""
+        fitted = load_folder(Path(folder), adata.obs_names)
+        return cls._of(fitted, adata, read_input(adata, replace(fitted.setup, labels_key=None)))
+
+    @classmethod
+    def from_table(
+        cls, data: SpatialData | AnnData, *, table_key: str = "table", key_added: str = "resolvi"
+    ) -> ResolVI:
+        """Return the object of a table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored."""
+        adata = resolve_table(data, table_key)
+        fitted, _, _ = restore(adata, Keys(key_added))
+        graph = replace(fitted.setup, neighbors_key=Keys(key_added).neighbors, labels_key=None)
+        return cls._of(fitted, adata, read_input(data, graph))
+
+    @classmethod
+    def load_query_data(cls, adata: AnnData, reference_model: ResolVI) -> ResolVI:
+        """Extend a trained model to the cells of another table.
+
+        Genes are matched by name: those that the query lacks count as zero, with a warning, and others are dropped. It
+        works at once (labels, latent, expression); :meth:`train` then learns the neighbor weights of the new cells, and
+        the effects of new batches, and keeps all that was learned on the reference.
+
+        Parameters
+        ----------
+        adata
+            The query, with the layer, coordinates and batches of the reference under the same names.
+        reference_model
+            Trained model.
+
+        Raises
+        ------
+        ValueError
+            If no gene is shared.
+        KeyError
+            If the query lacks a layer, column or coordinates of the reference.
+        """
+        reference = reference_model.fitted
+        aligned = align_genes(adata, reference.genes, reference.setup.layer)
+        model_input, fitted = read_query(aligned, reference, reference.setup)
+        return cls._of(fitted, aligned, model_input, is_query=True)
+
+    @classmethod
+    def _of(cls, fitted: FittedModel, adata: AnnData, model_input: ModelInput, *, is_query: bool = False) -> ResolVI:
+        if tuple(adata.var_names.astype(str)) != fitted.genes:
+            raise ValueError(
+                f"The model was fitted on {len(fitted.genes)} genes; the {adata.n_vars} of `adata` are not the same, "
+                "in the same order."
+            )
+        model = cls.__new__(cls)
+        model.adata, model.config = adata, fitted.module.config
+        model._input = model_input
+        model._fitted, model._posterior, model._is_query = fitted, None, is_query
+        return model
+
+    def __repr__(self) -> str:
+        """Say what it is."""
+        state = f"trained for {len(self.history)} epochs" if self.is_trained else "not trained"
+        names = (
+            self._fitted.labels if self._fitted is not None else self._input.labels.names if self._input.labels else ()
+        )
+        labels = f", {len(names)} labels" if names else ""
+        return (
+            f"ResolVI on {self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes, "
+            f"{len(self._input.view.batch_names)} batches{labels}: {state}"
+        )
+
+    def _results_table(self) -> AnnData:
+        """Return a table that shares the counts of the model's and has its results, for the functions of `tl`."""
+        own = self.adata
+        table = AnnData(
+            own.X,
+            obs=own.obs.copy(),
+            var=own.var[[]].copy(),
+            layers={name: own.layers[name] for name in own.layers if name is not None},
+            obsm=dict(own.obsm),
+        )
+        self.write(table)
+        return table
+
+    def _table(self, adata: AnnData | None) -> AnnData:
+        table = self.adata if adata is None else adata
+        if tuple(table.var_names.astype(str)) != self.fitted.genes:
+            raise ValueError("The genes of `adata` are not those of the model, in the same order.")
+        return table
+
+    def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        counts = table_counts(self._table(adata), self.fitted.setup.layer)
+        return encode(self.fitted.module, counts, show_progress_bar=False)
+
+    def _own_molecules(self, adata: AnnData | None) -> NDArray[np.float32]:
+        if adata is not None and adata is not self.adata:
+            raise ValueError("`library_size='latent'` is known only for the cells of the model: leave `adata` out.")
+        return self.posterior.molecules[:, 0].astype(np.float32)
+
+    def _batches(self, table: AnnData, transform_batch: str | Sequence[str] | None) -> list[NDArray[np.int64]]:
+        """Batch codes to decode with, one array for each batch that is averaged over."""
+        if transform_batch is None:
+            return [batch_codes(table, self.fitted)]
+        names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
+        for name in names:
+            check_key(
+                name, self.fitted.batches, argument="transform_batch", where=f"obs[{self.fitted.setup.batch_key!r}]"
+            )
+        return [np.full(table.n_obs, self.fitted.batches.index(name), dtype=np.int64) for name in names]
+
+
+def _read_setup(adata: AnnData) -> Setup:
+    """Return what :meth:`ResolVI.setup_anndata` wrote."""
+    if _SETUP not in adata.uns:
+        raise KeyError("The table is not set up: run `ResolVI.setup_anndata(adata, layer=..., spatial_key=...)` first.")
+    stored = dict(adata.uns[_SETUP])
+    return Setup(n_neighbors=int(stored.pop("n_neighbors")), **{name: str(value) for name, value in stored.items()})

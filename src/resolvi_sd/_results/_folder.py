@@ -1,0 +1,100 @@
+"""A fitted model in a folder: tensors as safetensors, all else as JSON, so that reading one can run no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from resolvi_sd._results._fitted import FittedModel, from_state, to_state
+
+__all__ = ["load_folder", "save_folder"]
+
+_TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
+_WEIGHT, _HISTORY, _CELLS = "weights.", "history.", "neighbor_logits"
+
+
+def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, overwrite: bool = False) -> None:
+    """Write the model and the neighbor weights of its cells.
+
+    Parameters
+    ----------
+    folder
+        Is made, with its parents.
+    fitted
+        The model.
+    cells
+        Names of the cells, to know them again.
+    overwrite
+        Replace a model that is in `folder`.
+
+    Raises
+    ------
+    FileExistsError
+        If `folder` exists and `overwrite` is not given, or it holds something else than a model.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _DESCRIPTION).exists():
+            raise FileExistsError(f"{folder} holds something else than a model; choose another folder.")
+        if not overwrite:
+            raise FileExistsError(f"{folder} holds a model already; pass `overwrite=True` to replace it.")
+    state = to_state(fitted)
+    tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
+    tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
+    tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
+    state |= {"genes": list(fitted.genes), "batches": list(fitted.batches), "labels": list(fitted.labels)}
+    state["cells"] = {"number": len(cells), "digest": _digest(cells)}
+
+    # Written beside and moved into place: a model in `folder` is whole, or still the old one.
+    staging = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging / _TENSORS)
+    (staging / _DESCRIPTION).write_text(json.dumps(state, indent=1))
+    if folder.exists():
+        shutil.rmtree(folder)
+    staging.rename(folder)
+
+
+def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:
+    """Read a model for the cells it was fitted on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `folder` holds no model.
+    ValueError
+        If it was written by a newer version, is not whole, or was fitted on other cells.
+    """
+    for name in (_DESCRIPTION, _TENSORS):
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`."
+            )
+    state: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())
+    tensors: dict[str, NDArray[Any]] = load_file(folder / _TENSORS)
+    known = state.get("cells", {})
+    if known.get("number") != len(cells) or known.get("digest") != _digest(cells):
+        raise ValueError(
+            f"The model was fitted on {known.get('number'):,} cells, and `adata` holds {len(cells):,} that are not the "
+            "same in the same order. Load with the table of the fit; for other cells use `ResolVI.load_query_data`."
+        )
+    logits = tensors[_CELLS]
+    for part, prefix in (("weights", _WEIGHT), ("history", _HISTORY)):
+        state[part] = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+    fitted = from_state(state, n_cells=len(cells), n_neighbors=logits.shape[1])
+    with torch.no_grad():
+        fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
+    return fitted
+
+
+def _digest(cells: pd.Index[Any]) -> str:
+    return hashlib.sha256("\n".join(cells.astype(str)).encode()).hexdigest()

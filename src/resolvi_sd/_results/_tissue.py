@@ -1,0 +1,92 @@
+"""A fitted table back in the form that posterior passes need: model, tissue and graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from torch import nn
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._model import ResolviModule
+from resolvi_sd._results._fitted import FittedModel
+from resolvi_sd._results._read import batch_codes, read_fit
+from resolvi_sd._tables import table_counts
+from resolvi_sd._tiles import Tissue, cut_minibatch
+from resolvi_sd._validation import check_key
+from resolvi_sd.gr._graph import NeighborGraph
+
+__all__ = ["restore"]
+
+# Logarithms are taken of no less: smaller weights than the smallest normal float32 count as zero.
+_TINY = np.finfo(np.float32).tiny
+
+
+def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
+    """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from what the table holds.
+
+    Posterior passes over them give what was written at the fit. Of a table that was subset since, cells and edges that
+    are gone are unknown: the weights of the neighbors that remain are scaled to sum to 1, shares are those of a cell
+    with these neighbors only, and a cell that has lost them all receives nothing by diffusion. Pass the whole table,
+    and choose cells afterwards, where that matters.
+
+    Parameters
+    ----------
+    adata
+        The table, in memory.
+    keys
+        Names of the fit's entries.
+
+    Returns
+    -------
+    The model, in evaluation mode and with as many slots for neighbors as the graph; the tissue; the graph, whose slots
+    are those of the tissue. Labels are not read: every cell of the tissue is unlabelled.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, or its graph, weights, counts or batches are gone.
+    ValueError
+        If genes or batches are not those of the fit, or the counts are no counts any more.
+    """
+    fitted = read_fit(adata, keys)
+    for name in (keys.distances, keys.connectivities, keys.weights):
+        check_key(
+            name,
+            adata.obsp,
+            argument="a result of the fit",
+            where="table.obsp",
+            hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
+        )
+    batch = batch_codes(adata, fitted)
+    graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
+    counts = table_counts(adata, fitted.setup.layer)
+    tissue = Tissue.assemble(counts, batch, graph.index, graph.distance, graph.mask)
+    _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
+    return fitted, tissue, graph
+
+
+def _by_slot(matrix: Any, graph: NeighborGraph) -> NDArray[np.float32]:
+    """Return the entries of a cells × cells matrix at the edges of the graph, cells × k, 0 in other slots."""
+    row, slot = np.nonzero(graph.mask)
+    values = np.zeros(graph.mask.shape, np.float32)
+    values[row, slot] = np.asarray(sp.csr_matrix(matrix)[row, graph.index[row, slot]]).ravel()
+    return values
+
+
+def _set_weights(module: ResolviModule, tissue: Tissue, weights: NDArray[np.float32]) -> None:
+    """Give every cell the free logits whose softmax, on top of the kernel of the distances, is its weights."""
+    module.data = replace(module.data, n_cells=tissue.n_cells, n_neighbors=tissue.n_neighbors)
+    # The kernel looks at distances only, so the tissue needs no genes here.
+    bare = replace(tissue, counts=tissue.counts[:, :0])
+    with torch.no_grad():
+        kernel = module.neighbor_kernel(cut_minibatch(bare, np.arange(tissue.n_cells)), module.leakage_range())
+        logits = torch.from_numpy(np.log(np.maximum(weights, _TINY))) - kernel
+    # Slots without a neighbor are masked when weights are made of the logits.
+    logits = logits.masked_fill(~torch.from_numpy(tissue.mask), 0.0)
+    module.neighbor_logits = nn.Embedding.from_pretrained(logits, freeze=False, sparse=True)

@@ -1,0 +1,67 @@
+"""A query table brought to the genes of a reference."""
+
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from resolvi_sd._tables._counts import table_counts
+from resolvi_sd._validation import check_genes, listing
+
+__all__ = ["align_genes"]
+
+
+def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:
+    """Return a table with the counts of `adata` for `genes`, in their order; the input is left alone.
+
+    Genes that `adata` lacks have no counts, genes that only `adata` has are dropped. If the genes are the same in the
+    same order, `adata` itself is returned.
+
+    Raises
+    ------
+    ValueError
+        If no gene is shared.
+
+    Warns
+    -----
+    UserWarning
+        If genes are missing.
+    """
+    if tuple(adata.var_names.astype(str)) == genes:
+        return adata
+    check_genes(adata.var_names)
+    position = pd.Index(adata.var_names.astype(str)).get_indexer(pd.Index(genes))
+    found = np.flatnonzero(position >= 0)
+    if not len(found):
+        raise ValueError(
+            f"The query shares no gene with the reference. Reference: {listing(genes, 5)}; "
+            f"query: {listing(adata.var_names, 5)}. Use the same kind of gene names in both."
+        )
+    if len(found) < len(genes):
+        missing = [gene for gene, p in zip(genes, position, strict=True) if p < 0]
+        warnings.warn(
+            f"{len(missing)} of {len(genes)} genes of the reference are not in the query and count as zero: "
+            f"{listing(missing)}.",
+            UserWarning,
+            stacklevel=3,
+        )
+    # Columns are chosen by a product with a zero-one matrix: a missing gene is an empty column.
+    choice = sp.csr_matrix(
+        (np.ones(len(found), np.float32), (position[found], found)), shape=(adata.n_vars, len(genes))
+    )
+    counts = sp.csr_matrix(table_counts(adata, layer) @ choice)
+    counts.sort_indices()
+    aligned = ad.AnnData(
+        None if layer else counts,
+        obs=adata.obs.copy(),
+        var=pd.DataFrame(index=pd.Index(genes)),
+        obsm=dict(adata.obsm),
+        obsp=dict(adata.obsp),
+        uns=dict(adata.uns),
+        layers={layer: counts} if layer else None,
+    )
+    return aligned

@@ -1,0 +1,72 @@
+"""Labels of cells, some of which may have none."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._validation import check_key, listing
+
+__all__ = ["Labels", "read_labels"]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Label of each cell.
+
+    Attributes
+    ----------
+    codes
+        `(n_cells,)` int64; -1 where a cell has no label.
+    names
+        Names of the labels, in the order of the column's categories.
+    """
+
+    codes: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Labels:
+    """Return the labels in a column of `obs`; NaN and `unlabeled_category` are no label.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If fewer than two labels occur.
+
+    Warns
+    -----
+    UserWarning
+        If a label has a single cell.
+    """
+    check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
+    column = adata.obs[labels_key]
+    named = column.notna().to_numpy() & (column.astype(str) != unlabeled_category).to_numpy()
+    present = set(column[named].astype(str))
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        names = tuple(str(name) for name in column.cat.categories if str(name) in present)
+    else:
+        names = tuple(sorted(present))
+    if len(names) < 2:
+        raise ValueError(
+            f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="
+            f"{unlabeled_category!r}, and at least two are needed. Values: {listing(column.astype(str).unique())}."
+        )
+    codes = np.where(named, pd.Index(names).get_indexer(column.astype(str)), -1).astype(np.int64)
+    sizes = np.bincount(codes[named], minlength=len(names))
+    single = [name for name, size in zip(names, sizes, strict=True) if size == 1]
+    if single:
+        warnings.warn(
+            f"Labels with a single cell in obs[{labels_key!r}], too few to learn from: {listing(single)}. Merge them "
+            f"with others, or set them to {unlabeled_category!r}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return Labels(codes, names)

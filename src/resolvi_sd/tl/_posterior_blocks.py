@@ -1,0 +1,248 @@
+"""Posterior draws as named arrays: block after block of cells, at once or when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import reverse_cuthill_mckee
+from tqdm.auto import tqdm
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._model.sampling import SOURCES, Sampler, Site
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results._tissue import restore
+from resolvi_sd._validation import check_positive_int, check_unique, listing
+from resolvi_sd.gr._graph import NeighborGraph
+
+__all__ = ["Block", "Draws", "check_names", "named"]
+
+# Above this many bytes the arrays are dask arrays, computed when they are read.
+_LARGE = 1 << 30
+# Draws that a block holds, in bytes.
+_BLOCK = 1 << 27
+# Cells × genes that a block decodes, all genes of the model and some five arrays of that size; and its most cells.
+_DECODED = 1 << 24
+_ROWS = 8192
+
+# Arrays of the named variables for some cells and draws.
+Block = Callable[[Sampler, NDArray[np.int64], Collection[str], slice], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which draws of which cells and genes, checked, and what they are drawn from."""
+
+    adata: AnnData
+    sampler: Sampler
+    graph: NeighborGraph
+    cells: NDArray[np.int64]
+    genes: NDArray[np.int64]
+
+    @classmethod
+    def prepare(
+        cls,
+        adata: AnnData,
+        keys: Keys,
+        *,
+        n_samples: int,
+        genes: Sequence[str] | None,
+        cells: Sequence[str] | None,
+        rng: RandomLike,
+    ) -> Draws:
+        """Check what was asked for, then restore the model.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            If a name is unknown or repeats, a number is out of range, or there is no fit.
+        """
+        check_positive_int(n_samples, argument="n_samples")
+        generator = as_generator(rng)
+        columns = _positions(genes, adata.var_names, argument="genes", where="table.var_names")
+        rows = _positions(cells, adata.obs_names, argument="cells", where="table.obs_names")
+        fitted, tissue, graph = restore(adata, keys)
+        sampler = Sampler.create(fitted.module, tissue, n_samples=n_samples, rng=generator)
+        return cls(adata, sampler, graph, rows, columns)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every dimension."""
+        return {
+            "sample": self.sampler.n_samples,
+            "cell": len(self.cells),
+            "gene": len(self.genes),
+            "neighbor": self.graph.index.shape[1],
+            "source": len(SOURCES),
+            "latent_dim": self.sampler.module.config.n_latent,
+        }
+
+    def coordinates(self, variables: Mapping[str, Site]) -> dict[str, Any]:
+        """Return the coordinates of the dimensions that the variables have."""
+        dims = {dim for variable in variables.values() for dim in variable.dims}
+        values: dict[str, Any] = {dim: np.arange(self.sizes[dim]) for dim in dims & set(self.sizes)}
+        names = self.adata.obs_names.to_numpy(dtype=object)
+        known = {
+            "cell": names[self.cells],
+            "gene": self.adata.var_names.to_numpy(dtype=object)[self.genes],
+            "source": np.array(SOURCES, dtype=object),
+        }
+        values |= {dim: value for dim, value in known.items() if dim in dims}
+        if "neighbor" in dims:
+            index, mask = self.graph.index[self.cells], self.graph.mask[self.cells]
+            values["neighbor_cell"] = (("cell", "neighbor"), np.where(mask, names[index], ""))
+        return values
+
+    def rows(self) -> int:
+        """Return how many cells make a block: as many as decoding allows, since small blocks have large halos."""
+        return min(_ROWS, max(256, _DECODED // self.sampler.tissue.n_genes))
+
+    def rows_with_all_samples(self) -> int:
+        """Return how many cells make a block that holds all its draws together."""
+        return min(self.rows(), max(16, _BLOCK // (4 * len(self.genes) * self.sampler.n_samples)))
+
+
+def check_names(value: Sequence[str] | str, known: Sequence[str], *, argument: str) -> tuple[str, ...]:
+    """Return `value` as a tuple; one name stands for itself.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is unknown.
+    """
+    given = (value,) if isinstance(value, str) else tuple(value)
+    unknown = [name for name in given if name not in known]
+    if unknown or not given:
+        what = f"has unknown names: {listing(unknown)}" if unknown else "is empty"
+        raise ValueError(f"`{argument}` {what}; choose from {listing(known)}.")
+    return tuple(dict.fromkeys(given))
+
+
+def _positions(names: Sequence[str] | None, known: pd.Index[Any], *, argument: str, where: str) -> NDArray[np.int64]:
+    if names is None:
+        return np.arange(len(known))
+    wanted = pd.Index([names] if isinstance(names, str) else list(names), dtype=object)
+    check_unique(known, what=f"`{where}`", todo=f"Make it unique, or leave `{argument}` out.")
+    check_unique(wanted, what=f"`{argument}`", todo="Name each once.")
+    found = known.get_indexer(wanted)
+    if not len(found):
+        raise ValueError(f"`{argument}` is empty; leave it out (None) for all.")
+    if (found < 0).any():
+        raise KeyError(
+            f"`{argument}`: {int((found < 0).sum())} of {len(found)} are not in `{where}`: "
+            f"{listing(wanted[found < 0], 5)}. It has: {listing(known, 5)}."
+        )
+    return found.astype(np.int64)
+
+
+def named(
+    draws: Draws,
+    block: Block,
+    variables: Mapping[str, Site],
+    *,
+    rows: int,
+    coordinates: Mapping[str, Any] | None = None,
+    show_progress_bar: bool,
+) -> xr.Dataset:
+    """Return what `block` gives for all cells as a dataset, backed by dask where it would be large.
+
+    Parameters
+    ----------
+    draws
+        What is drawn.
+    block
+        Gives arrays of some variables for some cells and draws.
+    variables
+        What each variable is.
+    rows
+        Cells of a block.
+    coordinates
+        Values of the dimensions that `draws` does not know.
+    show_progress_bar
+        Whether to show a progress bar while drawing at once.
+    """
+    more = dict(coordinates or {})
+    sizes = draws.sizes | {dim: len(values) for dim, values in more.items()}
+    shapes = {name: tuple(sizes[dim] for dim in variable.dims) for name, variable in variables.items()}
+    n_bytes = sum(math.prod(shapes[name]) * np.dtype(variable.dtype).itemsize for name, variable in variables.items())
+    if n_bytes > _LARGE:
+        arrays = {name: _lazy(draws, block, name, variable, shapes[name], rows) for name, variable in variables.items()}
+    else:
+        arrays = _eager(draws, block, variables, shapes, rows, show_progress_bar)
+    return xr.Dataset(
+        {
+            name: (variable.dims, arrays[name], {"long_name": variable.description, "units": variable.units})
+            for name, variable in variables.items()
+        },
+        coords=draws.coordinates(variables) | more,
+    )
+
+
+def _eager(
+    draws: Draws,
+    block: Block,
+    variables: Mapping[str, Site],
+    shapes: Mapping[str, tuple[int, ...]],
+    rows: int,
+    show_progress_bar: bool,
+) -> dict[str, Any]:
+    arrays = {name: np.empty(shapes[name], variable.dtype) for name, variable in variables.items()}
+    order = _compact_order(draws.graph, draws.cells, rows)
+    with tqdm(total=len(order), desc="Sampling", unit="cell", disable=not show_progress_bar) as bar:
+        for start in range(0, len(order), rows):
+            some = order[start : start + rows]
+            for name, values in block(draws.sampler, draws.cells[some], variables, slice(None)).items():
+                axis = variables[name].dims.index("cell")
+                np.moveaxis(arrays[name], axis, 0)[some] = np.moveaxis(values, axis, 0)
+            bar.update(len(some))
+    return arrays
+
+
+def _compact_order(graph: NeighborGraph, cells: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+    """Order of `cells` in which neighbors come close to each other, so that blocks have small halos."""
+    if len(cells) <= rows:
+        return np.arange(len(cells))
+    rank = np.empty(graph.n_cells, np.int64)
+    rank[reverse_cuthill_mckee(graph.to_sparse()[1], symmetric_mode=False)] = np.arange(graph.n_cells)
+    return np.argsort(rank[cells])
+
+
+def _lazy(draws: Draws, block: Block, name: str, variable: Site, shape: tuple[int, ...], rows: int) -> Any:
+    """Dask array of one variable; chunks are cells in the order asked for, and some of the draws where they are large.
+
+    Each variable has tasks of its own, so that reading one does not compute the others.
+    """
+    import dask
+    import dask.array as da
+
+    source = dask.delayed(draws.sampler, pure=False, traverse=False)
+    task = dask.delayed(_piece, pure=False)
+    cell_axis, n_samples = variable.dims.index("cell"), draws.sampler.n_samples
+    step = max(1, _BLOCK // (4 * len(draws.genes) * rows)) if variable.is_sampled else n_samples
+
+    def chunk(cells: NDArray[np.int64], samples: slice) -> Any:
+        size = list(shape)
+        size[cell_axis] = len(cells)
+        if variable.is_sampled:
+            size[0] = samples.stop - samples.start
+        return da.from_delayed(task(source, block, name, cells, samples), tuple(size), variable.dtype)
+
+    starts = range(0, len(draws.cells), rows)
+    layers = [
+        da.concatenate(
+            [chunk(draws.cells[i : i + rows], slice(first, min(first + step, n_samples))) for i in starts], cell_axis
+        )
+        for first in range(0, n_samples, step)
+    ]
+    return da.concatenate(layers, axis=0) if variable.is_sampled else layers[0]
+
+
+def _piece(sampler: Sampler, block: Block, name: str, cells: NDArray[np.int64], samples: slice) -> NDArray[Any]:
+    return block(sampler, cells, [name], samples)[name]

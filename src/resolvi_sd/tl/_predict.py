@@ -1,0 +1,94 @@
+"""Labels of the cells of a fitted table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._model import classify, encode
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results import most_probable, read_fit, write_labels
+from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._validation import check_positive_int
+
+__all__ = ["predict"]
+
+
+def predict(
+    data: SpatialData | AnnData,
+    *,
+    soft: bool = False,
+    n_samples: int = 1,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    rng: RandomLike = 0,
+    copy: bool = False,
+    show_progress_bar: bool = True,
+) -> pd.Series[str] | pd.DataFrame | None:
+    """Predict the label of every cell with the classifier of a semi-supervised fit.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run with `labels_key`.
+    soft
+        With `copy`: return probabilities in place of labels.
+    n_samples
+        1: at the mean of the latent posterior; more: probabilities averaged over so many draws.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+    rng
+        Seed or generator of the draws.
+    copy
+        Leave `data` alone and return the result.
+    show_progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    None, or, if `copy`, the labels (categorical Series) or the probabilities (DataFrame, cells × labels). Modifies the
+    table with:
+
+    - `.obs['resolvi_predicted']`: most probable label, categorical with the labels of the fit;
+    - `.obsm['resolvi_probabilities']`: probabilities, cells × labels, float32; names in `.uns['resolvi']['labels']`.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit.
+    ValueError
+        If the fit had no labels, or the genes of the table are no longer those of the fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, labels_key="cell_type", max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.predict(sdata, copy=True, soft=True, show_progress_bar=False).shape[0]
+    300
+    """
+    check_positive_int(n_samples, argument="n_samples")
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    fitted = read_fit(adata, keys)
+    fitted.require_labels()
+    mean, spread = encode(fitted.module, table_counts(adata, fitted.setup.layer), show_progress_bar=show_progress_bar)
+    generator = as_generator(rng)
+    probabilities: NDArray[np.float32] = np.zeros((adata.n_obs, len(fitted.labels)), np.float32)
+    for _ in range(n_samples):
+        noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
+        probabilities += classify(fitted.module, mean + spread * noise)
+    probabilities /= n_samples
+    if not copy:
+        write_labels(adata, fitted, probabilities, keys=keys)
+        return None
+    if soft:
+        return pd.DataFrame(probabilities, index=adata.obs_names, columns=list(fitted.labels))
+    labels = most_probable(fitted, probabilities)
+    return pd.Series(labels, index=adata.obs_names, name=keys.predicted)

@@ -1,0 +1,163 @@
+"""The statistics of comparisons, on draws whose answers are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from resolvi_sd._analysis import (
+    bootstrap_means,
+    cell_groups,
+    detection,
+    draw_labels,
+    edge_weights,
+    estimate_pseudocount,
+    label_probabilities,
+    make_comparisons,
+    neighborhood_composition,
+    posterior_expected_fdr,
+    rank_genes_groups,
+    summarise_change,
+)
+from resolvi_sd._analysis._expression import _pool
+from resolvi_sd._keys import Keys
+
+
+def test_probabilities_are_frequencies_and_log_odds_stay_finite():
+    change = np.array([[1, -1, 0.1, 0], [1, -1, 0.1, 0], [1, 1, 0.1, 0], [1, -1, 0.1, 0]], np.float32)
+    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    np.testing.assert_allclose(table["proba_de"], [1, 0.75, 0, 0])
+    np.testing.assert_allclose(table["bayes_factor"], np.log([7, 3, 1 / 7, 1 / 7]))
+    np.testing.assert_allclose(table["proba_de_se"][1], np.sqrt(0.75 * 0.25 / 4))
+    np.testing.assert_allclose(table["lfc_median"], [1, -1, 0.1, 0])
+    np.testing.assert_array_equal(table["is_de_fdr"], [True, False, False, False])
+    np.testing.assert_allclose(
+        summarise_change(change, mode="vanilla", delta=0, fdr=0.05)["proba_de"], [1, 0.75, 1, 0.5]
+    )
+
+
+def test_a_difference_without_direction_is_no_difference():
+    change = np.random.default_rng(0).normal(0, 5, (4000, 1)).astype(np.float32)  # nearly all beyond 0.25
+    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    assert (np.abs(change) > 0.25).mean() > 0.95 and table["proba_de"][0] < 0.55
+
+
+def test_the_standard_error_is_the_spread_of_repetitions():
+    rng = np.random.default_rng(1)
+    runs = [summarise_change(rng.normal(0.5, 1, (400, 1)), mode="change", delta=0.25, fdr=0.05) for _ in range(300)]
+    spread = np.std([run["proba_de"][0] for run in runs])
+    assert spread == pytest.approx(np.mean([run["proba_de_se"][0] for run in runs]), rel=0.15)
+
+
+def test_calls_keep_the_stated_rate_when_probabilities_are_calibrated():
+    rng = np.random.default_rng(2)
+    probability = rng.beta(0.5, 0.5, 20_000)
+    true = rng.random(20_000) < probability
+    for fdr in (0.05, 0.2):
+        called = posterior_expected_fdr(probability) <= fdr
+        assert 1 - true[called].mean() == pytest.approx(fdr, abs=0.01)
+
+
+def test_a_pool_has_the_proportions_of_the_groups():
+    draws = [np.full((1001, 1), value, np.float32) for value in (0, 1, 2)]
+    pooled = _pool(draws, np.array([1, 0, 3]), rng=np.random.default_rng(0))
+    assert len(pooled) == 1001
+    assert np.bincount(pooled.ravel().astype(int), minlength=3)[2] in (750, 751)
+    assert not (pooled == 1).any()
+
+
+def test_pseudocount_comes_from_genes_that_are_not_expressed_or_from_the_depth():
+    expression = np.tile(np.linspace(0.001, 0.02, 20, dtype=np.float32), (5, 1))
+    none, all_ = np.zeros(20), np.ones(20)
+    assert estimate_pseudocount(expression, expression / 2, none, none, depth=100) == pytest.approx(0.0181, rel=1e-3)
+    assert estimate_pseudocount(expression, expression, none, all_, depth=100) == pytest.approx(1e-4)
+
+
+@pytest.fixture
+def table():
+    counts = np.array([[2, 0], [0, 0], [4, 1], [0, 3], [1, 1]], np.float32)
+    return AnnData(counts, obs=pd.DataFrame({"group": ["b", "a", "b", "c", None]}, index=list("vwxyz")))
+
+
+def test_detection_of_unions_is_that_of_their_cells(table):
+    import scipy.sparse as sp
+
+    groups = cell_groups(table, "group", argument="groupby")
+    assert groups.names == ("a", "b", "c") and groups.codes.tolist() == [1, 0, 1, 2, -1]
+    found = detection(sp.csr_matrix(table.X), groups, among=np.ones(5, bool))
+    np.testing.assert_allclose(found.mean([0, 1]), table.X[:3].mean(0))
+    np.testing.assert_allclose(found.fraction([0, 1]), (table.X[:3] > 0).mean(0))
+
+
+def test_comparisons_are_each_group_with_the_others_together(table):
+    groups = cell_groups(table, "group", argument="groupby")
+    everywhere = np.ones(5, bool)
+    found = make_comparisons(groups, None, None, among=everywhere)
+    assert [(c.name1, c.second, c.name2) for c in found] == [
+        ("a", (1, 2), "rest"),
+        ("b", (0, 2), "rest"),
+        ("c", (0, 1), "rest"),
+    ]
+    found = make_comparisons(groups, "b", ["a", "c"], among=everywhere)
+    assert [(c.first, c.second, c.name2) for c in found] == [(1, (0, 2), "a + c")]
+
+
+def test_composition_by_hand():
+    import scipy.sparse as sp
+
+    distances = sp.csr_matrix(([1.0, 3.0, 2.0], ([0, 0, 1], [1, 2, 0])), shape=(4, 4))
+    labels = np.array([[1, 0], [0.5, 0.5], [0, 0], [0, 1]])
+    uniform = edge_weights(distances > 0, "uniform")
+    np.testing.assert_allclose(neighborhood_composition(uniform, labels)[:2], [[0.5, 0.5], [1, 0]])  # no label: out
+    assert np.isnan(neighborhood_composition(uniform, labels)[2:]).all()
+    labels[2] = [0, 1]
+    near, far = np.exp(-0.5), np.exp(-1.5)  # the median distance is 2
+    np.testing.assert_allclose(
+        neighborhood_composition(edge_weights(distances, "distance"), labels)[0, 0],
+        0.5 * near / (near + far),
+        rtol=1e-6,
+    )
+
+
+def test_drawn_labels_have_their_probabilities():
+    adata = AnnData(np.ones((20_000, 1), np.float32))
+    adata.obsm["resolvi_probabilities"] = np.tile([0.2, 0.0, 0.8], (20_000, 1))
+    adata.obsm["resolvi_probabilities"][0] = np.nan
+    adata.uns["resolvi"] = {"labels": np.array(["a", "b", "T/NK"], dtype=object)}
+    drawn = draw_labels(label_probabilities(adata, Keys(), None), np.random.default_rng(0))
+    assert (drawn[1:].sum(1) == 1).all() and (drawn[0] == 0).all()
+    np.testing.assert_allclose(drawn[1:].mean(0), [0.2, 0, 0.8], atol=0.01)
+
+
+def test_the_bootstrap_has_the_standard_error_of_a_mean_over_blocks():
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(5, 1, (400, 1, 1))
+    draws = bootstrap_means(10 * blocks[None], np.full((400, 1), 10.0), n_samples=4000, rng=rng)
+    assert draws.mean() == pytest.approx(blocks.mean(), abs=0.01)
+    assert draws.std() == pytest.approx(blocks.std() / 20, rel=0.1)
+
+
+def test_a_group_in_one_block_is_uncertain():
+    totals = np.array([[[[10.0], [0.0]]] + [[[0.0], [0.0]]] * 9])  # group 0: one block of ten cells, all of the label
+    n_cells = np.array([[10.0, 0.0]] + [[0.0, 10.0]] * 9)
+    draws = bootstrap_means(totals, n_cells, n_samples=4000, rng=np.random.default_rng(0))
+    # Two exponential weights, one of them with the overall mean of 0.1: uniform between 0.1 and 1.
+    np.testing.assert_allclose(np.quantile(draws[:, 0, 0], [0.1, 0.5, 0.9]), [0.19, 0.55, 0.91], atol=0.03)
+
+
+def test_scanpy_layout_is_sorted_by_score():
+    table = pd.DataFrame(
+        {
+            "group1": ["A", "A", "A"],
+            "group2": "rest",
+            "gene": ["x", "y", "z"],
+            "proba_de": [0.1, 0.9, 0.8],
+            "expected_fdr": [0.4, 0.1, 0.15],
+            "lfc_mean": [0.0, -2.0, 1.0],
+            "lfc_std": [0.0, 1.0, 0.5],
+        }
+    )
+    ranked = rank_genes_groups(table, groupby="type", layer=None)
+    assert ranked["names"]["A"].tolist() == ["z", "x", "y"]
+    np.testing.assert_allclose(ranked["scores"]["A"], [2, 0, -2])
+    np.testing.assert_allclose(ranked["pvals"]["A"], [0.2, 0.9, 0.1])

@@ -1,0 +1,254 @@
+"""The object API: the quick start as written, labels, persistence, transfer; the same numbers as `tl`."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import resolvi_sd as rsd
+
+QUICK = {"max_epochs": 3, "show_progress_bar": False}
+
+
+@pytest.fixture
+def adata():
+    """A table of two samples with a layer of counts, and labels of two thirds of the cells."""
+    table = rsd.datasets.simulate_tissue(
+        n_cells=400, n_genes=40, n_samples=2, n_types=4, n_rare=0, rng=0, transcripts=False
+    ).tables["table"]
+    plain = table.copy()
+    plain.layers["counts"] = plain.X.copy()
+    plain.obs["label"] = plain.obs["cell_type"].astype(object)
+    plain.obs.loc[np.random.default_rng(0).random(len(plain)) < 1 / 3, "label"] = "unknown"
+    return plain
+
+
+def trained(adata, *, semisupervised=False, **setup):
+    rsd.ResolVI.setup_anndata(adata, layer="counts", spatial_key="spatial", library_key="sample", **setup)
+    model = rsd.ResolVI(adata, semisupervised=semisupervised)
+    model.train(**QUICK)
+    return model
+
+
+def test_quick_start_as_written(adata):
+    rsd.ResolVI.setup_anndata(adata, layer="counts", spatial_key="spatial")
+    model = rsd.ResolVI(adata)
+    assert "not trained" in repr(model)
+    with pytest.raises(RuntimeError, match=r"model\.train"):
+        model.get_latent_representation()
+    model.train(**QUICK)
+    corrected = model.get_normalized_expression(adata)
+    latent = model.get_latent_representation()
+    assert corrected.shape == adata.shape and latent.shape == (400, 10)
+    np.testing.assert_allclose(corrected.sum(axis=1), 1, rtol=1e-4)
+    assert list(model.history.columns) == ["elbo", "learning_rate"] and len(model.history) == 3
+    assert "400 cells × 40 genes" in repr(model) and "3 epochs" in repr(model)
+
+
+def test_object_and_function_are_one_engine(adata):
+    model = trained(adata)
+    table = rsd.tl.fit(adata, layer="counts", library_key="sample", copy=True, **QUICK)
+    np.testing.assert_allclose(model.get_latent_representation(), table.obsm["X_resolvi"], atol=1e-5)
+    np.testing.assert_array_equal(model.get_corrected_counts().data, table.layers["resolvi_counts"].data)
+    np.testing.assert_allclose(model.get_shares()["true"], table.obs["resolvi_true"])
+    model.write(key_added="obj")
+    assert (adata.layers["obj_counts"] != table.layers["resolvi_counts"]).nnz == 0
+
+
+def test_latent_mean_draw_and_distribution(adata):
+    model = trained(adata)
+    mean, variance = model.get_latent_representation(return_dist=True)
+    draws = np.stack([model.get_latent_representation(give_mean=False, rng=i) for i in range(300)])
+    np.testing.assert_allclose(draws.mean(0), mean, atol=6 * np.sqrt(variance.max() / 300))
+    assert np.median(draws.var(0) / variance) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("n_samples", [1, 3])
+@pytest.mark.parametrize("return_mean", [True, False])
+@pytest.mark.parametrize("genes", [None, 5])
+def test_expression_has_the_right_shape(adata, n_samples, return_mean, genes):
+    model = trained(adata)
+    names = None if genes is None else list(adata.var_names[:genes])
+    result = model.get_normalized_expression(
+        gene_list=names, n_samples=n_samples, return_mean=return_mean, library_size=10
+    )
+    shape = (400, genes or 40)
+    if n_samples > 1 and not return_mean:
+        assert result.shape == (3, *shape)
+    else:
+        assert isinstance(result, pd.DataFrame) and result.shape == shape
+        assert list(result.columns) == (names or list(adata.var_names))
+
+
+def test_batches_can_be_exchanged_and_the_scale_of_the_counts_kept(adata):
+    model = trained(adata, batch_key="sample")
+    names = list(adata.obs["sample"].cat.categories)
+    as_first, as_second, averaged = (
+        model.get_normalized_expression(transform_batch=batch) for batch in (names[0], names[1], names)
+    )
+    np.testing.assert_allclose((as_first + as_second) / 2, averaged, rtol=1e-4)
+    own = model.get_normalized_expression()
+    first = (adata.obs["sample"] == names[0]).to_numpy()
+    np.testing.assert_allclose(own[first], as_first[first], rtol=1e-5)
+    rates = model.get_normalized_expression(library_size="latent")
+    np.testing.assert_allclose(rates.sum(axis=1), model.posterior.molecules[:, 0], rtol=1e-3)
+    with pytest.raises(KeyError, match="transform_batch='another'"):
+        model.get_normalized_expression(transform_batch="another")
+
+
+def test_labels_are_predicted_with_their_categories(adata):
+    categories = ["type_3", "type_1", "unknown", "type_0", "type_2"]
+    adata.obs["label"] = pd.Categorical(adata.obs["label"], categories=categories)
+    rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="label")
+    model = rsd.ResolVI(adata, semisupervised=True)
+    model.train(max_epochs=25, show_progress_bar=False)
+    soft = model.predict(soft=True)
+    assert list(soft.columns) == ["type_3", "type_1", "type_0", "type_2"]
+    np.testing.assert_allclose(soft.sum(axis=1), 1, rtol=1e-5)
+    labels = model.predict()
+    np.testing.assert_array_equal(labels, soft.columns[soft.to_numpy().argmax(1)])
+    hidden = (adata.obs["label"] == "unknown").to_numpy()
+    truth = adata.obs["cell_type"].astype(str).to_numpy()
+    # Guessing the most common of four types would be right in less than half of the cells.
+    assert (labels == truth)[hidden].mean() > 0.8
+
+
+def test_labels_in_a_table(adata):
+    adata.obs["label"] = adata.obs["label"].replace("unknown", np.nan).astype("category")
+    adata.uns["label_colors"] = ["#111111", "#222222", "#333333", "#444444"]
+    rsd.tl.fit(adata, layer="counts", labels_key="label", **QUICK)
+    assert list(adata.obs["resolvi_predicted"].cat.categories) == list(adata.obs["label"].cat.categories)
+    assert list(adata.uns["resolvi_predicted_colors"]) == list(adata.uns["label_colors"])
+    assert list(adata.uns["resolvi"]["labels"]) == list(adata.obs["label"].cat.categories)
+    before = adata.obsm["resolvi_probabilities"].copy()
+    soft = rsd.tl.predict(adata, copy=True, soft=True, show_progress_bar=False)
+    np.testing.assert_allclose(soft, before, atol=1e-5)
+    labels = rsd.tl.predict(adata[:50].copy(), copy=True, show_progress_bar=False)
+    assert (labels == adata.obs["resolvi_predicted"].iloc[:50]).all()
+    rsd.tl.predict(adata, n_samples=5, show_progress_bar=False)
+    assert not np.array_equal(adata.obsm["resolvi_probabilities"], before)
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
+@pytest.mark.filterwarnings("ignore:zarr v3 autosharding:UserWarning")
+def test_label_names_may_hold_a_slash(adata, tmp_path):
+    adata.obs["label"] = adata.obs["label"].replace("type_0", "T/NK")
+    rsd.tl.fit(adata, layer="counts", labels_key="label", **QUICK)
+    adata.write_zarr(tmp_path / "a.zarr")
+    import anndata as ad
+
+    again = ad.read_zarr(tmp_path / "a.zarr")
+    assert "T/NK" in rsd.tl.predict(again, copy=True, soft=True, show_progress_bar=False).columns
+
+
+@pytest.mark.filterwarnings("ignore:Labels with a single cell")
+def test_bad_labels(adata):
+    with pytest.raises(ValueError, match="needs labels"):
+        rsd.ResolVI.setup_anndata(adata, layer="counts")
+        rsd.ResolVI(adata, semisupervised=True)
+    with pytest.raises(ValueError, match="no labels to predict: fit with `labels_key=`"):
+        trained(adata).predict()
+    adata.obs["label"] = "unknown"
+    with pytest.raises(ValueError, match="has 0 labels besides NaN"):
+        rsd.tl.fit(adata, layer="counts", labels_key="label", **QUICK)
+    with pytest.raises(KeyError, match="labels_key='kind'"):
+        rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="kind")
+    with pytest.raises(KeyError, match="setup_anndata"):
+        rsd.ResolVI(rsd.datasets.simulate_tissue(n_cells=50, n_genes=20, rng=0).tables["table"])
+
+
+def test_saved_and_loaded_is_the_same(adata, tmp_path):
+    model = trained(adata, semisupervised=True, labels_key="label", batch_key="sample")
+    model.save(tmp_path / "model", save_anndata=True)
+    again = rsd.ResolVI.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(again.get_latent_representation(), model.get_latent_representation())
+    np.testing.assert_array_equal(again.predict(), model.predict())
+    np.testing.assert_allclose(again.get_corrected_counts().data, model.get_corrected_counts().data, rtol=1e-5)
+    pd.testing.assert_frame_equal(again.history, model.history)
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"model.json", "model.safetensors", "adata.h5ad"}
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        model.save(tmp_path / "model")
+    model.save(tmp_path / "model", overwrite=True)
+
+
+def test_a_folder_that_does_not_fit_is_refused(adata, tmp_path):
+    model = trained(adata)
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="fitted on 400 cells.*load_query_data"):
+        rsd.ResolVI.load(tmp_path / "model", adata[::-1].copy())
+    with pytest.raises(ValueError, match="fitted on 40 genes"):
+        rsd.ResolVI.load(tmp_path / "model", adata[:, ::-1].copy())
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        rsd.ResolVI.load(tmp_path, adata)
+    description = tmp_path / "model" / "model.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"format": 99}))
+    with pytest.raises(ValueError, match="format 99"):
+        rsd.ResolVI.load(tmp_path / "model", adata)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="something else"):
+        model.save(tmp_path / "notes", overwrite=True)
+
+
+def test_the_object_of_a_fitted_table(adata):
+    rsd.tl.fit(adata, layer="counts", library_key="sample", **QUICK)
+    model = rsd.ResolVI.from_table(adata)
+    np.testing.assert_allclose(model.get_latent_representation(), adata.obsm["X_resolvi"], atol=1e-5)
+    np.testing.assert_allclose(model.get_corrected_counts().data, adata.layers["resolvi_counts"].data, atol=1e-4)
+
+
+def test_a_query_without_training(adata):
+    names = list(adata.obs["sample"].cat.categories)
+    reference, query = (adata[adata.obs["sample"] == name].copy() for name in names)
+    model = trained(reference, semisupervised=True, labels_key="label")
+    shuffled = query[:, np.random.default_rng(0).permutation(40)].copy()
+    mapped = rsd.ResolVI.load_query_data(shuffled, model)
+    assert len(mapped.predict()) == query.n_obs
+    np.testing.assert_allclose(mapped.get_latent_representation(), model.get_latent_representation(query), atol=1e-5)
+    assert (mapped.get_corrected_counts().sum(1) <= query.layers["counts"].sum(1) + 1e-3).all()
+
+
+def test_a_query_learns_its_own_cells_and_batches_only(adata):
+    names = list(adata.obs["sample"].cat.categories)
+    reference, query = (adata[adata.obs["sample"] == name].copy() for name in names)
+    model = trained(reference, batch_key="sample")
+    mapped = rsd.ResolVI.load_query_data(query, model)
+    assert mapped.fitted.batches == tuple(names)
+    before = {k: v.clone() for k, v in mapped.fitted.module.state_dict().items()}
+    mapped.train(**QUICK)
+    changed = {k for k, v in mapped.fitted.module.state_dict().items() if (v != before[k]).any()}
+    assert "neighbor_logits.weight" in changed
+    assert changed <= {"neighbor_logits.weight", "share_mean", "background_logits"} | {
+        k for k in changed if "category" in k
+    }
+    after = mapped.fitted.module.state_dict()
+    for name in changed - {"neighbor_logits.weight", "share_mean"}:
+        np.testing.assert_array_equal(after[name][:1], before[name][:1])
+
+
+def test_genes_of_a_query_are_matched_by_name(adata):
+    model = trained(adata)
+    with pytest.warns(UserWarning, match="3 of 40 genes of the reference are not in the query"):
+        mapped = rsd.ResolVI.load_query_data(adata[:, 3:].copy(), model)
+    assert mapped.get_normalized_expression().shape == (400, 40)
+    other = adata.copy()
+    other.var_names = [f"other_{i}" for i in range(40)]
+    with pytest.raises(ValueError, match="shares no gene"):
+        rsd.ResolVI.load_query_data(other, model)
+
+
+def test_comparisons_equal_those_of_the_functions(adata):
+    model = trained(adata, semisupervised=True, labels_key="label")
+    before = set(adata.obs.columns)
+    comparison = {"groupby": "cell_type", "group1": "type_0", "n_samples": 200}
+    de = model.differential_expression(**comparison, show_progress_bar=False)
+    dna = model.differential_niche_abundance(**comparison)
+    assert set(adata.obs.columns) == before and len(de) == 40 and len(dna) == 4
+    model.write()
+    pd.testing.assert_frame_equal(
+        de, rsd.tl.differential_expression(adata, **comparison, copy=True, show_progress_bar=False)
+    )
+    pd.testing.assert_frame_equal(dna, rsd.tl.differential_niche_abundance(adata, **comparison, copy=True))
+    with pytest.raises(ValueError, match="no labels to predict"):
+        trained(adata).differential_niche_abundance(groupby="cell_type", group1="type_0")

@@ -1,0 +1,168 @@
+"""Neighborhoods: sums, planted differences, nulls without one, and bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+from anndata import AnnData
+
+import resolvi_sd as rsd
+
+
+def make_tissue(rng, n_cells=3000, patch_size=25):
+    """A table with a graph, without a model; labels are alike within small patches of tissue."""
+    from resolvi_sd._tiles import cut_patches
+
+    table = AnnData(np.ones((n_cells, 2), np.float32))
+    table.obsm["spatial"] = rng.uniform(0, 1000, (n_cells, 2))
+    rsd.gr.neighbors(table)
+    patches = cut_patches(table.obsm["spatial"], np.zeros(n_cells, int), patch_size=patch_size)
+    label = np.empty(n_cells, dtype=int)
+    for patch in range(len(patches)):
+        label[patches.cells(patch)] = rng.choice(4, len(patches.cells(patch)), p=rng.dirichlet(np.full(4, 0.7)))
+    table.obs["label"] = pd.Categorical.from_codes(label, ["A", "B", "T/NK", "D"])
+    return table
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return make_tissue(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "distance"])
+def test_the_composition_is_that_of_the_neighbors(tissue, weighting):
+    table = tissue.copy()
+    table.obs.loc[table.obs_names[:500], "label"] = np.nan
+    assert rsd.tl.niche_abundance(table, labels_key="label", weighting=weighting) is None
+    niche = table.obsm["resolvi_niche"]
+    assert table.uns["resolvi_niche_labels"].tolist() == ["A", "B", "T/NK", "D"]
+    distances = table.obsp["resolvi_distances"]
+    for cell in (0, 7, 2999):
+        near = distances[cell].indices
+        weight = np.exp(-distances[cell].data / np.median(distances.data)) if weighting == "distance" else np.ones(10)
+        shares = np.array([weight[table.obs["label"].iloc[near] == name].sum() for name in ["A", "B", "T/NK", "D"]])
+        np.testing.assert_allclose(niche[cell], shares / shares.sum(), rtol=1e-5)
+
+
+def test_probabilities_of_a_fit_are_averaged_and_stored(fitted, tmp_path):
+    table = fitted.tables["table"]
+    rng = np.random.default_rng(0)
+    table.obsm["resolvi_probabilities"] = rng.dirichlet(np.ones(3), table.n_obs)
+    table.uns["resolvi"]["labels"] = np.array(["a", "T/NK", "c"], dtype=object)
+    rsd.tl.niche_abundance(fitted, weighting="weights")
+    expected = table.obsp["resolvi_weights"] @ table.obsm["resolvi_probabilities"]
+    np.testing.assert_allclose(table.obsm["resolvi_niche"], expected, rtol=1e-4)
+    rsd.tl.differential_niche_abundance(fitted, groupby="cell_type", n_samples=100)
+    fitted.write(tmp_path / "fitted.zarr")
+    again = sd.read_zarr(tmp_path / "fitted.zarr").tables["table"]
+    np.testing.assert_array_equal(again.obsm["resolvi_niche"], table.obsm["resolvi_niche"])
+    assert list(again.uns["resolvi_niche_labels"]) == ["a", "T/NK", "c"]
+    for column, values in table.uns["resolvi_dna"].items():
+        assert again.uns["resolvi_dna"][column].tolist() == values.tolist()
+
+
+def test_a_cell_without_neighbors_has_no_composition():
+    table = AnnData(np.ones((3, 2), np.float32), obs=pd.DataFrame({"label": list("aab")}, index=list("xyz")))
+    table.obsp["resolvi_connectivities"] = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], np.float32)
+    niche = rsd.tl.niche_abundance(table, labels_key="label", copy=True)
+    np.testing.assert_array_equal(niche, [[0.5, 0.5], [np.nan, np.nan], [1, 0]])
+    assert "resolvi_niche" not in table.obsm
+
+
+def test_a_planted_difference_is_found_and_only_that(tissue):
+    table = tissue.copy()
+    rng = np.random.default_rng(1)
+    # Near cells of group "in", cells of labels A and B become D.
+    group = rng.random(table.n_obs) < 0.3
+    table.obs["group"] = np.where(group, "in", "out")
+    graph = table.obsp["resolvi_connectivities"]
+    near = (graph.T @ group) > 0.35 * np.asarray(graph.sum(0)).ravel()
+    label = table.obs["label"].to_numpy().astype(object)
+    label[near & np.isin(label, ["A", "B"])] = "D"
+    table.obs["label"] = label
+    result = rsd.tl.differential_niche_abundance(
+        table, groupby="group", group1="in", labels_key="label", copy=True
+    ).set_index("label")
+    assert result["is_da_fdr"].to_dict() == {"A": True, "B": True, "T/NK": False, "D": True}
+    assert result.loc["D", "lfc_mean"] > 0.25 and result.loc["A", "lfc_mean"] < -0.25
+    np.testing.assert_allclose(result[["abundance1", "abundance2"]].sum(), 1, rtol=1e-5)
+    share = np.log2(result["abundance1"] + 0.01) - np.log2(result["abundance2"] + 0.01)
+    np.testing.assert_allclose(result["lfc_mean"], share, atol=0.1)
+
+
+@pytest.mark.parametrize("spatial", [False, True], ids=["cells", "patches"])
+def test_without_a_difference_false_calls_keep_the_stated_rate(spatial):
+    """Runs with any call are false discoveries here, all of them: their rate is the FDR."""
+    from resolvi_sd._tiles import cut_patches
+
+    rng = np.random.default_rng(5)
+    any_call, any_naive, runs = 0, 0, 40
+    for _ in range(runs):
+        table = make_tissue(rng, n_cells=1500)
+        if spatial:  # groups lie in patches of tissue as large as those of the labels, but do not know them
+            shifted = table.obsm["spatial"] @ np.array([[0.8, 0.6], [-0.6, 0.8]])
+            patches = cut_patches(shifted, np.zeros(table.n_obs, int), patch_size=60)
+            group = np.empty(table.n_obs, bool)
+            group[patches.order] = np.repeat(rng.random(len(patches)) < 0.5, patches.sizes())
+        else:
+            group = rng.random(table.n_obs) < 0.5
+        table.obs["group"] = np.where(group, "one", "two")
+        options = {"groupby": "group", "group1": "one", "labels_key": "label", "n_samples": 1000, "copy": True}
+        call = rsd.tl.differential_niche_abundance(table, **options)["is_da_fdr"]
+        naive = rsd.tl.differential_niche_abundance(table, patch_size=1, **options)["is_da_fdr"]
+        any_call, any_naive = any_call + call.any(), any_naive + naive.any()
+    allowed = 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / runs)  # the stated rate, as far as so few runs can tell
+    assert any_call / runs <= allowed
+    if spatial:  # cells as the units take chance for a difference
+        assert any_naive / runs > 2 * allowed
+
+
+def test_samples_are_the_units_where_they_are_named():
+    rng = np.random.default_rng(2)
+    table = make_tissue(rng)
+    table.obs["animal"] = np.repeat(["a", "b", "c", "d"], 750)
+    table.obs["condition"] = np.repeat(["x", "y"], 1500)
+    result = rsd.tl.differential_niche_abundance(
+        table, groupby="condition", group1="x", labels_key="label", sample_key="animal", copy=True
+    )
+    assert (result[["n_units1", "n_units2"]] == 2).all().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"labels_key": None}, KeyError, "fit with `labels_key=` first"),
+        ({"labels_key": "nope"}, KeyError, "labels_key='nope'.*label"),
+        ({"labels_key": "missing"}, ValueError, "No cell has a label"),
+        ({"weighting": "other"}, ValueError, "weighting.*'other'"),
+        ({"weighting": "weights"}, KeyError, r"resolvi_weights.*run .*tl\.fit"),
+        ({"key_added": "other"}, KeyError, r"other_connectivities.*run .*tl\.fit"),
+    ],
+)
+@pytest.mark.parametrize("differential", [False, True])
+def test_bad_arguments(tissue, arguments, error, message, differential):
+    tissue.obs["missing"] = pd.Series([None] * tissue.n_obs, dtype=object, index=tissue.obs_names)
+    given = {"labels_key": "label"} | arguments
+    with pytest.raises(error, match=message):
+        if differential:
+            rsd.tl.differential_niche_abundance(tissue, groupby="label", **given)
+        else:
+            rsd.tl.niche_abundance(tissue, **given)
+    assert "resolvi_niche" not in tissue.obsm and "resolvi_dna" not in tissue.uns
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"groupby": "nope"}, KeyError, "groupby='nope'"),
+        ({"group1": "nope"}, KeyError, "group1='nope'.*'A'"),
+        ({"group1": "A", "group2": "A"}, ValueError, "both"),
+        ({"groupby": "lonely"}, ValueError, r"fewer than two cells.*'one' \(1 cell\)"),
+        ({"sample_key": "nope"}, KeyError, "sample_key='nope'"),
+        ({"patch_size": 0}, ValueError, "patch_size"),
+    ],
+)
+def test_bad_groups(tissue, arguments, error, message):
+    tissue.obs["lonely"] = ["one"] + ["many"] * (tissue.n_obs - 1)
+    with pytest.raises(error, match=message):
+        rsd.tl.differential_niche_abundance(tissue, **{"groupby": "label", "labels_key": "label"} | arguments)
