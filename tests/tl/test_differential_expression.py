@@ -99,7 +99,8 @@ def test_with_batch_correction_it_does_not_matter_which_batch_a_cell_is_from():
         assert np.allclose(one, two, atol=1e-5) == corrected
 
 
-@pytest.mark.filterwarnings(RECORDS)
+# scanpy 1.12 on pandas 3, in its getter.
+@pytest.mark.filterwarnings(RECORDS, "ignore:The inplace keyword in DataFrame.drop is deprecated")
 def test_results_survive_stores_and_scanpy_reads_them(fitted, tmp_path):
     sc = pytest.importorskip("scanpy")
     table = fitted.tables["table"]

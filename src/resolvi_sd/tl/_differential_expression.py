@@ -105,9 +105,9 @@ def differential_expression(
       rho); `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of cells with any) and
       `corrected_mean1`, `corrected_fraction1`, ... of the corrected counts where the table has them (a gene is
       detected if at least half a molecule is expected); `n_cells1`, `n_cells2`, `pseudocount`;
-    - `.uns['resolvi_rank_genes_groups']`: the same for scanpy, e.g. `sc.get.rank_genes_groups_df(table, group="B",
-      key="resolvi_rank_genes_groups")`: `scores` are `lfc_mean / lfc_std`, `pvals` are `1 - proba_de` and `pvals_adj`
-      are `expected_fdr`. These are posterior probabilities, not p-values.
+    - `.uns['resolvi_rank_genes_groups']`: the same for scanpy, to be given as `key=` to
+      `scanpy.get.rank_genes_groups_df` and `scanpy.pl.rank_genes_groups`: `scores` are `lfc_mean / lfc_std`, `pvals`
+      are `1 - proba_de` and `pvals_adj` are `expected_fdr`. These are posterior probabilities, not p-values.
 
     Raises
     ------
