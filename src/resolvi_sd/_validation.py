@@ -33,6 +33,7 @@ _SCAN = 1 << 20
 # are not even close: at most a fifth of them are within 5 % of the median (Xenium, MERFISH, CosMx, ISS).
 _LATTICE_TOLERANCE = 0.05
 _LATTICE_SHARE = 0.9
+_NAMES, _BARCODE = 1000, r"[ACGTN]{8,}(-\d+)?"
 _LATTICE_CELLS = 20
 _LATTICE_SAMPLE = 2_000
 
@@ -289,13 +290,16 @@ def _on_lattice(coordinates: NDArray[np.float64]) -> bool:
 def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArray[np.int32]) -> None:
     """Warn if the rows look like spots, beads or bins rather than segmented cells.
 
-    The evidence is the position in the capture array that Space Ranger writes (`array_row`, `array_col`), or the
-    coordinates of the largest section lying on a lattice.
+    The evidence is the position in the capture array that Space Ranger writes (`array_row`, `array_col`), the
+    coordinates of the largest section lying on a lattice, or names that are DNA barcodes, as of the beads of Slide-seq:
+    segmented cells have none.
     """
     if {"array_row", "array_col"} <= set(adata.obs.columns):
         evidence = "`obs` has `array_row` and `array_col`"
     elif _on_lattice(coordinates[library == np.bincount(library).argmax()]):
         evidence = "the coordinates lie on a regular lattice"
+    elif adata.obs_names[:_NAMES].astype(str).str.fullmatch(_BARCODE).all():
+        evidence = f"the rows are named by DNA barcodes ({adata.obs_names[0]!r}, ...)"
     else:
         return
     warnings.warn(

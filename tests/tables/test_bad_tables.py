@@ -231,6 +231,16 @@ def test_spots_of_space_ranger_warn(table):
         table_view(table)
 
 
+def test_beads_of_slide_seq_warn(table):
+    """Beads lie anywhere, but their names are barcodes; Xenium's names are letters from a to p."""
+    rng = np.random.default_rng(0)
+    table.obs_names = ["".join(rng.choice(list("ACGT"), 14)) for _ in range(table.n_obs)]
+    with pytest.warns(UserWarning, match="spot data.*DNA barcodes.*single segmented cell"):
+        table_view(table)
+    table.obs_names = ["".join(rng.choice(list("abcdefghijklmnop"), 8)) + "-1" for _ in range(table.n_obs)]
+    table_view(table)
+
+
 @pytest.mark.parametrize("name", ["xenium_breast", "merfish_mpoa", "cosmx_nsclc", "iss_ca1"])
 def test_real_cells_do_not_warn(real_data, name):
     view = table_view(ad.read_h5ad(real_data(f"{name}.h5ad")), batch_key="sample")
