@@ -16,7 +16,7 @@ from spatialdata import SpatialData
 from resolvi_sd import tl
 from resolvi_sd._engine import ModelInput, combine_configs, fit_model, infer_posterior, read_input, read_query
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, decode, encode
+from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, decode, encode, latent_draws
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
@@ -294,12 +294,10 @@ class ResolVI:
             check_key(name, fitted.genes, argument="gene_list", where="adata.var_names")
         mean, spread = self._encode(adata)
         size = self._own_molecules(adata)[:, None] if library_size == "latent" else np.float32(library_size)
-        generator = as_generator(rng)
+        batches = self._batches(table, transform_batch)
         draws = []
-        for _ in range(n_samples):
-            noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
-            batches = self._batches(table, transform_batch)
-            decoded = sum(decode(fitted.module, mean + spread * noise, batch, columns) for batch in batches)
+        for drawn in latent_draws(mean, spread, n_samples, as_generator(rng)):
+            decoded = sum(decode(fitted.module, drawn, batch, columns) for batch in batches)
             draws.append(np.asarray(decoded * (size / len(batches)), dtype=np.float32))
         if n_samples > 1 and not return_mean:
             return np.stack(draws)
@@ -340,11 +338,7 @@ class ResolVI:
         fitted = self.fitted
         fitted.require_labels()
         mean, spread = self._encode(adata)
-        generator = as_generator(rng)
-        probabilities = np.zeros((len(mean), len(fitted.labels)), np.float32)
-        for _ in range(n_samples):
-            noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
-            probabilities += classify(fitted.module, mean + spread * noise) / np.float32(n_samples)
+        probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
         if soft:
             return pd.DataFrame(probabilities, index=self._table(adata).obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)

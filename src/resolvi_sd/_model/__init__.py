@@ -5,7 +5,7 @@ from resolvi_sd._model.extension import extend_module
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
-from resolvi_sd._model.rows import classify, decode, encode
+from resolvi_sd._model.rows import classify, decode, encode, latent_draws
 from resolvi_sd._model.training import train
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "extend_module",
     "from_plain",
     "infer",
+    "latent_draws",
     "patch_size_of",
     "to_plain",
     "train",

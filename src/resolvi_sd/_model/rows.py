@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,7 @@ from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import encoder_features
 from resolvi_sd._types import CSR
 
-__all__ = ["classify", "decode", "encode"]
+__all__ = ["classify", "decode", "encode", "latent_draws"]
 
 _ROWS = 8192
 
@@ -30,6 +32,17 @@ def encode(
     return mean, spread
 
 
+def latent_draws(
+    mean: NDArray[np.float32], spread: NDArray[np.float32], n_samples: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the mean of the latent posterior if `n_samples` is 1, otherwise so many draws from it."""
+    if n_samples == 1:
+        yield mean
+        return
+    for _ in range(n_samples):
+        yield mean + spread * rng.standard_normal(mean.shape, dtype=np.float32)
+
+
 def decode(
     module: ResolviModule, latent: NDArray[np.float32], batch: NDArray[np.int64], genes: slice | NDArray[np.int64]
 ) -> NDArray[np.float32]:
@@ -44,8 +57,17 @@ def decode(
     return np.concatenate(parts)
 
 
-def classify(module: ResolviModule, latent: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probability of each label, rows × labels, float32."""
-    with torch.no_grad():
-        probabilities: NDArray[np.float32] = module.label_likelihood(torch.from_numpy(latent)).probs.numpy()
-    return probabilities
+def classify(
+    module: ResolviModule,
+    mean: NDArray[np.float32],
+    spread: NDArray[np.float32],
+    *,
+    n_samples: int,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """Return the probability of each label, averaged over :func:`latent_draws`, rows × labels, float32."""
+    total = np.zeros((len(mean), module.data.n_labels), np.float32)
+    for latent in latent_draws(mean, spread, n_samples, rng):
+        with torch.no_grad():
+            total += module.label_likelihood(torch.from_numpy(latent)).probs.numpy()
+    return total / np.float32(n_samples)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import ResolviModule, decode, encode
+from resolvi_sd._model import ResolviModule, decode, encode, latent_draws
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import batch_codes, read_fit
 from resolvi_sd._tables import resolve_table, table_counts
@@ -107,15 +107,13 @@ def normalized_expression(
         )
     counts = table_counts(adata, fitted.setup.layer)
     mean, spread = encode(fitted.module, counts, show_progress_bar=show_progress_bar)
-    generator = as_generator(rng)
     target = adata.copy() if copy else adata
     if lazy:
         target.layers[keys.expression] = _lazy_expression(fitted.module, mean, batch, library_size)
     else:
         expression = np.zeros((adata.n_obs, adata.n_vars if genes is None else len(genes)), np.float32)
-        for _ in range(n_samples):
-            noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
-            expression += decode(fitted.module, mean + spread * noise, batch, columns)
+        for latent in latent_draws(mean, spread, n_samples, as_generator(rng)):
+            expression += decode(fitted.module, latent, batch, columns)
         expression *= np.float32(library_size / n_samples)
         if genes is None:
             target.layers[keys.expression] = expression

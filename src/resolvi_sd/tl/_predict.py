@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
@@ -79,12 +77,7 @@ def predict(
     fitted = read_fit(adata, keys)
     fitted.require_labels()
     mean, spread = encode(fitted.module, table_counts(adata, fitted.setup.layer), show_progress_bar=show_progress_bar)
-    generator = as_generator(rng)
-    probabilities: NDArray[np.float32] = np.zeros((adata.n_obs, len(fitted.labels)), np.float32)
-    for _ in range(n_samples):
-        noise = generator.standard_normal(mean.shape, dtype=np.float32) if n_samples > 1 else np.float32(0)
-        probabilities += classify(fitted.module, mean + spread * noise)
-    probabilities /= n_samples
+    probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
     if not copy:
         write_labels(adata, fitted, probabilities, keys=keys)
         return None
