@@ -171,7 +171,7 @@ class ResolVI:
         training
             All settings of the training, in place of the three above.
         accelerator, devices
-            As in Lightning.
+            As in Lightning; one device.
         rng
             Seed or generator.
         show_progress_bar

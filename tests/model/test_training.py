@@ -109,3 +109,9 @@ def test_the_limit_holds_when_the_elbo_never_gets_flat():
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(ValueError, match=f"`{setting}` must be .* got {value}"):
         TrainingConfig(**{setting: value})
+
+
+@pytest.mark.parametrize("devices", [2, [0, 1], -1])
+def test_several_devices_are_refused(devices):
+    with pytest.raises(NotImplementedError, match="several devices is not there yet"):
+        run(TrainingConfig(max_epochs=1), accelerator="cpu", devices=devices)

@@ -148,7 +148,7 @@ def train(
     rng
         Draws the order of patches and the thinning; torch's seed is the caller's.
     accelerator, devices
-        As in Lightning.
+        As in Lightning; one device.
     show_progress_bar
         Whether to show a progress bar.
 
@@ -157,6 +157,7 @@ def train(
     History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight of the time) and
     `learning_rate` (float64).
     """
+    devices = _one_device(devices)
     batch_size = batch_size_of(config, len(patches.order))
     stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
     schedule = DecayWhenFlat(
@@ -198,6 +199,18 @@ def train(
         "elbo": np.array(schedule.elbo),
         "learning_rate": np.array(loop.learning_rate),
     }
+
+
+def _one_device(devices: int | str | list[int]) -> int | str | list[int]:
+    """Return the choice of one device, or raise NotImplementedError for several."""
+    if devices == "auto" or devices == "1" or devices == 1:
+        return 1
+    if isinstance(devices, list) and len(devices) == 1:
+        return devices
+    raise NotImplementedError(
+        f"devices={devices!r}: training on several devices is not there yet. Choose one, e.g. `devices=1`, or `[0]` for "
+        "the first."
+    )
 
 
 @contextmanager

@@ -92,7 +92,8 @@ def fit(
     n_samples
         1: the posterior at the mean of the latent; more: averaged over so many draws.
     accelerator, devices
-        Where to train, as in Lightning. `"auto"` takes a CUDA device where there is one.
+        Where to train, as in Lightning, on one device. `"auto"` takes a CUDA device where there is one; MPS has to be
+        asked for by name.
     rng
         Seed or generator; the same seed on the same machine gives the same result. Global random states are left
         alone.
