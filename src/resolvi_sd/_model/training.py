@@ -208,8 +208,8 @@ def _one_device(devices: int | str | list[int]) -> int | str | list[int]:
     if isinstance(devices, list) and len(devices) == 1:
         return devices
     raise NotImplementedError(
-        f"devices={devices!r}: training on several devices is not there yet. Choose one, e.g. `devices=1`, or `[0]` for "
-        "the first."
+        f"devices={devices!r}: training on several devices is not there yet. Choose one, e.g. `devices=1`, or `[0]` "
+        "for the first."
     )
 
 
