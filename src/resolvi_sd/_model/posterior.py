@@ -101,11 +101,11 @@ def infer(
         entries = _entries(tissue.counts.indptr, core)
         with torch.no_grad():
             mean, spread = module.latent_encoder(minibatch.features)
-            beta = module.neighbor_weights(minibatch, module.leakage_range())
+            beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
         latent[core], weights[core] = mean[: len(core)].numpy(), beta.numpy()
         draws = [mean] if noise is None else [mean + spread * draw[minibatch.cells] for draw in noise]
         for draw in draws:
-            parts = _split(module, minibatch, draw, beta)
+            parts = _split(module, minibatch, draw, shares, beta)
             flow[core] += parts.flow.numpy() / len(draws)
             molecules[core] += parts.molecules.numpy() / len(draws)
             own[entries] += parts.own.numpy() / len(draws)
@@ -113,7 +113,7 @@ def infer(
                 with torch.no_grad():
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
         if seeds is not None:
-            own[entries] = _draw_molecules(module, minibatch, draws[0], beta, seeds[entries])
+            own[entries] = _draw_molecules(module, minibatch, draws[0], shares, beta, seeds[entries])
     corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
     return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
@@ -152,18 +152,20 @@ class _Parts:
     flow: Tensor
 
 
-def _rates(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor) -> tuple[Rates, Tensor]:
+def _rates(
+    module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor
+) -> tuple[Rates, Tensor]:
     """Rates of the core, and the profiles of all cells, at a latent of all cells."""
     profiles = module.expression(latent, minibatch.batch)
-    return module.rates(minibatch, profiles, module.shares(minibatch), beta, module.background_profile()), profiles
+    return module.rates(minibatch, profiles, shares, beta, module.background_profile()), profiles
 
 
-def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor) -> _Parts:
+def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor) -> _Parts:
     """Return the own, diffused and background molecules of every entry and cell, and the flow from every neighbor."""
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
     with torch.no_grad():
-        rates, profiles = _rates(module, minibatch, latent, beta)
+        rates, profiles = _rates(module, minibatch, latent, shares, beta)
         r = None if module.config.likelihood == "poisson" else module.concentration()
         group = module.concentration_group(minibatch.core_batch)
         signal = expected_signal(counts, rates.signal, rates.background, r, group)
@@ -173,7 +175,7 @@ def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Te
         molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
         # Of what a gene diffused, neighbor m gave beta_m rho_m / sum beta rho. Summed over genes that is beta_m times
         # the gradient of sum(ratio * sum beta rho) by beta_m: the backward pass of the sum, with no cells x k x genes.
-        received = minibatch.library_size[: minibatch.n_core] * module.shares(minibatch)[:, 1]
+        received = module.amount(minibatch, shares)[:, 1]
         mixture = from_others / received[row].clamp_min(_TINY)
         ratio = torch.zeros_like(rates.own)
         ratio[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
@@ -185,11 +187,16 @@ def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Te
 
 
 def _draw_molecules(
-    module: ResolviModule, minibatch: Minibatch, latent: Tensor, beta: Tensor, seeds: NDArray[np.uint64]
+    module: ResolviModule,
+    minibatch: Minibatch,
+    latent: Tensor,
+    shares: Tensor,
+    beta: Tensor,
+    seeds: NDArray[np.uint64],
 ) -> NDArray[np.float32]:
     """Whole own molecules of every entry, drawn from their posterior."""
     with torch.no_grad():
-        rates, _ = _rates(module, minibatch, latent, beta)
+        rates, _ = _rates(module, minibatch, latent, shares, beta)
         row, gene = minibatch.counts.rows(), minibatch.counts.gene
         r = torch.full_like(rates.own[:1], torch.inf)
         if module.config.likelihood == "nb":
