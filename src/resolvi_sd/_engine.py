@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._model import (
@@ -25,11 +26,21 @@ from resolvi_sd._model import (
 )
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, Setup
-from resolvi_sd._tables import Labels, TableView, read_labels, table_view
+from resolvi_sd._tables import (
+    Groups,
+    Labels,
+    Quantity,
+    TableView,
+    cell_sizes,
+    group_by,
+    read_labels,
+    read_sizes,
+    table_view,
+)
 from resolvi_sd._tiles import Tissue, cut_patches
 from resolvi_sd.gr._existing import graph_from_table
 from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import knn_graph
+from resolvi_sd.gr._neighbors import nearest_graph
 
 __all__ = ["ModelInput", "combine_configs", "fit_model", "infer_posterior", "read_input", "read_query", "summarise"]
 
@@ -44,17 +55,38 @@ _INFERENCE_PATCH = 128
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A table as the model sees it, checked."""
+    """A table as the model sees it, checked.
+
+    Parameters
+    ----------
+    view, graph
+        Counts, coordinates, sections and batches; the neighbors.
+    labels, covariates, sizes
+        What the setup names beside: labels, further covariates, size factors in their units.
+    setup
+        Where all of this came from.
+    """
 
     view: TableView
     graph: NeighborGraph
     labels: Labels | None
+    covariates: tuple[Groups, ...]
+    sizes: NDArray[np.float32] | None
     setup: Setup
 
     def tissue(self) -> Tissue:
         """Return the plain arrays that minibatches are cut from."""
-        graph, codes = self.graph, None if self.labels is None else self.labels.codes
-        return Tissue.assemble(self.view.counts, self.view.batch, graph.index, graph.distance, graph.mask, codes)
+        graph = self.graph
+        categories = np.stack([self.view.batch, *(covariate.codes for covariate in self.covariates)], axis=1)
+        return Tissue.assemble(
+            self.view.counts,
+            categories.astype(np.int64),
+            graph.index,
+            graph.distance,
+            graph.mask,
+            label=None if self.labels is None else self.labels.codes,
+            size=self.sizes,
+        )
 
 
 def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
@@ -77,12 +109,40 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     labels = None
     if setup.labels_key is not None:
         labels = read_labels(view.adata, setup.labels_key, setup.unlabeled_category)
+    covariates = tuple(
+        group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
+    )
+    sizes, setup = _sizes(data, view.adata, setup)
     if setup.neighbors_key is None:
-        graph = knn_graph(view.coordinates, view.library, setup.n_neighbors)
+        graph = nearest_graph(
+            data,
+            view.coordinates,
+            view.library,
+            setup.n_neighbors,
+            distance=setup.distance,
+            table_key=setup.table_key or "table",
+            coordinate_system=setup.coordinate_system,
+        )
     else:
         graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
     _warn_empty(view)
-    return ModelInput(view, graph, labels, setup)
+    return ModelInput(view, graph, labels, covariates, sizes, setup)
+
+
+def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[NDArray[np.float32] | None, Setup]:
+    """Return the size of each cell: those in `obs`, or measured from outlines where it has none, with their unit."""
+    key = setup.size_factor_key
+    if key is None:
+        return None, setup
+    if key in adata.obs or not isinstance(data, SpatialData) or key not in get_args(Quantity):
+        return read_sizes(adata, key), replace(setup, size_unit=None)
+    measured = cell_sizes(
+        data,
+        quantity=cast(Quantity, key),
+        table_key=setup.table_key or "table",
+        coordinate_system=setup.coordinate_system,
+    )
+    return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 
 
 def fit_model(
@@ -121,6 +181,7 @@ def fit_model(
         training=training,
         genes=tuple(view.adata.var_names.astype(str)),
         batches=view.batch_names,
+        covariates=tuple(covariate.names for covariate in model_input.covariates),
         history=history,
         seed=seed,
         labels=() if model_input.labels is None else model_input.labels.names,
@@ -130,21 +191,50 @@ def fit_model(
 def read_query(query: SpatialData | AnnData, reference: FittedModel, setup: Setup) -> tuple[ModelInput, FittedModel]:
     """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
 
-    New batches are added behind those of the reference. The depth that the model expects stays the reference's.
+    New batches and categories are added behind those of the reference. The depth and the size that the model expects of
+    a cell stay the reference's.
 
     Returns
     -------
-    The query, with the batches of the extended model, and that model.
+    The query, with the batches and categories of the extended model, and that model.
     """
     own = read_input(query, replace(setup, labels_key=None))
-    old = reference.batches
-    names = (*old, *(name for name in own.view.batch_names if name not in old)) if setup.batch_key else old
-    codes = np.array([names.index(name) if setup.batch_key else 0 for name in own.view.batch_names], dtype=np.int32)
-    view = replace(own.view, batch=codes[own.view.batch], batch_names=names)
-    model_input = replace(own, view=view)
-    data = replace(summarise(model_input), depth=reference.module.data.depth, n_labels=len(reference.labels))
-    module = extend_module(reference.module, data)
-    return model_input, replace(reference, module=module, setup=model_input.setup, batches=names)
+    batches = Groups(own.view.batch, own.view.batch_names)
+    # Without a batch key all cells are of the one batch, whatever it was called.
+    batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)
+    view = replace(own.view, batch=batches.codes, batch_names=batches.names)
+    covariates = tuple(
+        _joined(groups, known) for groups, known in zip(own.covariates, reference.covariates, strict=True)
+    )
+    model_input = replace(own, view=view, covariates=covariates)
+    before = reference.module.data
+    if before.median_size and model_input.setup.size_unit != reference.setup.size_unit:
+        raise ValueError(
+            f"The sizes of the query's cells are in {model_input.setup.size_unit or 'unknown units'}, those of the "
+            f"reference in {reference.setup.size_unit or 'unknown units'}, and the model knows the latter only: bring "
+            f"both in the same way, from outlines or as `obs[{reference.setup.size_factor_key!r}]`."
+        )
+    data = replace(
+        summarise(model_input),
+        depth=before.depth,
+        median_size=before.median_size,
+        n_labels=len(reference.labels),
+    )
+    mapped = replace(
+        reference,
+        module=extend_module(reference.module, data),
+        setup=model_input.setup,
+        batches=batches.names,
+        covariates=tuple(groups.names for groups in covariates),
+    )
+    return model_input, mapped
+
+
+def _joined(groups: Groups, known: tuple[str, ...]) -> Groups:
+    """Return the same partition, numbered by the names that are known, and then by those that are new."""
+    names = (*known, *(name for name in groups.names if name not in known))
+    codes = np.array([names.index(name) for name in groups.names], dtype=np.int32)
+    return Groups(codes[groups.codes], names)
 
 
 def infer_posterior(
@@ -172,8 +262,8 @@ def infer_posterior(
 def summarise(model_input: ModelInput) -> DataSummary:
     """Return what the priors take from the data."""
     view, graph, labels = model_input.view, model_input.graph, model_input.labels
-    distances = graph.distance[graph.mask]
-    median = float(np.median(distances)) if len(distances) else 0.0
+    # Cells that coincide or touch say nothing of the scale.
+    distances = graph.distance[graph.mask & (graph.distance > 0)]
     totals = np.stack(
         [np.asarray(view.counts[view.batch == code].sum(axis=0)).ravel() for code in range(len(view.batch_names))]
     )
@@ -183,11 +273,13 @@ def summarise(model_input: ModelInput) -> DataSummary:
         n_genes=view.n_genes,
         n_batches=len(view.batch_names),
         n_neighbors=int(graph.index.shape[1]),
-        # Where all neighbors coincide, any length scale gives them equal weight.
-        neighbor_distance=median if median > 0 else 1.0,
+        # Where all neighbors coincide or touch, any length scale gives them equal weight.
+        neighbor_distance=float(np.median(distances)) if len(distances) else 1.0,
         gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
         depth=float(np.median(np.asarray(view.counts.sum(axis=1)).ravel()[view.has_counts])),
         n_labels=0 if labels is None else len(labels.names),
+        n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
+        median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),
     )
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DEFAULT_KEY", "Keys"]
+__all__ = ["DEFAULT_KEY", "Keys", "unit_key"]
 
 DEFAULT_KEY = "resolvi"
+
+
+def unit_key(column: str) -> str:
+    """`uns`: what a column of `obs` with areas or volumes is measured in, and in which coordinate system."""
+    return f"{column}_unit"
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class Keys:
         return f"{self.prefix}_dispersion"
 
     @property
+    def size(self) -> str:
+        """`obs`: size of each cell, where the fit measured it from outlines."""
+        return f"{self.prefix}_size"
+
+    @property
     def distances(self) -> str:
         """`obsp`: distances of the neighbor graph that was used."""
         return f"{self.prefix}_distances"
@@ -76,6 +86,16 @@ class Keys:
     def neighbors(self) -> str:
         """`uns`: description of the neighbor graph, squidpy's layout."""
         return f"{self.prefix}_neighbors"
+
+    @property
+    def contacts(self) -> str:
+        """Prefix of the graph of cells in contact: its `obsp` and `uns` are those of `Keys(keys.contacts)`."""
+        return f"{self.prefix}_contacts"
+
+    @property
+    def borders(self) -> str:
+        """`obsp`: length of the border that two cells in contact share."""
+        return f"{self.prefix}_borders"
 
     @property
     def weights(self) -> str:
@@ -113,6 +133,16 @@ class Keys:
         return f"{self.prefix}_dna"
 
     @property
+    def leakage(self) -> str:
+        """`uns`: what leaked between labels, and the genes that did."""
+        return f"{self.prefix}_leakage"
+
+    @property
+    def audit(self) -> str:
+        """`uns`: metrics of the correction, raw against corrected."""
+        return f"{self.prefix}_audit"
+
+    @property
     def model(self) -> str:
         """`uns`: configuration, history, versions and weights of the fitted model; the commit mark of a write."""
         return self.prefix
@@ -137,7 +167,7 @@ class Keys:
         return {
             "layers": (self.counts, self.expression),
             "obsm": (self.latent, self.expression, self.niche, self.probabilities),
-            "obs": (*self.shares, self.predicted),
+            "obs": (*self.shares, self.predicted, self.size),
             "obsp": (self.distances, self.connectivities, self.weights, self.flow),
             "varm": (self.dispersion, self.background),
             "uns": (
@@ -147,6 +177,8 @@ class Keys:
                 self.de,
                 self.rank_genes_groups,
                 self.dna,
+                self.leakage,
+                self.audit,
                 self.model,
             ),
         }

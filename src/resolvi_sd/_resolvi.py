@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -21,16 +21,16 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
     Setup,
-    batch_codes,
+    category_codes,
     load_folder,
     most_probable,
     restore,
     save_folder,
     write_fit,
 )
-from resolvi_sd._tables import align_genes, resolve_table, table_counts
+from resolvi_sd._tables import align_genes, read_sizes, resolve_table, table_counts
 from resolvi_sd._types import CSR
-from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd._validation import check_key, check_names, check_positive_int
 
 __all__ = ["ResolVI"]
 
@@ -100,6 +100,8 @@ class ResolVI:
         library_key: str | None = None,
         labels_key: str | None = None,
         unlabeled_category: str = "unknown",
+        categorical_covariate_keys: Sequence[str] = (),
+        size_factor_key: str | None = None,
         n_neighbors: int = 10,
         neighbors_key: str | None = None,
     ) -> None:
@@ -117,6 +119,10 @@ class ResolVI:
             Columns of `obs` with the batch and the section of each cell.
         labels_key, unlabeled_category
             Column of `obs` with labels, and its value where a label is not known.
+        categorical_covariate_keys
+            Columns of `obs` with further covariates, which the decoder sees beside the batch.
+        size_factor_key
+            Column of `obs` with the physical size of each cell, in place of the observed molecules.
         n_neighbors, neighbors_key
             Neighbors of a cell, or an existing graph.
 
@@ -139,6 +145,8 @@ class ResolVI:
             neighbors_key=neighbors_key,
             labels_key=labels_key,
             unlabeled_category=unlabeled_category,
+            categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
+            size_factor_key=size_factor_key,
         )
         table_counts(adata, layer)
         check_key(spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
@@ -146,7 +154,11 @@ class ResolVI:
             key = getattr(setup, argument)
             if key is not None:
                 check_key(key, adata.obs.columns, argument=argument, where="adata.obs")
-        adata.uns[_SETUP] = {name: value for name, value in asdict(setup).items() if value is not None}
+        for key in setup.categorical_covariate_keys:
+            check_key(key, adata.obs.columns, argument="categorical_covariate_keys", where="adata.obs")
+        if size_factor_key is not None:
+            read_sizes(adata, size_factor_key)
+        adata.uns[_SETUP] = setup.to_plain()
 
     def train(
         self,
@@ -294,11 +306,11 @@ class ResolVI:
             check_key(name, fitted.genes, argument="gene_list", where="adata.var_names")
         mean, spread = self._encode(adata)
         size = self._own_molecules(adata)[:, None] if library_size == "latent" else np.float32(library_size)
-        batches = self._batches(table, transform_batch)
+        settings = self._categories(table, transform_batch)
         draws = []
         for drawn in latent_draws(mean, spread, n_samples, as_generator(rng)):
-            decoded = sum(decode(fitted.module, drawn, batch, columns) for batch in batches)
-            draws.append(np.asarray(decoded * (size / len(batches)), dtype=np.float32))
+            decoded = sum(decode(fitted.module, drawn, categories, columns) for categories in settings)
+            draws.append(np.asarray(decoded * (size / len(settings)), dtype=np.float32))
         if n_samples > 1 and not return_mean:
             return np.stack(draws)
         return pd.DataFrame(np.mean(draws, axis=0), index=table.obs_names, columns=names)
@@ -409,7 +421,15 @@ class ResolVI:
         target = self.adata if adata is None else adata
         if not target.obs_names.equals(self.adata.obs_names):
             raise ValueError("`adata` does not hold the cells of the model.")
-        write_fit(target, self.fitted, self.posterior, self._input.graph, keys=Keys(key_added), integer_counts=False)
+        write_fit(
+            target,
+            self.fitted,
+            self.posterior,
+            self._input.graph,
+            sizes=self._input.sizes,
+            keys=Keys(key_added),
+            integer_counts=False,
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model into a folder: safetensors and JSON.
@@ -440,8 +460,11 @@ class ResolVI:
         """Return the object of a table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored."""
         adata = resolve_table(data, table_key)
         fitted, _, _ = restore(adata, Keys(key_added))
-        graph = replace(fitted.setup, neighbors_key=Keys(key_added).neighbors, labels_key=None)
-        return cls._of(fitted, adata, read_input(data, graph))
+        keys, setup = Keys(key_added), fitted.setup
+        # What the fit found or measured is in the table, and is not looked for again.
+        size_key = setup.size_factor_key if setup.size_unit is None else keys.size
+        found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=size_key)
+        return cls._of(fitted, adata, read_input(data, found))
 
     @classmethod
     def load_query_data(cls, adata: AnnData, reference_model: ResolVI) -> ResolVI:
@@ -515,29 +538,31 @@ class ResolVI:
         return table
 
     def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        counts = table_counts(self._table(adata), self.fitted.setup.layer)
-        return encode(self.fitted.module, counts, show_progress_bar=False)
+        table = self._table(adata)
+        counts, categories = table_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
+        return encode(self.fitted.module, counts, categories, show_progress_bar=False)
 
     def _own_molecules(self, adata: AnnData | None) -> NDArray[np.float32]:
         if adata is not None and adata is not self.adata:
             raise ValueError("`library_size='latent'` is known only for the cells of the model: leave `adata` out.")
         return self.posterior.molecules[:, 0].astype(np.float32)
 
-    def _batches(self, table: AnnData, transform_batch: str | Sequence[str] | None) -> list[NDArray[np.int64]]:
-        """Batch codes to decode with, one array for each batch that is averaged over."""
+    def _categories(self, table: AnnData, transform_batch: str | Sequence[str] | None) -> list[NDArray[np.int64]]:
+        """Batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over."""
+        own = category_codes(table, self.fitted)
         if transform_batch is None:
-            return [batch_codes(table, self.fitted)]
+            return [own]
         names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
         for name in names:
             check_key(
                 name, self.fitted.batches, argument="transform_batch", where=f"obs[{self.fitted.setup.batch_key!r}]"
             )
-        return [np.full(table.n_obs, self.fitted.batches.index(name), dtype=np.int64) for name in names]
+        codes = [np.full((len(own), 1), self.fitted.batches.index(name)) for name in names]
+        return [np.hstack([code, own[:, 1:]]) for code in codes]
 
 
 def _read_setup(adata: AnnData) -> Setup:
     """Return what :meth:`ResolVI.setup_anndata` wrote."""
     if _SETUP not in adata.uns:
         raise KeyError("The table is not set up: run `ResolVI.setup_anndata(adata, layer=..., spatial_key=...)` first.")
-    stored = dict(adata.uns[_SETUP])
-    return Setup(n_neighbors=int(stored.pop("n_neighbors")), **{name: str(value) for name, value in stored.items()})
+    return Setup.from_plain(adata.uns[_SETUP])

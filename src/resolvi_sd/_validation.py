@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,27 @@ def check_positive_int(value: object, *, argument: str) -> int:
     if value < 1:
         raise ValueError(f"`{argument}` must be at least 1, not {value}.")
     return int(value)
+
+
+def check_names(names: Sequence[str] | str, *, argument: str) -> tuple[str, ...]:
+    """Return several names as a tuple, or raise if they are one string, no strings, or not distinct.
+
+    Raises
+    ------
+    TypeError
+        If `names` is a single string, or holds something else than strings.
+    ValueError
+        If a name occurs more than once.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"`{argument}` must be a list of names; did you mean [{names!r}]?")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"`{argument}` must hold strings, not {name!r} ({type(name).__name__}).")
+    if len(set(found)) < len(found):
+        raise ValueError(f"`{argument}` names something twice: {list(found)}.")
+    return found
 
 
 def check_unique(names: pd.Index[Any], *, what: str, todo: str) -> None:

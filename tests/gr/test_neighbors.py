@@ -123,7 +123,13 @@ def test_layout_is_squidpy_s(table):
     assert table.uns["run2_neighbors"] == {
         "connectivities_key": "run2_connectivities",
         "distances_key": "run2_distances",
-        "params": {"coord_type": "generic", "n_neighbors": 4, "transform": "none", "library_key": "slide"},
+        "params": {
+            "coord_type": "generic",
+            "n_neighbors": 4,
+            "transform": "none",
+            "distance": "centroid",
+            "library_key": "slide",
+        },
     }
     distances, connectivities = table.obsp["run2_distances"], table.obsp["run2_connectivities"]
     assert (connectivities.data == 1).all()

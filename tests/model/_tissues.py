@@ -9,8 +9,11 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd.gr._neighbors import knn_graph
 
 
-def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, seed=0):
-    """Random counts on random positions; the first cell is empty, and some have no label."""
+def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, n_covariate=1, sizes=False, seed=0):
+    """Random counts on random positions; the first cell is empty, and some have no label.
+
+    With `n_covariate` categories of a further covariate, and with or without physical sizes.
+    """
     rng = np.random.default_rng(seed)
     coordinates = rng.uniform(0, 100, (n_cells, 2))
     batch = rng.integers(0, n_batches, n_cells)
@@ -18,7 +21,11 @@ def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0
     counts = rng.poisson(rng.gamma(0.5, 3.0, (n_cells, n_genes))).astype(np.float32)
     counts[0] = 0
     label = rng.integers(-1, n_labels, n_cells)
-    tissue = Tissue.assemble(sp.csr_matrix(counts), batch, graph.index, graph.distance, graph.mask, label)
+    categories = np.stack([batch, rng.integers(0, n_covariate, n_cells)], axis=1)
+    size = rng.lognormal(3.0, 0.5, n_cells).astype(np.float32) if sizes else None
+    tissue = Tissue.assemble(
+        sp.csr_matrix(counts), categories, graph.index, graph.distance, graph.mask, label=label, size=size
+    )
     return tissue, coordinates
 
 
@@ -36,6 +43,8 @@ def small_module(tissue, seed=0, **config):
         gene_profile=torch.from_numpy(np.repeat(profile / profile.sum(), n_batches, axis=0)),
         depth=20.0,
         n_labels=int(tissue.label.max()) + 1,
+        n_covariates=(int(tissue.categories[:, 1].max()) + 1,),
+        median_size=0.0 if tissue.size is tissue.library_size else float(np.median(tissue.size)),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

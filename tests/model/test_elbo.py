@@ -17,10 +17,15 @@ from resolvi_sd._tiles import cut_minibatch
 from tests.model._tissues import small_module, small_tissue
 
 
-@pytest.mark.parametrize("config", [{}, {"dispersion": "gene-batch"}, {"likelihood": "poisson"}])
-@pytest.mark.parametrize(("kl_weight", "n_labels"), [(1.0, 0), (0.3, 0), (1.0, 4)])
-def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, n_labels):
-    tissue, _ = small_tissue(n_batches=2, n_labels=n_labels)
+@pytest.mark.parametrize(
+    "config", [{}, {"dispersion": "gene-batch"}, {"likelihood": "poisson"}, {"encode_covariates": True}]
+)
+@pytest.mark.parametrize(
+    ("kl_weight", "inputs"),
+    [(1.0, {}), (0.3, {}), (1.0, {"n_labels": 4}), (1.0, {"sizes": True}), (1.0, {"n_covariate": 3})],
+)
+def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, inputs):
+    tissue, _ = small_tissue(n_batches=2, **inputs)
     module = small_module(tissue, **config)
     minibatch = cut_minibatch(tissue, np.arange(1, 41))
     torch.manual_seed(7)

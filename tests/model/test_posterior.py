@@ -19,7 +19,7 @@ def pass_over(tissue, coordinates, module, *, patch_size=1000, batch_size=2048, 
 @pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
 @pytest.mark.parametrize("n_samples", [1, 3])
 def test_molecules_are_conserved(config, n_samples):
-    tissue, coordinates = small_tissue(n_batches=2)
+    tissue, coordinates = small_tissue(n_batches=2, n_covariate=3, sizes=True)
     module = small_module(tissue, **config)
     result = pass_over(tissue, coordinates, module, n_samples=n_samples)
     np.testing.assert_allclose(result.molecules.sum(1), tissue.library_size, rtol=1e-5)
@@ -58,9 +58,10 @@ def test_integer_draws_do_not_depend_on_the_patches_and_have_the_expectation():
     assert abs(drawn.sum() - expected.sum()) < 4 * spread
 
 
-def test_one_cell_by_hand():
+@pytest.mark.parametrize("sizes", [False, True])
+def test_one_cell_by_hand(sizes):
     """Weights, Delaporte posterior and flow of one cell, written out in float64 loops."""
-    tissue, coordinates = small_tissue(n_cells=60)
+    tissue, coordinates = small_tissue(n_cells=60, n_covariate=3, sizes=sizes)
     result = pass_over(tissue, coordinates, small_module(tissue))
     n = 17
     with torch.no_grad():
@@ -68,7 +69,10 @@ def test_one_cell_by_hand():
         alpha = small_module(tissue).shares(cut_minibatch(tissue, np.arange(60))).numpy()[n]
         module = small_module(tissue).double()
         features = torch.from_numpy(encoder_features(tissue.counts)).double()
-        rho = module.expression(module.latent_encoder(features)[0], torch.zeros(60, dtype=torch.long)).numpy()
+        categories = torch.from_numpy(tissue.categories)
+        latent = module.latent_encoder(features, categories)[0]
+        rho = module.expression(latent, categories).numpy()
+        density = module.density_decoder(latent, categories).numpy() if sizes else None
         background = module.background_profile()[0].numpy()
         r = module.concentration()[0].numpy()
         free = module.neighbor_logits.weight[n].numpy()
@@ -77,7 +81,7 @@ def test_one_cell_by_hand():
     beta /= beta.sum()
     np.testing.assert_allclose(result.weights[n], beta, rtol=1e-4)
 
-    size = tissue.library_size[n]
+    size = tissue.size[n] / np.median(tissue.size) * density[n] if sizes else tissue.library_size[n]
     flow = np.zeros(tissue.n_neighbors)
     row = tissue.counts[n]
     for gene, x in zip(row.indices, row.data, strict=True):

@@ -13,7 +13,7 @@ from tests.model._tissues import small_module, small_tissue
 
 
 def sampler_of(n_samples=3, n_cells=150, seed=1, **config):
-    tissue, coordinates = small_tissue(n_cells=n_cells, n_batches=2)
+    tissue, coordinates = small_tissue(n_cells=n_cells, n_batches=2, n_covariate=3)
     module = small_module(tissue, **config)
     rng = np.random.default_rng(seed)
     return Sampler.create(module, tissue, n_samples=n_samples, rng=rng), coordinates
@@ -39,7 +39,9 @@ def test_latent_draws_have_the_mean_and_spread_of_the_encoder():
     sampler, _ = sampler_of(n_samples=2000)
     cells = np.arange(20)
     latent = sampler.draw(cells, ["latent"])["latent"]
-    mean, spread = encode(sampler.module, sampler.tissue.counts[cells], show_progress_bar=False)
+    mean, spread = encode(
+        sampler.module, sampler.tissue.counts[cells], sampler.tissue.categories[cells], show_progress_bar=False
+    )
     error = (latent.mean(0) - mean) / (spread / np.sqrt(2000))
     assert stats.kstest(error.ravel(), "norm").pvalue > 1e-3
     # The relative standard error of a standard deviation is 1 / sqrt(2 n).

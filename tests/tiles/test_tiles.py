@@ -13,7 +13,8 @@ def tissue_of(n_cells, seed=0):
     counts = sp.csr_matrix(rng.poisson(1.0, (n_cells, 9)).astype(np.float32))
     neighbor = np.stack([rng.choice(np.delete(np.arange(n_cells), i), 4, replace=False) for i in range(n_cells)])
     mask = rng.random((n_cells, 4)) < 0.8
-    return Tissue.assemble(counts, rng.integers(0, 2, n_cells), neighbor, rng.random((n_cells, 4)).astype("f4"), mask)
+    categories = rng.integers(0, 2, (n_cells, 2))
+    return Tissue.assemble(counts, categories, neighbor, rng.random((n_cells, 4)).astype("f4"), mask)
 
 
 @pytest.mark.parametrize("patch_size", [1, 7, 64, 5000])
@@ -53,7 +54,7 @@ def test_minibatch_holds_every_cell_once_and_numbers_neighbors_rightly():
     assert set(cells) == set(core) | set(tissue.neighbor[core][mask])
     np.testing.assert_array_equal(batch.counts.to_dense().numpy(), tissue.counts[core].toarray())
     np.testing.assert_array_equal(batch.library_size.numpy(), tissue.counts[cells].sum(1).A1)
-    np.testing.assert_array_equal(batch.batch.numpy(), tissue.batch[cells])
+    np.testing.assert_array_equal(batch.categories.numpy(), tissue.categories[cells])
 
 
 def test_neighbors_without_molecules_are_masked():
@@ -61,7 +62,7 @@ def test_neighbors_without_molecules_are_masked():
     counts = tissue.counts.toarray()
     counts[tissue.neighbor[0, 0]] = 0
     again = Tissue.assemble(
-        sp.csr_matrix(counts), tissue.batch, tissue.neighbor, tissue.distance, np.ones_like(tissue.mask)
+        sp.csr_matrix(counts), tissue.categories, tissue.neighbor, tissue.distance, np.ones_like(tissue.mask)
     )
     np.testing.assert_array_equal(again.mask, counts.sum(1)[tissue.neighbor] > 0)
     assert not again.mask[0, 0]

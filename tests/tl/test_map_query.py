@@ -40,13 +40,55 @@ def test_a_query_that_is_the_reference_gets_its_latent():
     np.testing.assert_allclose(query.obsm["X_resolvi"], reference.obsm["X_resolvi"], atol=1e-5)
 
 
+def test_genes_are_matched_by_name():
+    """The order of the genes does not matter, extra ones change nothing, and missing ones are reported."""
+    reference, query = samples()
+    rsd.tl.fit(reference, batch_key="sample", max_epochs=3, **QUIET)
+    expected = rsd.tl.map_query(query, reference, copy=True, **QUIET)
+    assert "resolvi" not in query.uns
+
+    extra = query[:, :1].copy()
+    extra.var_names = ["control"]
+    other = ad.concat([extra, query[:, ::-1].copy()], axis=1, merge="same")
+    other.uns = {}
+    found = rsd.tl.map_query(other, reference, copy=True, **QUIET)
+    assert list(found.var_names) == list(reference.var_names)
+    np.testing.assert_allclose(found.obsm["X_resolvi"], expected.obsm["X_resolvi"], atol=1e-5)
+    np.testing.assert_allclose(
+        found.layers["resolvi_counts"].toarray(), expected.layers["resolvi_counts"].toarray(), atol=1e-4
+    )
+    with pytest.warns(UserWarning, match="1 of 60 genes of the reference are not in the query"):
+        lacking = rsd.tl.map_query(query[:, 1:].copy(), reference, copy=True, **QUIET)
+    assert lacking.layers["resolvi_counts"][:, 0].nnz == 0
+
+
+def test_a_query_with_other_genes_gets_a_new_table():
+    reference, query = (
+        rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=seed, transcripts=False) for seed in (0, 1)
+    )
+    rsd.tl.fit(reference, max_epochs=2, **QUIET)
+    query.tables["table"] = query.tables["table"][:, ::-1].copy()
+    rsd.tl.map_query(query, reference, **QUIET)
+    assert "resolvi" not in query.tables["table"].uns
+    mapped = query.tables["table_resolvi"]
+    assert list(mapped.var_names) == list(reference.tables["table"].var_names)
+    assert mapped.uns["spatialdata_attrs"] == query.tables["table"].uns["spatialdata_attrs"]
+    rsd.tl.normalized_expression(query, table_key="table_resolvi", **QUIET)
+    with pytest.raises(ValueError, match=r"table 'table_resolvi' already.*table_added="):
+        rsd.tl.map_query(query, reference, **QUIET)
+
+
 def test_bad_queries():
     reference, query = samples()
     with pytest.raises(KeyError, match=r"Please run .*tl\.fit"):
         rsd.tl.map_query(query, reference, **QUIET)
     rsd.tl.fit(reference, batch_key="sample", max_epochs=2, **QUIET)
-    with pytest.raises(ValueError, match="59 genes, 59 of them among the 60"):
+    with pytest.raises(ValueError, match=r"59 genes of the query are not the 60 of the reference.*copy=True"):
         rsd.tl.map_query(query[:, 1:].copy(), reference, **QUIET)
+    stranger = query.copy()
+    stranger.var_names = [f"probe{i}" for i in range(60)]
+    with pytest.raises(ValueError, match="shares no gene with the reference"):
+        rsd.tl.map_query(stranger, reference, copy=True, **QUIET)
     with pytest.raises(ValueError, match="max_epochs"):
         rsd.tl.map_query(query, reference, max_epochs=-1, **QUIET)
     del query.obs["sample"]

@@ -41,6 +41,8 @@ class ModelConfig:
         Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
     adapt_share_prior
         Whether `share_prior` is only where the training starts, and follows the mean over cells from there.
+    encode_covariates
+        Whether the latent encoder sees batch and covariates; without, the latent is freer of them.
     label_prior_logit
         With labels: by how much the prior favours the mixture component of a cell's label, in logits.
     classification_weight
@@ -74,6 +76,7 @@ class ModelConfig:
     share_prior: tuple[float, float, float] = (0.75, 0.20, 0.05)
     share_prior_weight: float = 8.5
     adapt_share_prior: bool = True
+    encode_covariates: bool = False
     label_prior_logit: float = 10.0
     classification_weight: float = 50.0
     background_prior_weight: float = 5.0

@@ -68,14 +68,14 @@ def _log_likelihood(
 ) -> Tensor:
     """Log-likelihood of the core cells' counts, summed."""
     counts, core_batch = minibatch.counts, minibatch.core_batch
-    own, around = module.expression(latent, core_batch), module.halo_expression(minibatch)
+    own, around = module.expression(latent, minibatch.core_categories), module.halo_expression(minibatch)
     r, group = module.concentration(), module.concentration_group(core_batch)
+    amount = module.amount(minibatch, latent, shares)
     if module.config.likelihood == "nb" and own.device.type == "cpu" and own.dtype == torch.float32:
-        amount = module.amount(minibatch, shares)
         return mixture_log_prob(
             counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group
         )
-    rates = module.rates(minibatch, torch.cat([own, around]), shares, weights, background)
+    rates = module.rates(minibatch, torch.cat([own, around]), amount, weights, background)
     if module.config.likelihood == "poisson":
         return poisson_log_prob(counts, rates.signal, rates.background).sum()
     return delaporte_log_prob(counts, rates.signal, rates.background, r, group).sum()

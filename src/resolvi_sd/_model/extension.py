@@ -15,8 +15,8 @@ __all__ = ["extend_module"]
 def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool = True) -> ResolviModule:
     """Return a model for the cells that `data` describes, with the reference's parameters.
 
-    Neighbor weights start at the kernel of distances. `data.n_batches` may be larger than the reference's: the rows of
-    the batches that come after the reference's start at the mean of its rows.
+    Neighbor weights start at the kernel of distances. `data` may have more batches and categories of covariates
+    than the reference: the rows of those that come after the reference's start at the mean of its rows.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
     data
         Sizes of the query; its genes and labels are the reference's.
     freeze
-        Whether only the neighbor weights and the rows of new batches can be trained.
+        Whether only the neighbor weights and the rows of new batches and categories can be trained.
     """
     with torch.random.fork_rng():
         module = ResolviModule(reference.config, data)
@@ -35,7 +35,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
             continue
         old = known.get(name)
         if old is None:
-            # The reference had a single batch, and so no effect of batches.
+            # The reference had a single category, and so no effect of this covariate.
             value.zero_()
         elif old.shape == value.shape:
             value.copy_(old)
@@ -48,7 +48,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
                 grows = name not in known or known[name].shape != parameter.shape
                 parameter.requires_grad_(grows)
                 if grows:
-                    parameter.register_hook(_only_after(reference.data.n_batches))
+                    parameter.register_hook(_only_after(len(known[name]) if name in known else 1))
     return module.eval()
 
 

@@ -14,7 +14,7 @@ from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
-from resolvi_sd._model.networks import Classifier, Decoder, LatentEncoder, ShareEncoder
+from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
@@ -38,6 +38,10 @@ class DataSummary:
         Median molecules of a cell.
     n_labels
         Labels of the semi-supervised model; 0 without.
+    n_covariates
+        Categories of each further covariate.
+    median_size
+        Median size factor, in its units; 0 where the observed molecules are the size of a cell.
     """
 
     n_cells: int
@@ -49,6 +53,13 @@ class DataSummary:
     gene_profile: Tensor
     depth: float
     n_labels: int = 0
+    n_covariates: tuple[int, ...] = ()
+    median_size: float = 0.0
+
+    @property
+    def n_categories(self) -> tuple[int, ...]:
+        """Categories of the batch and of each further covariate."""
+        return (self.n_batches, *self.n_covariates)
 
 
 @dataclass(frozen=True)
@@ -80,10 +91,18 @@ class ResolviModule(nn.Module):
         self.config, self.data = config, data
         genes, latent = data.n_genes, config.n_latent
         self.latent_encoder = LatentEncoder(
-            genes, latent, config.n_hidden_encoder, config.n_layers, config.dropout_rate
+            genes,
+            latent,
+            config.n_hidden_encoder,
+            config.n_layers,
+            # Otherwise covariates are left to the decoder, so that the latent is free of them.
+            data.n_categories if config.encode_covariates else (),
+            config.dropout_rate,
         )
         self.share_encoder = ShareEncoder(genes, config.n_hidden_share, config.n_layers, data.n_batches)
-        self.decoder = Decoder(genes, latent, config.n_hidden, config.n_layers, data.n_batches)
+        self.decoder = Decoder(genes, latent, config.n_hidden, config.n_layers, data.n_categories)
+        if data.median_size:
+            self.density_decoder = DensityDecoder(latent, config.n_hidden, data.n_categories, data.depth)
 
         # With labels there is one component for each.
         components = data.n_labels or config.n_components
@@ -165,7 +184,8 @@ class ResolviModule(nn.Module):
 
     def latent_posterior(self, minibatch: Minibatch) -> dist.Independent:
         """Return the normal over the latent of the core cells."""
-        mean, spread = self.latent_encoder(minibatch.features[: minibatch.n_core])
+        core = minibatch.n_core
+        mean, spread = self.latent_encoder(minibatch.features[:core], minibatch.categories[:core])
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
     def neighbor_kernel(self, minibatch: Minibatch, length: Tensor) -> Tensor:
@@ -214,9 +234,9 @@ class ResolviModule(nn.Module):
         logits = self.share_encoder(counts, around, setting, minibatch.core_batch)
         return masked_softmax(logits.clamp(-10.0, 10.0), self.share_mask(minibatch))
 
-    def expression(self, latent: Tensor, batch: Tensor) -> Tensor:
-        """Expression profile rho, cells × genes; rows sum to 1."""
-        profile: Tensor = self.decoder(latent, batch)
+    def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
+        """Expression profile rho, cells × genes; rows sum to 1. `categories` is cells × (batch and covariates)."""
+        profile: Tensor = self.decoder(latent, categories)
         return profile
 
     def neighbor_expression(self, minibatch: Minibatch, expression: Tensor, weights: Tensor) -> Tensor:
@@ -236,20 +256,29 @@ class ResolviModule(nn.Module):
         training = self.training
         self.eval()
         with torch.no_grad():
-            mean, _ = self.latent_encoder(minibatch.features[halo])
-            profile = self.expression(mean, minibatch.batch[halo])
+            categories = minibatch.categories[halo]
+            mean, _ = self.latent_encoder(minibatch.features[halo], categories)
+            profile = self.expression(mean, categories)
         self.train(training)
         return profile
 
-    def amount(self, minibatch: Minibatch, shares: Tensor) -> Tensor:
-        """Return the expected molecules of each source, core × 3."""
-        return minibatch.library_size[: minibatch.n_core, None] * shares
+    def amount(self, minibatch: Minibatch, latent: Tensor, shares: Tensor) -> Tensor:
+        """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are read.
+
+        All sources together are the observed molecules; or, with a size factor, the size of the cell times the
+        molecules per size that cells of this latent have.
+        """
+        core = minibatch.n_core
+        if not self.data.median_size:
+            return minibatch.library_size[:core, None] * shares
+        density: Tensor = self.density_decoder(latent[:core], minibatch.categories[:core])
+        molecules = minibatch.size / self.data.median_size * density
+        return molecules[:, None] * shares
 
     def rates(
-        self, minibatch: Minibatch, expression: Tensor, shares: Tensor, weights: Tensor, background: Tensor
+        self, minibatch: Minibatch, expression: Tensor, amount: Tensor, weights: Tensor, background: Tensor
     ) -> Rates:
         """Return the expected molecules of the core cells by source, from the profiles of all cells."""
-        amount = self.amount(minibatch, shares)
         return Rates(
             own=amount[:, 0:1] * expression[: minibatch.n_core],
             diffused=amount[:, 1:2] * self.neighbor_expression(minibatch, expression, weights),

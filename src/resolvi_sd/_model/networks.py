@@ -1,38 +1,45 @@
-"""Encoders and decoder: multilayer perceptrons that take the batch along."""
+"""Encoders and decoder: multilayer perceptrons that take the batch and other covariates along."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-__all__ = ["Classifier", "Decoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
+__all__ = ["Classifier", "Decoder", "DensityDecoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
 
 N_SETTING = 4
 
 
 class Perceptron(nn.Module):
-    """Hidden layers (linear, layer norm, ReLU, dropout); every layer also sees the categories.
+    """Hidden layers (linear, layer norm, ReLU, dropout); every layer also sees the categories ("deep injection").
 
-    A one-hot category beside the input of a linear layer is the same as a bias per category, looked up.
+    A one-hot category beside the input of a linear layer is the same as a bias per category, looked up. Covariates with
+    a single category have none.
     """
 
-    def __init__(self, n_in: int, n_hidden: int, n_layers: int, n_categories: int, dropout_rate: float = 0.0) -> None:
+    def __init__(
+        self, n_in: int, n_hidden: int, n_layers: int, n_categories: Sequence[int], dropout_rate: float = 0.0
+    ) -> None:
         super().__init__()
         sizes = [n_in] + [n_hidden] * n_layers
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
         self.norm = nn.ModuleList(nn.LayerNorm(n_hidden) for _ in range(n_layers))
-        embeddings = [nn.Embedding(n_categories, n_hidden) for _ in range(n_layers if n_categories > 1 else 0)]
-        for embedding in embeddings:
-            nn.init.normal_(embedding.weight, std=0.1)
-        self.category = nn.ModuleList(embeddings)
+        self.category = nn.ModuleList(
+            nn.ParameterDict({str(i): 0.1 * torch.randn(n, n_hidden) for i, n in enumerate(n_categories) if n > 1})
+            for _ in range(n_layers)
+        )
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, category: Tensor | None) -> Tensor:
-        """Map cells × n_in to cells × n_hidden."""
-        for i, (linear, norm) in enumerate(zip(self.linear, self.norm, strict=True)):
+    def forward(self, x: Tensor, categories: Tensor) -> Tensor:
+        """Map cells × n_in, and the category of each covariate, cells × covariates, to cells × n_hidden."""
+        for linear, norm, effects in zip(self.linear, self.norm, self.category, strict=True):
             x = linear(x)
-            if len(self.category):
-                x = x + self.category[i](category)
+            for covariate, effect in effects.named_parameters():
+                x = x + F.embedding(categories[:, int(covariate)], effect)
             x = self.dropout(torch.relu(norm(x)))
         return x
 
@@ -40,16 +47,23 @@ class Perceptron(nn.Module):
 class LatentEncoder(nn.Module):
     """From log-normalised counts to the mean and standard deviation of the latent posterior."""
 
-    def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, dropout_rate: float) -> None:
+    def __init__(
+        self,
+        n_genes: int,
+        n_latent: int,
+        n_hidden: int,
+        n_layers: int,
+        n_categories: Sequence[int],
+        dropout_rate: float,
+    ) -> None:
         super().__init__()
-        # The batch is left to the decoder, so that the latent is free of it.
-        self.hidden = Perceptron(n_genes, n_hidden, n_layers, 1, dropout_rate)
+        self.hidden = Perceptron(n_genes, n_hidden, n_layers, n_categories, dropout_rate)
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Map cells × genes to two tensors cells × n_latent."""
-        hidden = self.hidden(features, None)
+    def forward(self, features: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """Map cells × genes and cells × covariates to two tensors cells × n_latent."""
+        hidden = self.hidden(features, categories)
         scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
         return self.mean(hidden), scale + 1e-4
 
@@ -57,14 +71,30 @@ class LatentEncoder(nn.Module):
 class Decoder(nn.Module):
     """From the latent to the logarithm of the expression rates, up to a constant per cell."""
 
-    def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_batches: int) -> None:
+    def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
         super().__init__()
-        self.hidden = Perceptron(n_latent, n_hidden, n_layers, n_batches)
+        self.hidden = Perceptron(n_latent, n_hidden, n_layers, n_categories)
         self.rate = nn.Linear(n_hidden, n_genes)
 
-    def forward(self, latent: Tensor, batch: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
         """Map cells × n_latent to the expression profile, cells × genes, rows sum to 1."""
-        return torch.softmax(self.rate(self.hidden(latent, batch)), dim=-1)
+        return torch.softmax(self.rate(self.hidden(latent, categories)), dim=-1)
+
+
+class DensityDecoder(nn.Module):
+    """From the latent to the molecules that a cell of median size has."""
+
+    def __init__(self, n_latent: int, n_hidden: int, n_categories: Sequence[int], depth: float) -> None:
+        super().__init__()
+        self.hidden = Perceptron(n_latent, n_hidden, 1, n_categories)
+        self.log_density = nn.Linear(n_hidden, 1)
+        with torch.no_grad():
+            self.log_density.weight.zero_()
+            self.log_density.bias.fill_(math.log(depth))
+
+    def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
+        """Map cells × n_latent to one number per cell."""
+        return torch.exp(self.log_density(self.hidden(latent, categories)).squeeze(-1).clamp(-12.0, 12.0))
 
 
 class ShareEncoder(nn.Module):
@@ -80,7 +110,7 @@ class ShareEncoder(nn.Module):
         self.around = nn.Linear(n_genes, n_hidden, bias=False)
         self.setting = nn.Linear(N_SETTING, n_hidden, bias=False)
         self.norm = nn.LayerNorm(n_hidden)
-        self.hidden = Perceptron(n_hidden, n_hidden, n_layers - 1, n_batches)
+        self.hidden = Perceptron(n_hidden, n_hidden, n_layers - 1, (n_batches,))
         self.logits = nn.Linear(n_hidden, 3)
 
     def forward(self, counts: Tensor, around: Tensor, setting: Tensor, batch: Tensor) -> Tensor:
@@ -98,7 +128,7 @@ class ShareEncoder(nn.Module):
             Batch of the cells.
         """
         hidden = torch.relu(self.norm(self.own(counts) + around + self.setting(setting)))
-        logits: Tensor = self.logits(self.hidden(hidden, batch))
+        logits: Tensor = self.logits(self.hidden(hidden, batch[:, None]))
         return logits
 
 

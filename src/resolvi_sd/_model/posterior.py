@@ -16,7 +16,7 @@ from resolvi_sd._model.delaporte import draw_own, expected_signal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
-__all__ = ["Posterior", "infer"]
+__all__ = ["Posterior", "infer", "split_counts"]
 
 _TINY = 1e-30
 
@@ -100,15 +100,15 @@ def infer(
         minibatch = cut_minibatch(tissue, core)
         entries = _entries(tissue.counts.indptr, core)
         with torch.no_grad():
-            mean, spread = module.latent_encoder(minibatch.features)
+            mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
             beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
         latent[core], weights[core] = mean[: len(core)].numpy(), beta.numpy()
         draws = [mean] if noise is None else [mean + spread * draw[minibatch.cells] for draw in noise]
         for draw in draws:
-            parts = _split(module, minibatch, draw, shares, beta)
-            flow[core] += parts.flow.numpy() / len(draws)
-            molecules[core] += parts.molecules.numpy() / len(draws)
-            own[entries] += parts.own.numpy() / len(draws)
+            split = split_counts(module, minibatch, draw, shares, beta)
+            flow[core] += _flow(module, minibatch, split, beta).numpy() / len(draws)
+            molecules[core] += split.molecules.numpy() / len(draws)
+            own[entries] += split.own.numpy() / len(draws)
             if labelled:
                 with torch.no_grad():
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
@@ -146,44 +146,68 @@ def _entries(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Split:
+    """The counts of the core cells by source.
+
+    Parameters
+    ----------
+    own
+        Own molecules of every stored count.
+    molecules
+        Own, diffused and background molecules of each cell, core × 3, float64.
+    profiles
+        Expression of all cells of the minibatch, cells × genes.
+    ratio
+        Diffused molecules over the mixture of the neighbors' profiles, core × genes: times `beta_m rho_m` it is what
+        neighbor m gave.
+    """
+
     own: Tensor
     molecules: Tensor
-    flow: Tensor
+    profiles: Tensor
+    ratio: Tensor
 
 
 def _rates(
     module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor
 ) -> tuple[Rates, Tensor]:
     """Rates of the core, and the profiles of all cells, at a latent of all cells."""
-    profiles = module.expression(latent, minibatch.batch)
-    return module.rates(minibatch, profiles, shares, beta, module.background_profile()), profiles
+    profiles = module.expression(latent, minibatch.categories)
+    amount = module.amount(minibatch, latent, shares)
+    return module.rates(minibatch, profiles, amount, beta, module.background_profile()), profiles
 
 
-def _split(module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor) -> _Parts:
-    """Return the own, diffused and background molecules of every entry and cell, and the flow from every neighbor."""
+@torch.no_grad()
+def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor) -> Split:
+    """Return the own, diffused and background molecules of every entry and cell, expected given the latent."""
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
-    with torch.no_grad():
-        rates, profiles = _rates(module, minibatch, latent, shares, beta)
-        r = None if module.config.likelihood == "poisson" else module.concentration()
-        group = module.concentration_group(minibatch.core_batch)
-        signal = expected_signal(counts, rates.signal, rates.background, r, group)
-        from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
-        own = signal * from_self / (from_self + from_others).clamp_min(_TINY)
-        sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
-        molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
-        # Of what a gene diffused, neighbor m gave beta_m rho_m / sum beta rho. Summed over genes that is beta_m times
-        # the gradient of sum(ratio * sum beta rho) by beta_m: the backward pass of the sum, with no cells x k x genes.
-        received = module.amount(minibatch, shares)[:, 1]
-        mixture = from_others / received[row].clamp_min(_TINY)
-        ratio = torch.zeros_like(rates.own)
-        ratio[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
+    rates, profiles = _rates(module, minibatch, latent, shares, beta)
+    r = None if module.config.likelihood == "poisson" else module.concentration()
+    group = module.concentration_group(minibatch.core_batch)
+    signal = expected_signal(counts, rates.signal, rates.background, r, group)
+    from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
+    own = signal * from_self / (from_self + from_others).clamp_min(_TINY)
+    sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
+    molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
+    received = module.amount(minibatch, latent, shares)[:, 1]
+    mixture = from_others / received[row].clamp_min(_TINY)
+    ratio = torch.zeros_like(rates.own)
+    ratio[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
+    return Split(own, molecules, profiles, ratio)
+
+
+def _flow(module: ResolviModule, minibatch: Minibatch, split: Split, beta: Tensor) -> Tensor:
+    """Molecules that came from each neighbor, core × k.
+
+    Neighbor m gave `ratio beta_m rho_m`. Summed over genes that is beta_m times the gradient of sum(ratio * sum beta
+    rho) by beta_m: the backward pass of the sum, with no cells × k × genes.
+    """
     with torch.enable_grad():
         leaf = beta.detach().requires_grad_()
-        mixed = module.neighbor_expression(minibatch, profiles, leaf)
-        (slope,) = torch.autograd.grad(mixed, leaf, ratio)
-    return _Parts(own, molecules, beta * slope)
+        mixed = module.neighbor_expression(minibatch, split.profiles, leaf)
+        (slope,) = torch.autograd.grad(mixed, leaf, split.ratio)
+    return beta * slope
 
 
 def _draw_molecules(

@@ -24,9 +24,10 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
             latent = pyro.sample("latent", module.latent_prior(minibatch))
         shares = pyro.sample("shares", module.shares_prior(minibatch))
         weights = pyro.sample("neighbor_weights", module.neighbor_prior(minibatch, length))
-        own = module.expression(latent, minibatch.core_batch)
+        own = module.expression(latent, minibatch.core_categories)
         expression = torch.cat([own, module.halo_expression(minibatch)])
-        rates = module.rates(minibatch, expression, shares, weights, background)
+        amount = module.amount(minibatch, latent, shares)
+        rates = module.rates(minibatch, expression, amount, weights, background)
         counts = minibatch.counts.to_dense()
         pyro.sample("counts", module.likelihood(rates, 1 / overdispersion, minibatch), obs=counts)
         if module.data.n_labels:

@@ -19,15 +19,19 @@ _ROWS = 8192
 
 
 def encode(
-    module: ResolviModule, counts: CSR, *, show_progress_bar: bool = True
+    module: ResolviModule, counts: CSR, categories: NDArray[np.int64], *, show_progress_bar: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation of the latent posterior of each row, rows × n_latent, float32."""
+    """Return mean and standard deviation of the latent posterior of each row, rows × n_latent, float32.
+
+    `categories` has the batch and further covariates of each row, rows × covariates.
+    """
     mean, spread = np.empty((2, counts.shape[0], module.config.n_latent), np.float32)
     module.eval()
     for start in tqdm(range(0, counts.shape[0], _ROWS), desc="Encoding", disable=not show_progress_bar):
         rows = slice(start, start + _ROWS)
         with torch.no_grad():
-            centre, width = module.latent_encoder(torch.from_numpy(encoder_features(counts[rows])))
+            features = torch.from_numpy(encoder_features(counts[rows]))
+            centre, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
         mean[rows], spread[rows] = centre.numpy(), width.numpy()
     return mean, spread
 
@@ -44,7 +48,7 @@ def latent_draws(
 
 
 def decode(
-    module: ResolviModule, latent: NDArray[np.float32], batch: NDArray[np.int64], genes: slice | NDArray[np.int64]
+    module: ResolviModule, latent: NDArray[np.float32], categories: NDArray[np.int64], genes: slice | NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Return the expression profile rho of each row, rows × `genes`, float32."""
     module.eval()
@@ -52,7 +56,7 @@ def decode(
     for start in range(0, len(latent), _ROWS):
         rows = slice(start, start + _ROWS)
         with torch.no_grad():
-            profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(batch[rows]))
+            profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(categories[rows]))
         parts.append(profile.numpy()[:, genes])
     return np.concatenate(parts)
 

@@ -155,12 +155,13 @@ class Sampler:
             out["latent"] = latent[:n_core].numpy()
         if not set(sites) - {"latent"}:
             return out
-        profiles = module.expression(latent, setting.batch)
+        profiles = module.expression(latent, setting.categories)
         if "expression" in sites:
             out["expression"] = profiles[:n_core].numpy()[:, genes]
         if setting.minibatch is None or _OF_RATES.isdisjoint(sites):
             return out
-        rates = module.rates(setting.minibatch, profiles, setting.shares, setting.weights, module.background_profile())
+        amount = module.amount(setting.minibatch, latent, setting.shares)
+        rates = module.rates(setting.minibatch, profiles, amount, setting.weights, module.background_profile())
         if "corrected_rate" in sites:
             out["corrected_rate"] = rates.own.numpy()[:, genes]
         if "residual_rate" in sites:
@@ -176,7 +177,7 @@ class _Setting:
 
     n_core: int
     rows: NDArray[np.int64]
-    batch: Tensor
+    categories: Tensor
     mean: Tensor
     spread: Tensor
     shares: Tensor
@@ -188,16 +189,16 @@ class _Setting:
         """Encode `cells`, and their neighbors too unless `alone`."""
         if alone:
             features = torch.from_numpy(encoder_features(tissue.counts[cells]))
-            batch = torch.from_numpy(tissue.batch[cells].astype(np.int64))
-            mean, spread = module.latent_encoder(features)
+            categories = torch.from_numpy(tissue.categories[cells])
+            mean, spread = module.latent_encoder(features, categories)
             none = torch.empty(len(cells), 0)
-            return cls(len(cells), cells, batch, mean, spread, none, none, None)
+            return cls(len(cells), cells, categories, mean, spread, none, none, None)
         minibatch = cut_minibatch(tissue, cells)
-        mean, spread = module.latent_encoder(minibatch.features)
+        mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
         return cls(
             len(cells),
             minibatch.cells.numpy(),
-            minibatch.batch,
+            minibatch.categories,
             mean,
             spread,
             module.shares(minibatch),

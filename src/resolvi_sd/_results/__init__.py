@@ -2,14 +2,14 @@
 
 from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
-from resolvi_sd._results._read import batch_codes, read_fit
+from resolvi_sd._results._read import category_codes, read_fit
 from resolvi_sd._results._tissue import restore
 from resolvi_sd._results._write import most_probable, write_fit, write_labels
 
 __all__ = [
     "FittedModel",
     "Setup",
-    "batch_codes",
+    "category_codes",
     "load_folder",
     "most_probable",
     "read_fit",

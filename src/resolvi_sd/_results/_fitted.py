@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
@@ -12,17 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
+from resolvi_sd.gr._neighbors import Distance
 
 __all__ = ["FittedModel", "Setup", "from_state", "to_state"]
 
-_FORMAT = 1
+_FORMAT = 2
 _PER_CELL = "neighbor_logits.weight"
+# What the priors took from the data, beside numbers of cells, genes and categories.
+_SUMMARY = ("n_train", "neighbor_distance", "depth", "median_size")
 _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Where in the data the model's input is; None where the default was taken."""
+    """Where in the data the model's input is; None where the default was taken.
+
+    With `size_unit`, sizes of the kind `size_factor_key` were measured from outlines, and are among the fit's results.
+    """
 
     n_neighbors: int
     table_key: str | None = None
@@ -34,6 +40,22 @@ class Setup:
     neighbors_key: str | None = None
     labels_key: str | None = None
     unlabeled_category: str = "unknown"
+    size_factor_key: str | None = None
+    size_unit: str | None = None
+    distance: Distance = "centroid"
+    categorical_covariate_keys: tuple[str, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return what a store can hold: no None, no tuples; what is absent has its default."""
+        given = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return {k: np.array(v, dtype=object) if isinstance(v, tuple) else v for k, v in given.items()}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Setup:
+        """Inverse of :meth:`to_plain`, from what a store gives back."""
+        values: dict[str, Any] = {f.name: plain[f.name] for f in fields(cls) if f.name in plain}
+        read: dict[str, Callable[[Any], Any]] = {"n_neighbors": int, "categorical_covariate_keys": _names}
+        return cls(**{name: read.get(name, str)(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,8 @@ class FittedModel:
         How it was trained.
     genes, batches, labels
         Names, in the order of the parameters; no labels without semi-supervision.
+    covariates
+        Names of the categories of each of the setup's covariates, in the order of the parameters.
     history
         One value per epoch: `epoch`, `elbo`, `learning_rate`.
     seed
@@ -64,6 +88,7 @@ class FittedModel:
     history: Mapping[str, NDArray[Any]]
     seed: int
     labels: tuple[str, ...] = ()
+    covariates: tuple[tuple[str, ...], ...] = ()
 
     def require_labels(self) -> None:
         """Raise ValueError unless the model was fitted with labels."""
@@ -82,13 +107,15 @@ def to_state(fitted: FittedModel) -> dict[str, Any]:
         "format": _FORMAT,
         "versions": {name: version(name) for name in _PACKAGES},
         "seed": fitted.seed,
-        "setup": {k: v for k, v in asdict(fitted.setup).items() if v is not None},
+        "setup": fitted.setup.to_plain(),
         "model_config": to_plain(fitted.module.config),
         "training_config": to_plain(fitted.training),
-        "data": {"n_train": data.n_train, "neighbor_distance": data.neighbor_distance, "depth": data.depth},
+        "data": {name: getattr(data, name) for name in _SUMMARY},
         "genes": np.array(fitted.genes, dtype=object),
         "batches": np.array(fitted.batches, dtype=object),
         **({"labels": np.array(fitted.labels, dtype=object)} if fitted.labels else {}),
+        # By number: a store cannot have names with slashes.
+        "covariates": {str(i): np.array(names, dtype=object) for i, names in enumerate(fitted.covariates)},
         "history": dict(fitted.history),
         "weights": weights,
     }
@@ -109,6 +136,8 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
             "Update resolvi_sd, or fit again."
         )
     genes, batches, labels = (_names(state.get(name, ())) for name in ("genes", "batches", "labels"))
+    setup = Setup.from_plain(state["setup"])
+    covariates = tuple(_names(state["covariates"][str(i)]) for i in range(len(setup.categorical_covariate_keys)))
     config = from_plain(ModelConfig, state["model_config"])
     data = DataSummary(
         n_cells=n_cells,
@@ -120,6 +149,8 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         gene_profile=torch.full((len(batches), len(genes)), 1 / len(genes)),
         depth=float(state["data"]["depth"]),
         n_labels=len(labels),
+        n_covariates=tuple(len(names) for names in covariates),
+        median_size=float(state["data"]["median_size"]),
     )
     with torch.random.fork_rng():
         module = ResolviModule(config, data)
@@ -131,17 +162,16 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
             f"unknown {sorted(set(weights) - expected)}. Fit again."
         )
     module.load_state_dict(weights, strict=False)
-    known = {f.name for f in fields(Setup)}
-    stored: dict[str, Any] = {k: v if isinstance(v, str) else int(v) for k, v in state["setup"].items() if k in known}
     return FittedModel(
         module=module.eval(),
-        setup=Setup(**stored),
+        setup=setup,
         training=from_plain(TrainingConfig, state["training_config"]),
         genes=genes,
         batches=batches,
         history={k: np.asarray(v) for k, v in state["history"].items()},
         seed=int(state["seed"]),
         labels=labels,
+        covariates=covariates,
     )
 
 

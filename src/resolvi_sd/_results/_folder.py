@@ -51,6 +51,8 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
     state |= {"genes": list(fitted.genes), "batches": list(fitted.batches), "labels": list(fitted.labels)}
+    state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
+    state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}
 
     # Written beside and moved into place: a model in `folder` is whole, or still the old one.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
 
-__all__ = ["batch_codes", "read_fit"]
+__all__ = ["category_codes", "read_fit"]
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
@@ -41,15 +41,31 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
     return fitted
 
 
-def batch_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:
-    """Batch of each cell in the order of the fitted batches."""
-    key = fitted.setup.batch_key
-    if key is None:
-        return np.zeros(adata.n_obs, dtype=np.int64)
+def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:
+    """Batch and further covariates of each cell, cells × (1 + covariates), in the order of the fitted categories.
+
+    Raises
+    ------
+    KeyError
+        If a column of the fit is gone.
+    ValueError
+        If it holds a category that the model has not seen.
+    """
+    setup = fitted.setup
+    codes = np.zeros((adata.n_obs, 1 + len(fitted.covariates)), dtype=np.int64)
+    if setup.batch_key is not None:
+        codes[:, 0] = _codes(adata, "batch_key", setup.batch_key, fitted.batches)
+    for i, (key, known) in enumerate(zip(setup.categorical_covariate_keys, fitted.covariates, strict=True)):
+        codes[:, 1 + i] = _codes(adata, "categorical_covariate_keys", key, known)
+    return codes
+
+
+def _codes(adata: AnnData, argument: str, key: str, known: tuple[str, ...]) -> NDArray[np.int64]:
     if key not in adata.obs:
-        raise KeyError(f"The model was fitted with `batch_key={key!r}`, which `obs` lacks: {list(adata.obs.columns)}.")
-    codes = pd.Index(fitted.batches).get_indexer(adata.obs[key].astype(str))
+        raise KeyError(f"The model was fitted with `{argument}={key!r}`, which `obs` lacks: {list(adata.obs.columns)}.")
+    values = adata.obs[key].astype(str)
+    codes = pd.Index(known).get_indexer(values)
     if (codes < 0).any():
-        new = sorted(set(adata.obs[key].astype(str)) - set(fitted.batches))
-        raise ValueError(f"`obs[{key!r}]` has batches that the model has not seen: {new}; it knows {fitted.batches}.")
+        new = sorted(set(values) - set(known))
+        raise ValueError(f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {known}.")
     return codes.astype(np.int64)

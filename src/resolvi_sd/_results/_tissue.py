@@ -15,8 +15,8 @@ from torch import nn
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._read import batch_codes, read_fit
-from resolvi_sd._tables import table_counts
+from resolvi_sd._results._read import category_codes, read_fit
+from resolvi_sd._tables import read_sizes, table_counts
 from resolvi_sd._tiles import Tissue, cut_minibatch
 from resolvi_sd._validation import check_key
 from resolvi_sd.gr._graph import NeighborGraph
@@ -63,10 +63,13 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
             where="table.obsp",
             hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
         )
-    batch = batch_codes(adata, fitted)
+    categories = category_codes(adata, fitted)
+    setup = fitted.setup
+    size_key = setup.size_factor_key if setup.size_unit is None else keys.size
+    sizes = None if size_key is None else read_sizes(adata, size_key)
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = table_counts(adata, fitted.setup.layer)
-    tissue = Tissue.assemble(counts, batch, graph.index, graph.distance, graph.mask)
+    tissue = Tissue.assemble(counts, categories, graph.index, graph.distance, graph.mask, size=sizes)
     _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
     return fitted, tissue, graph
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -20,7 +18,14 @@ __all__ = ["most_probable", "write_fit", "write_labels"]
 
 
 def write_fit(
-    adata: AnnData, fitted: FittedModel, posterior: Posterior, graph: NeighborGraph, *, keys: Keys, integer_counts: bool
+    adata: AnnData,
+    fitted: FittedModel,
+    posterior: Posterior,
+    graph: NeighborGraph,
+    *,
+    sizes: NDArray[np.float32] | None,
+    keys: Keys,
+    integer_counts: bool,
 ) -> None:
     """Write all results of a fit under `keys`; what an earlier fit left there is replaced, or removed.
 
@@ -30,6 +35,8 @@ def write_fit(
         The table.
     fitted, posterior, graph
         What was fitted, what it says of each cell, and the neighbors that were used.
+    sizes
+        Size factor of each cell, if there is one; written if it was measured at the fit.
     keys
         Names of the entries.
     integer_counts
@@ -39,14 +46,15 @@ def write_fit(
     corrected = _integers(posterior.own) if integer_counts else posterior.own
     total = posterior.molecules.sum(axis=1, keepdims=True)
     shares = np.divide(posterior.molecules, total, out=np.full_like(posterior.molecules, np.nan), where=total > 0)
-    params: dict[str, Any] = {k: v for k, v in vars(fitted.setup).items() if v is not None}
 
     _remove(adata, keys)
-    write_graph(adata, graph, keys=keys, params=params)
+    write_graph(adata, graph, keys=keys, params=fitted.setup.to_plain())
     adata.layers[keys.counts] = corrected
     adata.obsm[keys.latent] = posterior.latent
     for key, share in zip(keys.shares, shares.T, strict=True):
         adata.obs[key] = share
+    if fitted.setup.size_unit is not None:
+        adata.obs[keys.size] = sizes
     adata.obsp[keys.weights] = _by_edge(graph, posterior.weights)
     adata.obsp[keys.flow] = _by_edge(graph, posterior.flow)
     adata.varm[keys.dispersion] = module.concentration().detach().numpy().T.copy()

@@ -1,26 +1,35 @@
 """SpatialData or AnnData: one view of counts, coordinates, sections and batches."""
 
-from resolvi_sd._tables._coordinates import annotation, check_element, instance_rows
+from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes
+from resolvi_sd._tables._instances import annotation, check_element, instance_rows
 from resolvi_sd._tables._labels import Labels, read_labels
+from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group, resolve_table
+from resolvi_sd._tables._sizes import read_sizes
 from resolvi_sd._tables._view import CellPositions, TableView, cell_positions, table_view
 
 __all__ = [
     "CellPositions",
+    "CellSizes",
     "Groups",
     "Labels",
+    "Outlines",
+    "Quantity",
     "TableView",
     "align_genes",
     "annotation",
+    "cell_outlines",
     "cell_positions",
+    "cell_sizes",
     "check_element",
     "cross",
     "group_by",
     "instance_rows",
     "one_group",
     "read_labels",
+    "read_sizes",
     "resolve_table",
     "table_counts",
     "table_view",

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from anndata import AnnData
+from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 from spatialdata import SpatialData
-from spatialdata.transformations import get_transformation
 
 from resolvi_sd._tables._centroids import centroids
+from resolvi_sd._tables._instances import RegionCells, cells_by_region, instance_rows
 from resolvi_sd._tables._resolve import Groups
-from resolvi_sd._validation import check_complete, check_coordinates, check_key, check_unique, listing
+from resolvi_sd._tables._shapes import cell_shapes
+from resolvi_sd._validation import check_coordinates, check_key, check_unique
 
-__all__ = ["annotation", "check_element", "element_coordinates", "instance_rows", "obsm_coordinates"]
-
-_ATTRS = "spatialdata_attrs"
-
-
-def annotation(adata: AnnData) -> tuple[str, str] | None:
-    """Return the names of the region and the instance column, or None if the table annotates no element.
-
-    Raises
-    ------
-    KeyError
-        If the table says that it annotates elements, but the columns are missing.
-    """
-    attrs = adata.uns.get(_ATTRS)
-    if attrs is None or attrs.get("region_key") is None or attrs.get("instance_key") is None:
-        return None
-    for role in ("region_key", "instance_key"):
-        check_key(
-            attrs[role], adata.obs.columns, argument=role, where="table.obs", hint=f"`table.uns` names it in {_ATTRS}."
-        )
-    return attrs["region_key"], attrs["instance_key"]
+__all__ = ["element_coordinates", "obsm_coordinates"]
 
 
 def obsm_coordinates(adata: AnnData, spatial_key: str, *, hint: str = "") -> NDArray[np.float64]:
@@ -84,112 +63,43 @@ def element_coordinates(
     KeyError
         If an element or the coordinate system is missing.
     ValueError
-        If ids are missing, repeated or not in the element, or if coordinates are not finite.
+        If ids are missing, repeated or not in the element, if shapes are empty or cannot be repaired, or if coordinates
+        are not finite.
+
+    Warns
+    -----
+    UserWarning
+        If polygons consist of several parts, or had to be repaired.
     """
-    check_complete(adata.obs[instance_key], argument="instance_key")
-    ids = pd.Index(adata.obs[instance_key])
-    members = [np.flatnonzero(regions.codes == code) for code in range(len(regions.names))]
-    for region, rows in zip(regions.names, members, strict=True):  # the cheap checks of all before any centroids
-        check_element(
-            sdata,
-            region,
-            coordinate_system,
-            hint="Add that element (shapes or labels), drop its rows, or pass the table alone to use its obsm.",
-        )
-        check_unique(
-            ids[rows],
-            what=f"Instance ids (`table.obs[{instance_key!r}]`) of region {region!r}",
-            todo="Keep one row per cell.",
-        )
-    parts = [
-        _instance_centroids(sdata, region, coordinate_system, ids[rows])
-        for region, rows in zip(regions.names, members, strict=True)
-    ]
-    dimensions = {region: part.shape[1] for region, part in zip(regions.names, parts, strict=True)}
+    cells = cells_by_region(
+        sdata, adata, regions, instance_key=instance_key, coordinate_system=coordinate_system
+    )  # the cheap checks of all before any centroids
+    parts = [_instance_centroids(sdata, part, coordinate_system) for part in cells]
+    dimensions = {part.region: places.shape[1] for part, places in zip(cells, parts, strict=True)}
     if len(set(dimensions.values())) > 1:
         raise ValueError(
             f"Regions differ in the number of their coordinates: {dimensions}. Bring them to the same number, or take "
             "them one at a time."
         )
     coordinates = np.empty((adata.n_obs, parts[0].shape[1]))
-    for rows, part in zip(members, parts, strict=True):
-        coordinates[rows] = part
+    for part, places in zip(cells, parts, strict=True):
+        coordinates[part.rows] = places
     return coordinates
 
 
-def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hint: str) -> None:
-    """Raise unless the element exists, has instances, and is placed in the coordinate system.
-
-    Parameters
-    ----------
-    sdata
-        Holds the elements.
-    region
-        Name of the element.
-    coordinate_system
-        Name of the coordinate system.
-    hint
-        What to do if there is no such element.
-
-    Raises
-    ------
-    KeyError
-        If the element or the coordinate system is missing.
-    """
-    check_key(
-        region,
-        [*sdata.shapes, *sdata.labels, *sdata.points],
-        argument="The annotated region",
-        where="sdata",
-        hint=hint,
-    )
-    check_key(
-        coordinate_system,
-        get_transformation(sdata[region], get_all=True),
-        argument="coordinate_system",
-        where=f"the coordinate systems of element {region!r}",
-        hint=f"All coordinate systems: {listing(sdata.coordinate_systems)}.",
-    )
-
-
-def _instance_centroids(
-    sdata: SpatialData, region: str, coordinate_system: str, ids: pd.Index[Any]
-) -> NDArray[np.float64]:
+def _instance_centroids(sdata: SpatialData, cells: RegionCells, coordinate_system: str) -> NDArray[np.float64]:
     """Return the centroids of the instances with these ids, in their order."""
-    frame = centroids(sdata[region], coordinate_system)
-    check_unique(frame.index, what=f"Instance ids of element {region!r}", todo="Give each instance its own id.")
-    rows = instance_rows(frame.index, ids, region=region)
+    element = sdata[cells.region]
+    if isinstance(element, GeoDataFrame):
+        frame = centroids(cell_shapes(element, cells), coordinate_system)
+        rows = np.arange(len(cells.ids))
+    else:
+        frame = centroids(element, coordinate_system)
+        check_unique(
+            frame.index, what=f"Instance ids of element {cells.region!r}", todo="Give each instance its own id."
+        )
+        rows = instance_rows(frame.index, cells.ids, region=cells.region)
     axes = [axis for axis in ("x", "y", "z") if axis in frame.columns]
     coordinates: NDArray[np.float64] = frame[axes].to_numpy(dtype=np.float64)[rows]
-    check_coordinates(coordinates, where=f"The centroids of element {region!r}")
+    check_coordinates(coordinates, where=f"The centroids of element {cells.region!r}")
     return coordinates
-
-
-def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> NDArray[np.intp]:
-    """Return the position of each instance id in the index of its element; `7` and `"7"` are the same id.
-
-    Parameters
-    ----------
-    index
-        Ids of the element, unique.
-    ids
-        Ids looked for.
-    region
-        Name of the element, for the message.
-
-    Raises
-    ------
-    ValueError
-        If ids are not in the element.
-    """
-    same_type = pd.api.types.is_numeric_dtype(index.dtype) == pd.api.types.is_numeric_dtype(ids.dtype)
-    rows = index.get_indexer(ids) if same_type else index.astype(str).get_indexer(ids.astype(str))
-    missing = rows < 0
-    if missing.any():
-        raise ValueError(
-            f"{int(missing.sum())} of {len(ids)} cells of region {region!r} have an instance id that is not in the "
-            f"element: {listing(ids[missing], 5)} ({ids.dtype}). The element has {len(index)} ids, such as "
-            f"{listing(index[:3])} ({index.dtype}). Drop those rows, or point the table at the element "
-            "that they belong to."
-        )
-    return rows

@@ -9,8 +9,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._tables._coordinates import annotation, element_coordinates, obsm_coordinates
+from resolvi_sd._tables._coordinates import element_coordinates, obsm_coordinates
 from resolvi_sd._tables._counts import table_counts
+from resolvi_sd._tables._instances import annotation
 from resolvi_sd._tables._resolve import cross, group_by, one_group, resolve_table
 from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots

@@ -92,10 +92,12 @@ class Minibatch:
     features
         log1p(x / mean x) of all cells, dense float32: what the latent encoder reads. In training the
         core's counts are thinned first.
-    batch
-        Batch of all cells, int64.
+    categories
+        Batch and further covariates of all cells, cells × (1 + covariates), int64.
     library_size
         Molecules of all cells, float32.
+    size
+        Size factor of the core cells, float32.
     label
         Label of the core cells, int64, -1 where a cell has none.
     neighbor
@@ -110,8 +112,9 @@ class Minibatch:
     n_core: int
     counts: SparseCounts
     features: Tensor
-    batch: Tensor
+    categories: Tensor
     library_size: Tensor
+    size: Tensor
     label: Tensor
     neighbor: Tensor
     distance: Tensor
@@ -120,7 +123,12 @@ class Minibatch:
     @property
     def core_batch(self) -> Tensor:
         """Batch of the core cells."""
-        return self.batch[: self.n_core]
+        return self.categories[: self.n_core, 0]
+
+    @property
+    def core_categories(self) -> Tensor:
+        """Batch and further covariates of the core cells."""
+        return self.categories[: self.n_core]
 
     def to(self, device: torch.device) -> Minibatch:
         """Move to a device."""
@@ -170,8 +178,9 @@ def cut_minibatch(
         n_core=len(core),
         counts=SparseCounts.from_scipy(core_counts),
         features=torch.from_numpy(encoder_features(encoded)),
-        batch=torch.from_numpy(tissue.batch[cells].astype(np.int64)),
+        categories=torch.from_numpy(tissue.categories[cells]),
         library_size=torch.from_numpy(tissue.library_size[cells]),
+        size=torch.from_numpy(tissue.size[core]),
         label=torch.from_numpy(tissue.label[core]),
         neighbor=torch.from_numpy(_local_numbers(neighbor, mask, cells)),
         distance=torch.from_numpy(tissue.distance[core]),

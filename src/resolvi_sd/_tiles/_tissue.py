@@ -14,14 +14,14 @@ __all__ = ["Tissue"]
 
 @dataclass(frozen=True)
 class Tissue:
-    """Counts, batches and neighbors of all cells, as plain arrays.
+    """Counts, covariates and neighbors of all cells, as plain arrays.
 
     Parameters
     ----------
     counts
         Cells × genes, CSR.
-    batch
-        Batch of each cell, int.
+    categories
+        Batch of each cell, and its category of each further covariate, cells × (1 + covariates), int64.
     neighbor
         Rows of the neighbors, cells × k, int64; padded slots hold any valid row.
     distance
@@ -32,32 +32,46 @@ class Tissue:
         Molecules of each cell, float32.
     label
         Label of each cell, int64, -1 where it has none.
+    size
+        Size factor of each cell, float32: its molecules, or a physical size in any unit.
     """
 
     counts: CSR
-    batch: NDArray[np.integer]
+    categories: NDArray[np.int64]
     neighbor: NDArray[np.int64]
     distance: NDArray[np.float32]
     mask: NDArray[np.bool_]
     library_size: NDArray[np.float32]
     label: NDArray[np.int64]
+    size: NDArray[np.float32]
 
     @classmethod
     def assemble(
         cls,
         counts: CSR,
-        batch: NDArray[np.integer],
+        categories: NDArray[np.int64],
         neighbor: NDArray[np.int64],
         distance: NDArray[np.float32],
         mask: NDArray[np.bool_],
+        *,
         label: NDArray[np.int64] | None = None,
+        size: NDArray[np.float32] | None = None,
     ) -> Tissue:
-        """Put the arrays together; a neighbor without molecules has nothing to give and is masked."""
+        """Put the arrays together; a neighbor without molecules has nothing to give and is masked.
+
+        Without `label` no cell has one; without `size` it is the molecules of each cell.
+        """
         library_size = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
         gives = library_size > 0
         if label is None:
             label = np.full(len(library_size), -1, dtype=np.int64)
-        return cls(counts, batch, neighbor, distance, mask & gives[neighbor], library_size, label)
+        size = library_size if size is None else size
+        return cls(counts, categories, neighbor, distance, mask & gives[neighbor], library_size, label, size)
+
+    @property
+    def batch(self) -> NDArray[np.int64]:
+        """Batch of each cell."""
+        return self.categories[:, 0]
 
     @property
     def n_cells(self) -> int:

@@ -35,6 +35,15 @@ class NeighborGraph:
         """Number of cells."""
         return int(self.index.shape[0])
 
+    @classmethod
+    def empty(cls, n_cells: int, n_neighbors: int) -> Self:
+        """Return a graph without edges, with room for `n_neighbors` of each cell."""
+        return cls(
+            index=np.repeat(np.arange(n_cells, dtype=np.int64)[:, None], n_neighbors, axis=1),
+            distance=np.zeros((n_cells, n_neighbors), dtype=np.float32),
+            mask=np.zeros((n_cells, n_neighbors), dtype=np.bool_),
+        )
+
     def to_sparse(self) -> tuple[Any, Any]:
         """Return distances and connectivities (ones), `(n_cells, n_cells)` CSR float32 of the same sparsity.
 

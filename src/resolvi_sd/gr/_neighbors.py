@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from anndata import AnnData
@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._tables import cell_positions, resolve_table
+from resolvi_sd._tables import cell_outlines, cell_positions, resolve_table
 from resolvi_sd._validation import check_positive_int
+from resolvi_sd.gr._boundary import boundary_graph
 from resolvi_sd.gr._graph import NeighborGraph
+from resolvi_sd.gr._knn import knn_graph
 
-__all__ = ["NeighborsResult", "knn_graph", "neighbors", "write_graph"]
+__all__ = ["Distance", "NeighborsResult", "knn_graph", "nearest_graph", "neighbors", "write_graph"]
+
+Distance = Literal["centroid", "boundary"]
 
 
 class NeighborsResult(NamedTuple):
@@ -32,51 +36,44 @@ class NeighborsResult(NamedTuple):
     distances: Any
 
 
-def _section_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
-    """Return the nearest neighbors of each cell of one section, `(n_cells, n_neighbors)`, in no particular order.
-
-    The builder is what :func:`squidpy.gr.spatial_neighbors_knn` runs on a table; that function also logs a line each
-    time, which would be one per section here.
-    """
-    from squidpy.gr.neighbors import KNNBuilder  # squidpy takes seconds to import
-
-    # Small sections go through scikit-learn's brute force, x² + y² - 2xy, which loses digits far from the origin.
-    connectivities, _ = KNNBuilder(n_neighs=n_neighbors).build(coordinates - coordinates.mean(axis=0))
-    found: NDArray[np.int64] = connectivities.indices.reshape(len(coordinates), n_neighbors).astype(np.int64)
-    return found
-
-
-def knn_graph(coordinates: NDArray[np.float64], library: NDArray[np.integer], n_neighbors: int) -> NeighborGraph:
-    """Return the exact nearest neighbors of each cell within its section.
+def nearest_graph(
+    data: SpatialData | AnnData,
+    coordinates: NDArray[np.float64],
+    library: NDArray[np.integer],
+    n_neighbors: int,
+    *,
+    distance: Distance = "centroid",
+    table_key: str = "table",
+    coordinate_system: str = "global",
+) -> NeighborGraph:
+    """Return the nearest neighbors of each cell within its section, by either distance.
 
     Parameters
     ----------
-    coordinates
-        `(n_cells, 2 or 3)`.
-    library
-        Code of each cell's section, `(n_cells,)`.
+    data
+        The object that the cells come from; outlines are read from it for `distance="boundary"`.
+    coordinates, library
+        Centroid, `(n_cells, 2 or 3)`, and code of the section of each cell.
     n_neighbors
-        Number of neighbors, and of slots. A section of n cells fills n - 1 of them where that is less: none for a
-        single cell.
+        Number of neighbors, and of slots.
+    distance
+        Between centroids, or between boundaries.
+    table_key, coordinate_system
+        Names of the table and the coordinate system.
+
+    Raises
+    ------
+    ValueError
+        If `distance` is neither, or there are no outlines.
+    KeyError, TypeError, NotImplementedError
+        See :func:`resolvi_sd._tables.cell_outlines`.
     """
-    n_cells = len(coordinates)
-    index = np.repeat(np.arange(n_cells, dtype=np.int64)[:, None], n_neighbors, axis=1)
-    distance = np.zeros((n_cells, n_neighbors), dtype=np.float32)
-    mask = np.zeros((n_cells, n_neighbors), dtype=np.bool_)
-    order = np.argsort(library, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(library[order])) + 1):
-        degree = min(n_neighbors, members.size - 1)
-        if degree < 1:
-            continue
-        here = coordinates[members]
-        found = np.sort(_section_neighbors(here, degree), axis=1)  # by row: equal distances come out in that order
-        # From the coordinates, as squidpy drops the zeros of coincident cells.
-        length = np.linalg.norm(here[found] - here[:, None], axis=2)
-        nearest = np.argsort(length, axis=1, kind="stable")
-        index[members, :degree] = members[np.take_along_axis(found, nearest, axis=1)]
-        distance[members, :degree] = np.take_along_axis(length, nearest, axis=1)
-        mask[members, :degree] = True
-    return NeighborGraph(index=index, distance=distance, mask=mask)
+    if distance == "centroid":
+        return knn_graph(coordinates, library, n_neighbors)
+    if distance != "boundary":
+        raise ValueError(f"distance={distance!r} is not known; it is one of 'centroid', 'boundary'.")
+    outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system)
+    return boundary_graph(outlines, coordinates, library, n_neighbors)
 
 
 def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dict[str, Any]) -> None:
@@ -101,6 +98,7 @@ def neighbors(
     data: SpatialData | AnnData,
     *,
     n_neighbors: int = 10,
+    distance: Distance = "centroid",
     table_key: str = "table",
     library_key: str | None = None,
     spatial_key: str = "spatial",
@@ -117,6 +115,10 @@ def neighbors(
         are sections. Or a table with coordinates in `obsm[spatial_key]`.
     n_neighbors
         Number of neighbors; cells of a section with fewer other cells get all of these.
+    distance
+        What is measured: `"centroid"`, the distance between centroids, or `"boundary"`, the gap between the outlines
+        of the cells, 0 where they touch or overlap. The latter needs shapes or two-dimensional labels that the table
+        annotates. Cells at the same gap come in the order of the distances between their centroids.
     table_key
         Name of the table in a SpatialData object.
     library_key
@@ -142,6 +144,8 @@ def neighbors(
     ------
     KeyError, TypeError, ValueError
         If a table, column, element or coordinate is missing or wrong; the message says what exists and what to do.
+    NotImplementedError
+        If labels have three dimensions and `distance` is `"boundary"`.
 
     Examples
     --------
@@ -152,6 +156,13 @@ def neighbors(
     array([[ 0.,  5.,  0.],
            [ 5.,  0.,  0.],
            [ 0., 45.,  0.]], dtype=float32)
+
+    The gaps between the outlines of a simulated tissue, of which many touch:
+
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, rng=0)
+    >>> gaps = rsd.gr.neighbors(sdata, distance="boundary", copy=True).distances
+    >>> bool((gaps.data == 0).any())
+    True
     """
     n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
     adata = resolve_table(data, table_key)
@@ -162,11 +173,19 @@ def neighbors(
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
     )
-    graph = knn_graph(cells.coordinates, cells.library, n_neighbors)
+    graph = nearest_graph(
+        data,
+        cells.coordinates,
+        cells.library,
+        n_neighbors,
+        distance=distance,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+    )
     if copy:
         distances, connectivities = graph.to_sparse()
         return NeighborsResult(connectivities=connectivities, distances=distances)
-    params = {"coord_type": "generic", "n_neighbors": n_neighbors, "transform": "none"}
+    params = {"coord_type": "generic", "n_neighbors": n_neighbors, "transform": "none", "distance": distance}
     if isinstance(data, SpatialData):
         params["coordinate_system"] = coordinate_system
     if library_key is not None:

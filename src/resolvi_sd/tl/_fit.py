@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from anndata import AnnData
@@ -13,7 +14,9 @@ from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, write_fit
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_names, check_positive_int
+from resolvi_sd.gr._neighbors import Distance
+from resolvi_sd.io import check_writable, write_results
 
 __all__ = ["fit"]
 
@@ -27,9 +30,12 @@ def fit(
     library_key: str | None = None,
     labels_key: str | None = None,
     unlabeled_category: str = "unknown",
+    categorical_covariate_keys: Sequence[str] = (),
+    size_factor_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
     n_neighbors: int = 10,
+    distance: Distance = "centroid",
     neighbors_key: str | None = None,
     likelihood: Literal["nb", "poisson"] = "nb",
     dispersion: Literal["gene", "gene-batch"] = "gene",
@@ -45,6 +51,7 @@ def fit(
     config: ModelConfig | None = None,
     training: TrainingConfig | None = None,
     copy: bool = False,
+    write: bool = False,
     show_progress_bar: bool = True,
 ) -> AnnData | None:
     """Separate each cell's own molecules from its neighbors' and from background.
@@ -71,12 +78,22 @@ def fit(
         and a classifier, and predicts the labels of all cells.
     unlabeled_category
         Value of `labels_key` of cells whose label is not known; NaN is the same.
+    categorical_covariate_keys
+        Columns of `obs` with further covariates (donor, chemistry, ...), which every layer of the decoder sees beside
+        the batch; with `ModelConfig(encode_covariates=True)` the latent encoder sees them too.
+    size_factor_key
+        Column of `obs` with the physical size of each cell: the model then expects molecules in proportion to size, at
+        a density that it learns, in place of the observed total. `"area"` and `"volume"`, where `obs` has no such
+        column, are measured from the outlines (:func:`resolvi_sd.gr.cell_sizes`).
     spatial_key
         Entry of `obsm` with the coordinates of a table that annotates no element.
     coordinate_system
         Coordinate system of the SpatialData object in which distances are measured.
     n_neighbors
         Nearest cells that may leak into a cell.
+    distance
+        `"centroid"`, or `"boundary"`: the gap between the outlines of two cells, 0 where they touch, for large and
+        elongated cells.
     neighbors_key
         An existing graph to use instead, as squidpy names it in `uns` (e.g. `"spatial_neighbors"`).
     likelihood
@@ -107,6 +124,9 @@ def fit(
         All settings of the training; then `max_epochs` and `batch_size` must be left at their defaults.
     copy
         Leave `data` alone and return a copy of the table with the results.
+    write
+        Write the results into the store that `data` is backed by, as :func:`resolvi_sd.io.write_results` does. Whether
+        that is possible is checked before anything is computed.
     show_progress_bar
         Whether to show progress bars.
 
@@ -124,11 +144,13 @@ def fit(
     - `.varm['resolvi_dispersion']`, `.varm['resolvi_background']`: per gene, genes × 1 or genes × batches;
     - `.obs['resolvi_predicted']`, `.obsm['resolvi_probabilities']`: with `labels_key`, the most probable label, and the
       probability of each of `.uns['resolvi']['labels']`;
+    - `.obs['resolvi_size']`: with `size_factor_key`, the sizes, if they were measured here; their unit is
+      `.uns['resolvi']['setup']['size_unit']`;
     - `.uns['resolvi']`: configuration, history, versions and the weights of the fitted model.
 
     Raises
     ------
-    KeyError, ValueError, TypeError
+    KeyError, ValueError, TypeError, OSError
         If something is missing or wrong, before anything is computed; nothing is written then.
 
     Warns
@@ -158,6 +180,8 @@ def fit(
         training, TrainingConfig(), "training", max_epochs=max_epochs, batch_size=batch_size
     )
     generator = as_generator(rng)
+    if write:
+        _check_store(data, table_key, key_added, copy=copy)
     check_positive_int(n_neighbors, argument="n_neighbors")
     check_positive_int(n_samples, argument="n_samples")
     setup = Setup(
@@ -169,8 +193,11 @@ def fit(
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
         neighbors_key=neighbors_key,
+        distance=distance,
         labels_key=labels_key,
         unlabeled_category=unlabeled_category,
+        categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
+        size_factor_key=size_factor_key,
     )
     model_input = read_input(data, setup)
     fitted = fit_model(
@@ -192,7 +219,29 @@ def fit(
     )
     adata = model_input.view.adata
     target = adata.copy() if copy else adata
-    write_fit(target, fitted, posterior, model_input.graph, keys=keys, integer_counts=integer_counts)
+    write_fit(
+        target,
+        fitted,
+        posterior,
+        model_input.graph,
+        sizes=model_input.sizes,
+        keys=keys,
+        integer_counts=integer_counts,
+    )
     shares = posterior.molecules.sum(axis=0) / posterior.molecules.sum()
     logger.info("Of all molecules, %.1f%% own, %.1f%% from neighbors, %.1f%% background.", *(100 * shares))
+    if isinstance(data, SpatialData) and write:
+        write_results(data, table_key, key_added=key_added)
     return target if copy else None
+
+
+def _check_store(data: SpatialData | AnnData, table_key: str, key_added: str, *, copy: bool) -> None:
+    """Raise unless the results can be written into the store of `data`."""
+    if copy:
+        raise ValueError("`write=True` writes the results of `data` into its store; with `copy=True` it gets none.")
+    if not isinstance(data, SpatialData):
+        raise TypeError(
+            f"`write=True` needs a SpatialData object that is backed by a store, not {type(data).__name__}: write a "
+            "table yourself, with `table.write_zarr(path)` or `table.write_h5ad(path)`."
+        )
+    check_writable(data, table_key, key_added=key_added)

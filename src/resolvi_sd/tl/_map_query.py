@@ -11,8 +11,8 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import read_fit, write_fit
-from resolvi_sd._tables import resolve_table
+from resolvi_sd._results import FittedModel, read_fit, write_fit
+from resolvi_sd._tables import align_genes, resolve_table
 
 __all__ = ["map_query"]
 
@@ -24,6 +24,7 @@ def map_query(
     max_epochs: int = 0,
     table_key: str = "table",
     reference_table_key: str = "table",
+    table_added: str | None = None,
     key_added: str = DEFAULT_KEY,
     layer: str | None = None,
     batch_key: str | None = None,
@@ -33,24 +34,32 @@ def map_query(
     accelerator: str = "auto",
     devices: int | str | list[int] = "auto",
     rng: RandomLike = 0,
+    copy: bool = False,
     show_progress_bar: bool = True,
-) -> None:
+) -> AnnData | None:
     """Apply the model of a fitted reference to a query: latent, corrected counts, shares and labels.
 
     What was learned on the reference is kept. With `max_epochs`, the neighbor weights of the query's cells and the
     effects of batches that the reference did not have are learned; without, weights follow the distances, and new
     batches are taken for an average one.
 
+    Genes are matched by name. The results of a query with other genes than the reference's belong to a table of the
+    reference's genes: genes that the query lacks count as zero there, with a warning, and others are dropped. This new
+    table is returned with `copy`, or added to the SpatialData object.
+
     Parameters
     ----------
     query
-        Table to write into; its genes have to be those of the reference, in any order of the tables' rows.
+        SpatialData object or table with the cells to map.
     reference
         SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     max_epochs
         Passes over the query's cells; 0 is no training.
     table_key, reference_table_key
         Names of the tables in SpatialData objects.
+    table_added
+        Name of the new table of a query with other genes; None is `f"{table_key}_{key_added}"`. The query's own table
+        is then left alone.
     key_added
         Prefix of the fit in the reference, and of what is written into the query.
     layer, batch_key, library_key, spatial_key, coordinate_system
@@ -59,20 +68,28 @@ def map_query(
         As in Lightning; one device.
     rng
         Seed or generator.
+    copy
+        Leave `query` alone and return a table with the results.
     show_progress_bar
         Whether to show progress bars.
 
     Returns
     -------
-    None. Modifies the query's table as :func:`resolvi_sd.tl.fit` does; labels are predicted if the reference has them.
+    None, or the table if `copy`. Modifies the query's table as :func:`resolvi_sd.tl.fit` does; labels are predicted if
+    the reference has them.
 
     Raises
     ------
     KeyError
         If the reference has no fit, or the query lacks something.
     ValueError
-        If the genes differ. `ResolVI.load_query_data` matches tables of other genes, as the results of such a query are
-        those of another table.
+        If no gene is shared, or the query is a table with other genes and `copy` is not given, or there is a table of
+        the name `table_added` already.
+
+    Warns
+    -----
+    UserWarning
+        If genes of the reference are missing.
 
     Examples
     --------
@@ -88,25 +105,25 @@ def map_query(
     keys = Keys(key_added)
     fitted = read_fit(resolve_table(reference, reference_table_key), keys)
     table = resolve_table(query, table_key)
-    if tuple(table.var_names.astype(str)) != fitted.genes:
-        shared = len(set(table.var_names.astype(str)) & set(fitted.genes))
-        raise ValueError(
-            f"The query has {table.n_vars} genes, {shared} of them among the {len(fitted.genes)} of the reference. "
-            "Bring it to the reference's genes first (`query_table[:, reference_table.var_names]`), or use "
-            "`ResolVI.load_query_data`, which matches genes by name."
-        )
     before = fitted.setup
+    layer = layer or before.layer
+    table_added = table_added or f"{table_key}_{key_added}"
+    if tuple(table.var_names.astype(str)) != fitted.genes and not copy:
+        _check_room(query, table_added, table.n_vars, fitted)
+    aligned = align_genes(table, fitted.genes, layer)
+    if copy and aligned is table:
+        aligned = table.copy()
     setup = replace(
         before,
         table_key=table_key if isinstance(query, SpatialData) else None,
         neighbors_key=None,
-        layer=layer or before.layer,
+        layer=layer,
         batch_key=batch_key or before.batch_key,
         library_key=library_key or before.library_key,
         spatial_key=spatial_key or before.spatial_key,
         coordinate_system=coordinate_system or before.coordinate_system,
     )
-    model_input, mapped = read_query(query, fitted, setup)
+    model_input, mapped = read_query(_with_table(query, table_key, aligned), fitted, setup)
     generator = as_generator(rng)
     if max_epochs:
         trained = fit_model(
@@ -121,4 +138,40 @@ def map_query(
         )
         mapped = replace(trained, labels=fitted.labels)
     posterior = infer_posterior(mapped, model_input, generator=generator, show_progress_bar=show_progress_bar)
-    write_fit(table, mapped, posterior, model_input.graph, keys=keys, integer_counts=False)
+    write_fit(
+        aligned,
+        mapped,
+        posterior,
+        model_input.graph,
+        sizes=model_input.sizes,
+        keys=keys,
+        integer_counts=False,
+    )
+    if copy:
+        return aligned
+    if aligned is not table and isinstance(query, SpatialData):
+        query.tables[table_added] = aligned
+    return None
+
+
+def _check_room(query: SpatialData | AnnData, table_added: str, n_genes: int, fitted: FittedModel) -> None:
+    """Raise unless there is a place for the results of a query with other genes than the reference's."""
+    if not isinstance(query, SpatialData):
+        raise ValueError(
+            f"The {n_genes} genes of the query are not the {len(fitted.genes)} of the reference, and a table cannot be "
+            "given other genes: pass `copy=True` to get the results in a new table of the reference's genes."
+        )
+    if table_added in query.tables:
+        raise ValueError(
+            f"The query has other genes than the reference, so its results go into a new table, and there is a table "
+            f"{table_added!r} already. Remove it, or choose another name with `table_added=`."
+        )
+
+
+def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) -> SpatialData | AnnData:
+    """Return the query with this table in place of its own; the query itself is left alone."""
+    if isinstance(query, AnnData):
+        return table
+    if query.tables[table_key] is table:
+        return query
+    return SpatialData(shapes=dict(query.shapes), labels=dict(query.labels), tables={table_key: table})

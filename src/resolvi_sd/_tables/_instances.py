@@ -1,0 +1,173 @@
+"""Which cells annotate which instances of which element, matched by instance id and never by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+from spatialdata.transformations import get_transformation
+
+from resolvi_sd._tables._resolve import Groups
+from resolvi_sd._validation import check_complete, check_key, check_unique, listing
+
+__all__ = ["RegionCells", "annotation", "cells_by_region", "check_element", "instance_rows", "to_affine"]
+
+_ATTRS = "spatialdata_attrs"
+
+
+@dataclass(frozen=True)
+class RegionCells:
+    """The cells of a table that annotate one element.
+
+    Attributes
+    ----------
+    region
+        Name of the element.
+    rows
+        Their rows in the table.
+    ids
+        Their instance ids, unique, in the order of `rows`.
+    """
+
+    region: str
+    rows: NDArray[np.intp]
+    ids: pd.Index[Any]
+
+
+def annotation(adata: AnnData) -> tuple[str, str] | None:
+    """Return the names of the region and the instance column, or None if the table annotates no element.
+
+    Raises
+    ------
+    KeyError
+        If the table says that it annotates elements, but the columns are missing.
+    """
+    attrs = adata.uns.get(_ATTRS)
+    if attrs is None or attrs.get("region_key") is None or attrs.get("instance_key") is None:
+        return None
+    for role in ("region_key", "instance_key"):
+        check_key(
+            attrs[role], adata.obs.columns, argument=role, where="table.obs", hint=f"`table.uns` names it in {_ATTRS}."
+        )
+    return attrs["region_key"], attrs["instance_key"]
+
+
+def cells_by_region(
+    sdata: SpatialData, adata: AnnData, regions: Groups, *, instance_key: str, coordinate_system: str
+) -> list[RegionCells]:
+    """Return the cells of each region, checked as far as that takes no geometry.
+
+    Parameters
+    ----------
+    sdata
+        Holds the elements.
+    adata
+        The table.
+    regions
+        Element that each row annotates.
+    instance_key
+        Column of `obs` with the instance ids.
+    coordinate_system
+        The coordinate system, in which all elements have to be placed.
+
+    Raises
+    ------
+    KeyError
+        If an element or the coordinate system is missing.
+    ValueError
+        If ids are missing or repeated.
+    """
+    check_complete(adata.obs[instance_key], argument="instance_key")
+    ids = pd.Index(adata.obs[instance_key])
+    found = []
+    for code, region in enumerate(regions.names):
+        rows = np.flatnonzero(regions.codes == code)
+        check_element(
+            sdata,
+            region,
+            coordinate_system,
+            hint="Add that element (shapes or labels), drop its rows, or pass the table alone to use its obsm.",
+        )
+        check_unique(
+            ids[rows],
+            what=f"Instance ids (`table.obs[{instance_key!r}]`) of region {region!r}",
+            todo="Keep one row per cell.",
+        )
+        found.append(RegionCells(region, rows, ids[rows]))
+    return found
+
+
+def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hint: str) -> None:
+    """Raise unless the element exists, has instances, and is placed in the coordinate system.
+
+    Parameters
+    ----------
+    sdata
+        Holds the elements.
+    region
+        Name of the element.
+    coordinate_system
+        Name of the coordinate system.
+    hint
+        What to do if there is no such element.
+
+    Raises
+    ------
+    KeyError
+        If the element or the coordinate system is missing.
+    """
+    check_key(
+        region,
+        [*sdata.shapes, *sdata.labels, *sdata.points],
+        argument="The annotated region",
+        where="sdata",
+        hint=hint,
+    )
+    check_key(
+        coordinate_system,
+        get_transformation(sdata[region], get_all=True),
+        argument="coordinate_system",
+        where=f"the coordinate systems of element {region!r}",
+        hint=f"All coordinate systems: {listing(sdata.coordinate_systems)}.",
+    )
+
+
+def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> NDArray[np.intp]:
+    """Return the position of each instance id in the index of its element; `7` and `"7"` are the same id.
+
+    Parameters
+    ----------
+    index
+        Ids of the element, unique.
+    ids
+        Ids looked for.
+    region
+        Name of the element, for the message.
+
+    Raises
+    ------
+    ValueError
+        If ids are not in the element.
+    """
+    same_type = pd.api.types.is_numeric_dtype(index.dtype) == pd.api.types.is_numeric_dtype(ids.dtype)
+    rows = index.get_indexer(ids) if same_type else index.astype(str).get_indexer(ids.astype(str))
+    missing = rows < 0
+    if missing.any():
+        raise ValueError(
+            f"{int(missing.sum())} of {len(ids)} cells of region {region!r} have an instance id that is not in the "
+            f"element: {listing(ids[missing], 5)} ({ids.dtype}). The element has {len(index)} ids, such as "
+            f"{listing(index[:3])} ({index.dtype}). Drop those rows, or point the table at the element "
+            "that they belong to."
+        )
+    return rows
+
+
+def to_affine(element: Any, coordinate_system: str, axes: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return the transformation of an element to a coordinate system as a homogeneous matrix over `axes`."""
+    transformation = get_transformation(element, coordinate_system)
+    return np.asarray(transformation.to_affine_matrix(input_axes=axes, output_axes=axes), dtype=np.float64)

@@ -1,0 +1,189 @@
+"""Transcripts of a points element: which cell of a table, and which gene, each of them was counted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+from spatialdata.transformations import get_transformation
+
+from resolvi_sd._tables._instances import annotation, to_affine
+from resolvi_sd._tables._resolve import group_by, resolve_table
+from resolvi_sd._validation import check_complete, check_key, check_unique, listing
+
+__all__ = ["TranscriptColumns", "Transcripts", "read_transcripts"]
+
+_FEATURE_KEY = ("spatialdata_attrs", "feature_key")
+
+
+@dataclass(frozen=True)
+class TranscriptColumns:
+    """Where a frame of transcripts has what, and how it is matched to the table.
+
+    Attributes
+    ----------
+    cell_id, gene
+        Names of the columns with the cell and the gene.
+    ids
+        Instance ids of the cells that are looked for, unique.
+    rows
+        Their rows in the table.
+    genes
+        Names of the genes of the table.
+    matrix
+        Homogeneous transformation of x and y to the coordinate system, 3 × 3.
+    """
+
+    cell_id: str
+    gene: str
+    ids: pd.Index[Any]
+    rows: NDArray[np.intp]
+    genes: pd.Index[Any]
+    matrix: NDArray[np.float64]
+
+    @property
+    def names(self) -> list[str]:
+        """Columns that are read."""
+        return ["x", "y", self.cell_id, self.gene]
+
+    def cell_rows(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+        """Return the row of the table of each transcript's cell, -1 without one."""
+        return np.append(self.rows, -1)[_codes(frame[self.cell_id], self.ids)].astype(np.int64)
+
+    def gene_columns(self, frame: pd.DataFrame) -> NDArray[np.int64]:
+        """Return the column of the table of each transcript's gene, -1 without one."""
+        return _codes(frame[self.gene], self.genes)
+
+    def positions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
+        """Return x and y in the coordinate system, `(n_transcripts, 2)`."""
+        local = frame[["x", "y"]].to_numpy(dtype=np.float64)
+        return np.asarray(local @ self.matrix[:2, :2].T + self.matrix[:2, 2])
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """A points element, not a copy, and what its columns mean."""
+
+    key: str
+    points: dd.DataFrame
+    columns: TranscriptColumns
+
+
+def read_transcripts(
+    sdata: SpatialData,
+    *,
+    points_key: str | None,
+    region: str | None,
+    table_key: str,
+    cell_id_key: str,
+    gene_key: str | None,
+    coordinate_system: str | None,
+    why: str,
+) -> Transcripts:
+    """Find the transcripts of a table; nothing but the columns' names is read.
+
+    Parameters
+    ----------
+    sdata
+        Holds points and table.
+    points_key
+        Name of the points element; None: the only one that has a column `cell_id_key`.
+    region
+        Element that the cells of these transcripts annotate; None: all that the table annotates.
+    table_key
+        Name of the table.
+    cell_id_key
+        Column of the points with the id of the cell that each transcript was counted for.
+    gene_key
+        Column of the points with the gene; None: the element's feature key.
+    coordinate_system
+        Coordinate system of the positions; None: the element's own.
+    why
+        What the transcripts are needed for, for messages.
+
+    Raises
+    ------
+    TypeError
+        If `sdata` is no SpatialData object.
+    KeyError
+        If an element, column, region or coordinate system is missing.
+    ValueError
+        If the points element cannot be told, or ids are ambiguous.
+    """
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(f"{why} needs points: pass a SpatialData object, not {type(sdata).__name__}.")
+    key = _points_key(sdata, points_key, cell_id_key)
+    points = sdata.points[key]
+    where = f"sdata.points[{key!r}]"
+    check_key(cell_id_key, points.columns, argument="cell_id_key", where=where)
+    group, name = _FEATURE_KEY
+    gene = points.attrs.get(group, {}).get(name) if gene_key is None else gene_key
+    if gene is None:
+        raise ValueError(f"`{where}` names no feature key: pass gene_key=..., one of {listing(points.columns)}.")
+    check_key(gene, points.columns, argument="gene_key", where=where)
+    matrix = np.eye(3)
+    if coordinate_system is not None:
+        placed = get_transformation(points, get_all=True)
+        check_key(coordinate_system, placed, argument="coordinate_system", where=f"the coordinate systems of {where}")
+        matrix = to_affine(points, coordinate_system, ("x", "y"))
+    adata = resolve_table(sdata, table_key)
+    ids, rows = _cells(adata, region, why=why)
+    return Transcripts(key, points, TranscriptColumns(cell_id_key, gene, ids, rows, adata.var_names, matrix))
+
+
+def _points_key(sdata: SpatialData, points_key: str | None, cell_id_key: str) -> str:
+    if points_key is not None:
+        check_key(points_key, sdata.points, argument="points_key", where="sdata.points")
+        return points_key
+    found: list[str] = [name for name, points in sdata.points.items() if cell_id_key in points.columns]
+    if len(found) != 1:
+        raise ValueError(
+            f"{len(found)} of {len(sdata.points)} points elements have a column {cell_id_key!r} with the cell of each "
+            f"transcript ({listing(found)}); name one with points_key=..., or the column with cell_id_key=.... "
+            f"There are: {listing(sdata.points)}."
+        )
+    return found[0]
+
+
+def _cells(adata: AnnData, region: str | None, *, why: str) -> tuple[pd.Index[Any], NDArray[np.intp]]:
+    """Return the ids and rows of the cells of the region, or of all regions."""
+    columns = annotation(adata)
+    if columns is None:
+        raise ValueError(
+            f"{why} matches transcripts to instance ids, but the table annotates no element. Let it, with "
+            "`spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)`."
+        )
+    region_key, instance_key = columns
+    regions = group_by(adata, region_key, argument="region_key")
+    rows = np.arange(adata.n_obs)
+    if region is not None:
+        check_key(region, regions.names, argument="region", where=f"table.obs[{region_key!r}]")
+        rows = np.flatnonzero(regions.codes == regions.names.index(region))
+    check_complete(adata.obs[instance_key], argument="instance_key")
+    ids = pd.Index(adata.obs[instance_key])[rows]
+    check_unique(
+        ids,
+        what=f"Instance ids (`table.obs[{instance_key!r}]`)",
+        todo=f"Say which region the transcripts belong to, region=..., of: {listing(regions.names)}.",
+    )
+    return ids, rows
+
+
+def _codes(column: pd.Series[Any], names: pd.Index[Any]) -> NDArray[np.int64]:
+    """Return the position of each value among `names`, -1 where it is not; `7` and `"7"` are the same."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        codes, values = column.cat.codes.to_numpy(), column.cat.categories
+    else:
+        codes, values = pd.factorize(column)
+    values = pd.Index(values)
+    if pd.api.types.is_float_dtype(values.dtype) and (values % 1 == 0).all():
+        values = values.astype(np.int64)  # ids of a column with missing values
+    same_type = pd.api.types.is_numeric_dtype(values.dtype) == pd.api.types.is_numeric_dtype(names.dtype)
+    found = names.get_indexer(values) if same_type else names.astype(str).get_indexer(values.astype(str))
+    return np.append(found, -1)[codes].astype(np.int64)

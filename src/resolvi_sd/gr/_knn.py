@@ -1,0 +1,61 @@
+"""The nearest cells by the distance between centroids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resolvi_sd.gr._graph import NeighborGraph
+
+__all__ = ["knn_graph", "section_neighbors", "sections"]
+
+
+def sections(library: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of each section, in order."""
+    order = np.argsort(library, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(library[order])) + 1)
+
+
+def section_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
+    """Return the nearest neighbors of each cell of one section, `(n_cells, n_neighbors)`, in the order of their rows.
+
+    The builder is what :func:`squidpy.gr.spatial_neighbors_knn` runs on a table; that function also logs a line each
+    time, which would be one per section here.
+    """
+    from squidpy.gr.neighbors import KNNBuilder  # squidpy takes seconds to import
+
+    # Small sections go through scikit-learn's brute force, x² + y² - 2xy, which loses digits far from the origin.
+    connectivities, _ = KNNBuilder(n_neighs=n_neighbors).build(coordinates - coordinates.mean(axis=0))
+    found: NDArray[np.int64] = connectivities.indices.reshape(len(coordinates), n_neighbors).astype(np.int64)
+    return np.sort(found, axis=1)
+
+
+def knn_graph(coordinates: NDArray[np.float64], library: NDArray[np.integer], n_neighbors: int) -> NeighborGraph:
+    """Return the exact nearest neighbors of each cell within its section.
+
+    Parameters
+    ----------
+    coordinates
+        `(n_cells, 2 or 3)`.
+    library
+        Code of each cell's section, `(n_cells,)`.
+    n_neighbors
+        Number of neighbors, and of slots. A section of n cells fills n - 1 of them where that is less: none for a
+        single cell.
+    """
+    graph = NeighborGraph.empty(len(coordinates), n_neighbors)
+    for members in sections(library):
+        degree = min(n_neighbors, members.size - 1)
+        if degree < 1:
+            continue
+        here = coordinates[members]
+        found = section_neighbors(here, degree)  # by row: equal distances come out in that order
+        # From the coordinates, as squidpy drops the zeros of coincident cells.
+        length = np.linalg.norm(here[found] - here[:, None], axis=2)
+        nearest = np.argsort(length, axis=1, kind="stable")
+        graph.index[members, :degree] = members[np.take_along_axis(found, nearest, axis=1)]
+        graph.distance[members, :degree] = np.take_along_axis(length, nearest, axis=1)
+        graph.mask[members, :degree] = True
+    return graph

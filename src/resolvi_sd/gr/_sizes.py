@@ -1,0 +1,99 @@
+"""Areas and volumes of the cells as a column of the table."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import unit_key
+from resolvi_sd._tables import CellSizes, Quantity, resolve_table
+from resolvi_sd._tables import cell_sizes as measure
+
+__all__ = ["cell_sizes", "write_sizes"]
+
+
+def write_sizes(adata: AnnData, sizes: CellSizes, *, column: str) -> None:
+    """Write sizes into a table.
+
+    Modifies `adata` with:
+
+    - `.obs[column]`: sizes, float64
+    - `.uns[unit_key(column)]`: their `unit`, `quantity` and `coordinate_system`
+    """
+    adata.obs[column] = sizes.values
+    adata.uns[unit_key(column)] = {
+        "unit": sizes.unit,
+        "quantity": sizes.quantity,
+        "coordinate_system": sizes.coordinate_system,
+    }
+
+
+def cell_sizes(
+    data: SpatialData,
+    *,
+    quantity: Quantity = "area",
+    table_key: str = "table",
+    coordinate_system: str = "global",
+    unit: str | None = None,
+    key_added: str | None = None,
+    copy: bool = False,
+) -> NDArray[np.float64] | None:
+    """Measure the area or volume of each cell.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object whose table annotates shapes or labels. Areas have polygons, circles and two-dimensional
+        labels (read block by block); volumes have three-dimensional labels, and circles with z, which are spheres.
+    quantity
+        `"area"` or `"volume"`.
+    table_key
+        Name of the table.
+    coordinate_system
+        The coordinate system; sizes are in its units, squared or cubed.
+    unit
+        Unit of length of the coordinate system, e.g. `"micrometer"`, which the object does not know by itself. None:
+        `"pixel"` where an image or labels are placed in the coordinate system without a scale, else the name of the
+        coordinate system.
+    key_added
+        Column of `obs` to write; None is `quantity`.
+    copy
+        Return the sizes and leave `data` alone.
+
+    Returns
+    -------
+    None, or with `copy=True` the sizes, `(n_cells,)` float64. Otherwise modifies the table with:
+
+    - `.obs['{key_added}']`: sizes;
+    - `.uns['{key_added}_unit']`: their `unit`, `quantity` and `coordinate_system`.
+
+    Raises
+    ------
+    ValueError
+        If cells have no such quantity, a physical unit is asked for but the coordinate system's is a pixel, or `obs`
+        has such a column from elsewhere.
+    KeyError, TypeError
+        If something is missing or wrong; the message says what exists and what to do.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, rng=0)
+    >>> rsd.gr.cell_sizes(sdata, unit="micrometer", key_added="cell_area")
+    >>> sdata.tables["table"].uns["cell_area_unit"]["unit"]
+    'micrometer^2'
+    """
+    adata = resolve_table(data, table_key)
+    column = quantity if key_added is None else key_added
+    if not copy and column in adata.obs.columns and unit_key(column) not in adata.uns:
+        raise ValueError(
+            f"`table.obs` has a column {column!r} from elsewhere, which is not overwritten. Name another one: "
+            "key_added=..., or remove that column first."
+        )
+    sizes = measure(data, quantity=quantity, table_key=table_key, coordinate_system=coordinate_system, unit=unit)
+    if copy:
+        return sizes.values
+    write_sizes(adata, sizes, column=column)
+    return None

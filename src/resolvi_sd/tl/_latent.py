@@ -1,0 +1,93 @@
+"""The latent space of a fitted table."""
+
+from __future__ import annotations
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._model import encode
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results import category_codes, read_fit
+from resolvi_sd._tables import resolve_table, table_counts
+
+__all__ = ["latent"]
+
+
+def latent(
+    data: SpatialData | AnnData,
+    *,
+    give_mean: bool = True,
+    return_dist: bool = False,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    rng: RandomLike = 0,
+    copy: bool = False,
+    show_progress_bar: bool = True,
+) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Infer the latent of every cell again, with the encoder of a fit.
+
+    :func:`resolvi_sd.tl.fit` writes the means already; this gives them for a table that was changed or lost them,
+    single draws, and variances.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
+    give_mean
+        The mean of the posterior; False: one draw.
+    return_dist
+        Return the mean and the variance of the posterior, which is normal with independent dimensions, and write
+        nothing.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+    rng
+        Seed or generator of the draw.
+    copy
+        Return the latent and leave `data` alone.
+    show_progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    None; cells × n_latent, float32, if `copy`; two of these if `return_dist`. Otherwise modifies the table with:
+
+    - `.obsm['X_resolvi']`: cells × n_latent, float32.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, or a column of `obs` that it used is gone.
+    ValueError
+        If the genes or categories of the table are not those of the fit.
+
+    References
+    ----------
+    Ergen & Yosef (2025), doi:10.1101/2025.01.20.634005.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> mean, variance = rsd.tl.latent(sdata, return_dist=True, show_progress_bar=False)
+    >>> mean.shape, bool((variance > 0).all())
+    ((300, 10), True)
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    fitted = read_fit(adata, keys)
+    counts, categories = table_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
+    mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
+    if return_dist:
+        return mean, np.square(spread)
+    if not give_mean:
+        mean = mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
+    if copy:
+        return mean
+    adata.obsm[keys.latent] = mean
+    return None
