@@ -1,0 +1,202 @@
+"""What the metrics are given: matrices, labels, graphs and gene names, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from resolvi_sd._validation import check_unique, listing
+
+__all__ = [
+    "check_integers",
+    "check_no_rates",
+    "gene_index",
+    "label_codes",
+    "marker_positions",
+    "matrix",
+    "neighbor_counts",
+    "neighbor_matrix",
+]
+
+
+def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
+    """Return cells × genes as CSR with unique entries; what is so already is not copied.
+
+    Raises
+    ------
+    TypeError
+        If it is neither an array nor a sparse matrix in memory, or not of real numbers.
+    ValueError
+        If it has not two dimensions, or holds negative, NaN or infinite values.
+    """
+    in_memory = isinstance(values, np.ndarray) or sp.issparse(values)
+    if not in_memory:
+        raise TypeError(
+            f"`{argument}` must be a numpy array or a scipy sparse matrix, cells × genes, not {type(values).__name__}. "
+            "Bring it into memory first, e.g. with `.compute()` or `.to_numpy()`."
+        )
+    if values.ndim != 2:
+        raise ValueError(f"`{argument}` must be cells × genes, but its shape is {values.shape}.")
+    if values.dtype.kind not in "buif":
+        raise TypeError(f"`{argument}` must hold real numbers, but its type is {values.dtype}.")
+    csr = sp.csr_matrix(values)
+    if not csr.has_canonical_format:
+        csr = csr.copy()
+        csr.sum_duplicates()
+    if csr.nnz and not (np.isfinite(csr.data).all() and csr.data.min() >= 0):
+        raise ValueError(
+            f"`{argument}` must not hold negative, NaN or infinite values; is it scaled or centred? Pass counts."
+        )
+    return csr
+
+
+def check_integers(csr: sp.csr_matrix, *, argument: str) -> None:
+    """Raise unless all stored values are integers.
+
+    Raises
+    ------
+    ValueError
+        With one of the fractions.
+    """
+    if csr.data.dtype.kind == "f":
+        fractions = np.flatnonzero(np.rint(csr.data) != csr.data)
+        if fractions.size:
+            raise ValueError(
+                f"`{argument}` must be raw molecule counts, but has values that are not integers, such as "
+                f"{csr.data[fractions[0]]:g}: rates or normalised expression are none."
+            )
+
+
+def check_no_rates(csr: sp.csr_matrix, counts: sp.csr_matrix, *, argument: str) -> None:
+    """Raise if values that are not integers are in more entries than the raw counts: a correction removes molecules.
+
+    Raises
+    ------
+    ValueError
+        Naming what to pass instead.
+    """
+    if csr.data.dtype.kind != "f" or np.count_nonzero(csr.data) <= np.count_nonzero(counts.data):
+        return
+    if (np.rint(csr.data) != csr.data).any():
+        raise ValueError(
+            f"`{argument}` has {np.count_nonzero(csr.data)} non-zero entries, the raw counts have "
+            f"{np.count_nonzero(counts.data)}: these are expression rates, not molecules that a correction kept. Pass "
+            "corrected counts (layer 'resolvi_counts'), or integer draws."
+        )
+
+
+def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the label of each cell as a number, -1 where it is missing, and the names of the labels that occur.
+
+    Names are in the order of the categories where there are any, else sorted.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label per cell, or if fewer than `minimum` labels occur.
+    """
+    column = pd.Series(getattr(labels, "array", labels))
+    if len(column) != n_cells:
+        raise ValueError(f"`{argument}` has {len(column)} entries, but there are {n_cells} cells.")
+    given = column.notna().to_numpy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        order = [str(name) for name in column.cat.categories]
+    else:
+        order = sorted(set(column[given].astype(str)))
+    text = column.astype(object).where(given, "").astype(str).to_numpy()
+    codes = np.where(given, pd.Index(order).get_indexer(pd.Index(text)), -1).astype(np.int64)
+    present = np.unique(codes[given])
+    if len(present) < minimum:
+        raise ValueError(
+            f"`{argument}` has {len(present)} different labels besides missing ones "
+            f"({listing(order[code] for code in present)}), but at least {minimum} are needed."
+        )
+    rank = np.full(len(order) + 1, -1, dtype=np.int64)  # the last one is where -1 points to
+    rank[present] = np.arange(len(present))
+    return rank[codes], [order[code] for code in present]
+
+
+def neighbor_matrix(graph: Any, n_cells: int, *, argument: str = "graph") -> sp.csr_matrix:
+    """Return a one for each neighbor (column) of a cell (row), `(n_cells, n_cells)` CSR int32.
+
+    Every stored entry off the diagonal is an edge, so that connectivities and distances (where coincident cells are
+    stored zeros) may be passed.
+
+    Raises
+    ------
+    TypeError
+        If the graph is not sparse.
+    ValueError
+        If it is not cells × cells, or has no edge.
+    """
+    is_sparse = sp.issparse(graph)
+    if not is_sparse:
+        raise TypeError(
+            f"`{argument}` must be a sparse matrix of connectivities or distances, cells × cells, not "
+            f"{type(graph).__name__}; `resolvi_sd.gr.neighbors` makes them."
+        )
+    if graph.shape != (n_cells, n_cells):
+        raise ValueError(
+            f"`{argument}` is {graph.shape[0]} × {graph.shape[1]}, but there are {n_cells} cells. Was the table "
+            "filtered after the graph was made?"
+        )
+    edges = sp.csr_matrix(graph).tocoo()
+    between = edges.row != edges.col
+    ones = np.ones(int(between.sum()), dtype=np.int32)
+    neighbors = sp.csr_matrix((ones, (edges.row[between], edges.col[between])), shape=(n_cells, n_cells))
+    if neighbors.nnz == 0:
+        raise ValueError(f"`{argument}` has no edges: no cell has a neighbor.")
+    neighbors.data[:] = 1  # duplicates were summed
+    return neighbors
+
+
+def neighbor_counts(neighbors: sp.csr_matrix, codes: NDArray[np.int64], n_types: int) -> NDArray[np.int32]:
+    """Return the number of neighbors of each type, cells × types; neighbors without a label do not count."""
+    labelled = np.flatnonzero(codes >= 0)
+    ones = np.ones(len(labelled), dtype=np.int32)
+    types = sp.csr_matrix((ones, (labelled, codes[labelled])), shape=(len(codes), n_types))
+    counts: NDArray[np.int32] = (neighbors @ types).toarray()
+    return counts
+
+
+def gene_index(genes: Any, n_genes: int, *, argument: str) -> pd.Index[Any]:
+    """Return the names of the columns.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name per column, or if names repeat.
+    """
+    names: pd.Index[Any] = pd.Index(genes)
+    if len(names) != n_genes:
+        raise ValueError(f"`{argument}` has {len(names)} names, but the matrix has {n_genes} columns.")
+    check_unique(names, what=f"`{argument}`", todo="Make them unique first, as in `adata.var_names_make_unique()`.")
+    return names
+
+
+def marker_positions(
+    markers: Mapping[str, Sequence[str]], genes: pd.Index[Any], names: Sequence[str]
+) -> dict[int, NDArray[np.int64]]:
+    """Return the columns of the markers of each label, by its number.
+
+    Raises
+    ------
+    KeyError
+        If a label does not occur, or a marker is not among the genes.
+    """
+    unknown = [label for label in markers if label not in names]
+    if unknown:
+        raise KeyError(f"`markers` names labels that do not occur: {listing(unknown)}. The labels: {listing(names)}.")
+    positions = {}
+    for label, wanted in markers.items():
+        found = genes.get_indexer(pd.Index(list(wanted), dtype=genes.dtype))
+        missing = [gene for gene, place in zip(wanted, found, strict=True) if place < 0]
+        if missing:
+            raise KeyError(f"`markers` of {label!r} are not among the genes: {listing(missing)}.")
+        positions[list(names).index(label)] = found.astype(np.int64)
+    return positions

@@ -1,0 +1,130 @@
+"""Layers that a metric accepts: raw, thinned and corrected counts, and what is read off them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from resolvi_sd._validation import listing
+from resolvi_sd.metrics._arrays import check_integers, matrix
+
+__all__ = [
+    "cell_blocks",
+    "cooccurrence",
+    "count_layer",
+    "expected_presence",
+    "label_sums",
+    "molecule_counts",
+    "panel_columns",
+]
+
+# A corrected layer is zero wherever the counts are, which is most of the entries of an imaging panel; rates are
+# positive everywhere, up to underflow.
+_RATES_NONZERO = 0.99
+# Bytes of a block of cells × chosen genes that is made dense: products and lookups are faster so than sparse ones from
+# a tenth of non-zeros on.
+_BLOCK_BYTES = 1 << 23
+
+
+def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
+    """Return a layer of integer or expected counts as CSR with unique entries; what is so already is not copied.
+
+    Parameters
+    ----------
+    values
+        Cells × genes, sparse or dense.
+    argument
+        What the user passed it as.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`matrix`, and if the layer holds dense rates.
+    """
+    layer = matrix(values, argument=argument)
+    if not layer.has_canonical_format:
+        layer = layer.copy()
+        layer.sum_duplicates()
+    entries = layer.shape[0] * layer.shape[1]
+    dense = np.count_nonzero(layer.data) > _RATES_NONZERO * entries
+    if dense and layer.data.dtype.kind == "f" and (np.rint(layer.data) != layer.data).any():
+        raise ValueError(
+            f"`{argument}` must hold counts, but is positive nearly everywhere and not integer: these are dense rates, "
+            "by which every gene is present in every cell. Pass the corrected counts, or integer draws of them."
+        )
+    return layer
+
+
+def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:
+    """Return integer counts as CSR with unique entries; what is so already is not copied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`count_layer`, and if an entry is not an integer.
+    """
+    counts = count_layer(values, argument=argument)
+    check_integers(counts, argument=argument)
+    return counts
+
+
+def expected_presence(layer: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the probability that a gene is present in a cell, min(count, 1), float32.
+
+    For integer counts these are zeros and ones. An expected count c becomes one of the integers next to it, without a
+    change of its mean, if it is rounded up with probability c - floor(c); the result is positive with probability
+    min(c, 1). A cut would not do: c > 0 hides any correction, as the corrected counts have the sparsity of the raw
+    ones, and c >= 0.5 keeps or drops entries whole, so that a layer scaled down by 0.6 looks untouched and one scaled
+    down by 0.4 empty.
+    """
+    present = np.minimum(layer.data, 1).astype(np.float32)
+    return sp.csr_matrix((present, layer.indices, layer.indptr), shape=layer.shape)
+
+
+def cell_blocks(n_cells: int, n_columns: int) -> Iterator[slice]:
+    """Cut the cells into blocks that are small enough to be made dense, `n_columns` float32 each."""
+    step = max(1, _BLOCK_BYTES // (4 * max(n_columns, 1)))
+    return (slice(start, min(start + step, n_cells)) for start in range(0, n_cells, step))
+
+
+def cooccurrence(present: sp.csr_matrix) -> NDArray[np.float64]:
+    """Return the expected number of cells with both of two genes, genes × genes; the diagonal means nothing."""
+    total: NDArray[np.float64] = np.zeros((present.shape[1], present.shape[1]))
+    for cells in cell_blocks(*present.shape):
+        dense = present[cells].toarray()
+        total += dense.T @ dense
+    return total
+
+
+def label_sums(layer: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int) -> NDArray[np.float64]:
+    """Return the sum of each gene over the cells of each label, labels × genes; the code -1 is no label."""
+    labelled = np.flatnonzero(codes >= 0)
+    ones = np.ones(labelled.size, dtype=np.float64)
+    member = sp.csr_matrix((ones, (codes[labelled], labelled)), shape=(n_labels, layer.shape[0]))
+    sums: NDArray[np.float64] = (member @ layer).toarray()
+    return sums
+
+
+def panel_columns(genes: pd.Index[Any], panel: Sequence[str] | pd.Index[Any] | None) -> NDArray[np.intp]:
+    """Return the columns of the genes that are in the panel, in the panel's order; all if it is None.
+
+    Raises
+    ------
+    ValueError
+        If there are none.
+    """
+    if panel is None:
+        return np.arange(len(genes), dtype=np.intp)
+    names = pd.Index(panel).unique()
+    columns = genes.get_indexer(names)
+    if (columns < 0).all():
+        raise ValueError(
+            f"The reference shares no genes with the panel. Reference: {listing(genes, 3)}. Panel: "
+            f"{listing(names, 3)}. Are they named in the same way: symbols or identifiers, upper or lower case?"
+        )
+    return np.asarray(columns[columns >= 0])
