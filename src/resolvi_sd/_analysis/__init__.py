@@ -1,13 +1,10 @@
 """Comparisons of groups of cells: expression, neighborhoods, and the statistics that both share."""
 
+from resolvi_sd._analysis._audit import AuditInput, Reference, audit_rows
 from resolvi_sd._analysis._bootstrap import bootstrap_means
-from resolvi_sd._analysis._expression import (
-    Detection,
-    compare_expression,
-    detection,
-    estimate_pseudocount,
-    sample_expression,
-)
+from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
+from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
+from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
 from resolvi_sd._analysis._labels import LabelProbabilities, draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import Weighting, block_totals, edge_weights, neighborhood_composition, table_edges
@@ -16,28 +13,36 @@ from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_exp
 from resolvi_sd._analysis._tables import stack_comparisons
 
 __all__ = [
+    "AuditInput",
+    "CellBlock",
     "CellGroups",
     "Comparison",
     "Detection",
+    "GroupTotals",
     "LabelProbabilities",
     "Mode",
+    "Reference",
     "Weighting",
+    "audit_rows",
     "block_totals",
+    "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
     "check_settings",
     "check_sizes",
     "compare_expression",
     "detection",
+    "draw_expression",
     "draw_labels",
     "edge_weights",
     "estimate_pseudocount",
+    "group_totals",
+    "importance_blocks",
     "label_probabilities",
     "make_comparisons",
     "neighborhood_composition",
     "posterior_expected_fdr",
     "rank_genes_groups",
-    "sample_expression",
     "stack_comparisons",
     "summarise_change",
     "table_edges",

@@ -2,6 +2,7 @@
 
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
 from resolvi_sd._model.extension import extend_module
+from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
@@ -22,6 +23,7 @@ __all__ = [
     "from_plain",
     "infer",
     "latent_draws",
+    "leaked_molecules",
     "patch_size_of",
     "to_plain",
     "train",

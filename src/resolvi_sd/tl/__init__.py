@@ -1,7 +1,11 @@
 """Tools: what users call."""
 
+from resolvi_sd.tl._assign_transcripts import assign_transcripts
+from resolvi_sd.tl._audit import audit
 from resolvi_sd.tl._differential_expression import differential_expression
 from resolvi_sd.tl._fit import fit
+from resolvi_sd.tl._latent import latent
+from resolvi_sd.tl._leakage import leakage
 from resolvi_sd.tl._map_query import map_query
 from resolvi_sd.tl._niche_abundance import differential_niche_abundance, niche_abundance
 from resolvi_sd.tl._normalized_expression import normalized_expression
@@ -11,9 +15,13 @@ from resolvi_sd.tl._pseudobulk import pseudobulk
 from resolvi_sd.tl._sample_posterior import sample_posterior
 
 __all__ = [
+    "assign_transcripts",
+    "audit",
     "differential_expression",
     "differential_niche_abundance",
     "fit",
+    "latent",
+    "leakage",
     "map_query",
     "niche_abundance",
     "normalized_expression",

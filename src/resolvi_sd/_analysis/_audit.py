@@ -1,0 +1,236 @@
+"""What an audit measures: every metric that the data allow, on raw, depth-matched and corrected counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from resolvi_sd import metrics
+from resolvi_sd._types import CSR
+
+__all__ = ["AuditInput", "Reference", "audit_rows"]
+
+RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
+
+# Leaked molecules hide which genes a type lacks, so that raw counts need a wider bound than a clean reference does.
+_MAX_RELATIVE_RAW = 0.25
+
+
+class Row(NamedTuple):
+    """One number of an audit."""
+
+    metric: str
+    layer: str
+    value: float
+    better: str
+    n: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Single-cell counts with the labels that the audited cells' labels were translated to."""
+
+    counts: Any
+    labels: NDArray[np.object_]
+    genes: pd.Index[Any]
+
+
+@dataclass(frozen=True)
+class AuditInput:
+    """What is judged, and what it is held against; labels and markers are from before the correction.
+
+    Parameters
+    ----------
+    layers
+        Raw, depth-matched and corrected counts, by these names, cells × genes.
+    genes
+        Names of the genes.
+    labels
+        Type of each cell, None where it has none.
+    reference_labels
+        The same under the names that the reference and the markers use.
+    graph
+        Neighbors of each cell, cells × cells.
+    coordinates
+        Cells × 2 or 3.
+    latents
+        Latent spaces by layer, cells × dimensions.
+    batch
+        Batch of each cell, if there are several.
+    reference
+        Single-cell counts.
+    markers
+        Genes that mark the types, as the user gave them.
+    truth
+        Own molecules of each entry, of simulated data.
+    seed
+        Of what is drawn; every layer is judged with the same draws.
+    """
+
+    layers: Mapping[str, CSR]
+    genes: pd.Index[Any]
+    labels: NDArray[np.object_]
+    reference_labels: NDArray[np.object_]
+    graph: Any
+    coordinates: NDArray[np.float64]
+    latents: Mapping[str, NDArray[np.floating]]
+    batch: NDArray[np.object_] | None
+    reference: Reference | None
+    markers: Mapping[str, Sequence[str]] | None
+    truth: Any
+    seed: int
+
+
+def audit_rows(data: AuditInput) -> Iterator[Row]:
+    """Yield the rows of an audit, metric after metric.
+
+    A part that the data do not allow (a panel without exclusive genes, types with too few cells) is a row without a
+    value, whose note says why.
+    """
+    for part, name in _PARTS:
+        try:
+            yield from part(data)
+        except ValueError as reason:
+            yield Row(name, "", float("nan"), "", 0, str(reason))
+
+
+def _removed(data: AuditInput) -> Iterator[Row]:
+    before = data.layers[RAW].sum()
+    for layer in (CONTROL, CORRECTED):
+        counts = data.layers[layer]
+        yield Row("molecules_removed", layer, float(1 - counts.sum() / before), "", counts.shape[0], "")
+
+
+def _pairs(data: AuditInput) -> pd.DataFrame:
+    if data.markers is not None:
+        return metrics.pairs_from_markers(data.markers, data.genes)
+    if data.reference is not None:
+        reference = data.reference
+        return metrics.exclusive_pairs(reference.counts, reference.labels, reference.genes, panel=data.genes)
+    return metrics.exclusive_pairs(data.layers[RAW], data.labels, data.genes, max_relative=_MAX_RELATIVE_RAW)
+
+
+def _coexpression(data: AuditInput) -> Iterator[Row]:
+    pairs = _pairs(data)
+    for layer, counts in data.layers.items():
+        rate = metrics.coexpression_rate(counts, data.genes, pairs)
+        ratio = metrics.coexpression_odds_ratio(counts, data.genes, pairs)
+        yield Row("coexpression_rate", layer, rate.mean, "lower", len(pairs), "")
+        yield Row("coexpression_odds_ratio", layer, ratio.mean, "lower", len(pairs), "")
+
+
+def _markers(data: AuditInput) -> tuple[metrics.Markers, NDArray[np.object_]]:
+    """Return the markers of the types, and the labels that they are of."""
+    if data.markers is not None:
+        return metrics.given_markers(data.markers, data.genes), data.reference_labels
+    if data.reference is not None:
+        reference = data.reference
+        found = metrics.marker_genes(reference.counts, reference.labels, reference.genes, panel=data.genes)
+        return found, data.reference_labels
+    found = metrics.marker_genes(data.layers[RAW], data.labels, data.genes, max_relative=_MAX_RELATIVE_RAW)
+    return found, data.labels
+
+
+def _neighbor_contamination(data: AuditInput) -> Iterator[Row]:
+    markers, labels = _markers(data)
+    for layer, counts in data.layers.items():
+        found = metrics.neighbor_contamination(
+            counts, labels, data.graph, data.genes, markers, neighbor_counts=data.layers[RAW]
+        )
+        judged = found.share[~np.isnan(found.share)]
+        mean = float(judged.mean()) if judged.size else float("nan")
+        yield Row("neighbor_contamination", layer, mean, "lower", judged.size, "")
+
+
+def _exposure(data: AuditInput) -> Iterator[Row]:
+    """Leaked markers removed, never without own markers removed."""
+    labels = data.labels if data.markers is None else data.reference_labels
+    for layer in (CONTROL, CORRECTED):
+        found = metrics.exposure_audit(
+            data.layers[RAW], data.layers[layer], labels, data.graph, genes=list(data.genes), markers=data.markers
+        )
+        detected = int(found.pairs["detected"].sum()) if len(found.pairs) else 0
+        types = len(found.own_markers)
+        yield Row("leak_sensitivity", layer, found.sensitivity, "higher", detected, "")
+        yield Row("own_markers_removed", layer, found.own_removed, "lower", types, "")
+        yield Row("own_markers_removed_unexposed", layer, found.own_removed_unexposed, "lower", types, "")
+
+
+def _predictability(data: AuditInput) -> Iterator[Row]:
+    for layer, counts in data.layers.items():
+        found = metrics.leakage_predictability(counts, data.labels, data.graph, data.coordinates, rng=data.seed)
+        mean = float(found["difference"].mean()) if len(found) else float("nan")
+        yield Row("leakage_predictability", layer, mean, "lower", len(found), "")
+
+
+def _purity(data: AuditInput) -> Iterator[Row]:
+    reference = data.reference
+    if reference is None:
+        return
+    for layer, counts in data.layers.items():
+        found = metrics.negative_marker_purity(
+            counts,
+            data.reference_labels,
+            data.genes,
+            reference_counts=reference.counts,
+            reference_labels=reference.labels,
+            reference_gene_names=reference.genes,
+        )
+        yield Row("negative_marker_purity_reads", layer, found.reads, "higher", found.n_reads, "")
+        yield Row("negative_marker_purity_cells", layer, found.cells, "higher", found.n_cells, "")
+
+
+def _fidelity(data: AuditInput) -> Iterator[Row]:
+    reference = data.reference
+    if reference is None:
+        return
+    for layer, counts in data.layers.items():
+        found = metrics.reference_fidelity(
+            counts,
+            data.reference_labels,
+            reference.counts,
+            reference.labels,
+            genes=data.genes,
+            reference_genes=reference.genes,
+        )
+        types = len(found.types)
+        yield Row("reference_cosine", layer, found.cosine, "higher", types, "")
+        yield Row("reference_correlation_difference", layer, found.correlation_difference, "lower", found.n_genes, "")
+
+
+def _latent(data: AuditInput) -> Iterator[Row]:
+    for layer, latent in data.latents.items():
+        found = metrics.latent_quality(latent, data.labels, data.batch, rng=data.seed)
+        yield Row("latent_knn_accuracy", layer, found.knn_accuracy, "higher", found.n_cells, "")
+        yield Row("latent_silhouette", layer, found.silhouette, "higher", found.n_cells, "")
+        if data.batch is not None:
+            yield Row("latent_batch_mixing", layer, found.batch_mixing, "higher", found.n_cells, "")
+
+
+def _truth(data: AuditInput) -> Iterator[Row]:
+    if data.truth is None:
+        return
+    raw = data.layers[RAW]
+    for layer in (CONTROL, CORRECTED):
+        found = metrics.removal(raw, data.truth, data.layers[layer])
+        yield Row("true_foreign_removed", layer, found.foreign, "higher", raw.shape[0], "")
+        yield Row("true_own_removed", layer, found.own, "lower", raw.shape[0], "")
+
+
+_PARTS: tuple[tuple[Callable[[AuditInput], Iterator[Row]], str], ...] = (
+    (_removed, "molecules_removed"),
+    (_exposure, "leak_sensitivity"),
+    (_coexpression, "coexpression_rate"),
+    (_neighbor_contamination, "neighbor_contamination"),
+    (_predictability, "leakage_predictability"),
+    (_purity, "negative_marker_purity_reads"),
+    (_fidelity, "reference_cosine"),
+    (_latent, "latent_knn_accuracy"),
+    (_truth, "true_foreign_removed"),
+)

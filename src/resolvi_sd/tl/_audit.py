@@ -1,0 +1,286 @@
+"""Judge the correction of a fitted table: what it removed, and what it should not have."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+from tqdm.auto import tqdm
+
+from resolvi_sd._analysis import AuditInput, Reference, audit_rows, cell_groups
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._logging import logger
+from resolvi_sd._random import RandomLike, as_generator, draw_seed
+from resolvi_sd._results import FittedModel, read_fit
+from resolvi_sd._tables import cell_positions, resolve_table, table_counts
+from resolvi_sd._types import CSR
+from resolvi_sd._validation import check_key, listing
+from resolvi_sd.metrics import depth_matched
+
+__all__ = ["audit"]
+
+# A correction that removes more of the types' own markers than this takes too much.
+_HIGH_FALSE_REMOVAL = 0.2
+# One that removes less than this of all molecules did nothing.
+_NOTHING_REMOVED = 0.005
+_COMPONENTS = 30
+_TRUTH = "true_own"
+
+
+def audit(
+    data: SpatialData | AnnData,
+    labels_key: str,
+    *,
+    reference: AnnData | None = None,
+    reference_labels_key: str | None = None,
+    reference_layer: str | None = None,
+    label_map: Mapping[str, str] | None = None,
+    markers: Mapping[str, Sequence[str]] | None = None,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    rng: RandomLike = 0,
+    copy: bool = False,
+    show_progress_bar: bool = True,
+) -> pd.DataFrame | None:
+    """Judge the corrected counts of a fit against the raw ones, with all metrics that the data allow.
+
+    Every metric is also given for a control: raw counts thinned to the corrected depth (:func:`metrics.depth_matched
+    <resolvi_sd.metrics.depth_matched>`). What is better in the corrected counts than in the control, fewer molecules do
+    not explain. Labels and markers are those from before the correction, and the same for all layers.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+    labels_key
+        Column of `obs` with the type of each cell, found without the fit; cells without a value are left out.
+    reference
+        Single-cell RNA-seq table with counts, to take markers from, and to compare profiles with.
+    reference_labels_key
+        Column of its `obs` with types.
+    reference_layer
+        Its layer with counts; None is `X`.
+    label_map
+        What a type is called in the reference and in `markers`; types that it does not name are called the same.
+    markers
+        Genes that each type expresses and the others do not, in place of those found in the reference or, without one,
+        in the raw counts.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+    rng
+        Seed or generator of the thinning, and of cells and folds where metrics draw them.
+    copy
+        Leave `data` alone and return the result.
+    show_progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    None, or the DataFrame if `copy`. Modifies the table with `.uns['resolvi_audit']`, a DataFrame with a row per metric
+    and layer:
+
+    - `metric`: see Notes;
+    - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`;
+    - `value`;
+    - `better`: `"higher"`, `"lower"`, or nothing;
+    - `n`: what the value is the mean of (cells, genes, or pairs of them or of types);
+    - `note`: why a metric has no value.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, or a column, layer or type that is named does not exist.
+    ValueError
+        If the labels are predictions of the fit, there are fewer than two, or the reference shares no genes or types.
+
+    Warns
+    -----
+    UserWarning
+        If much of the types' own markers was removed, or next to nothing was.
+
+    Notes
+    -----
+    `molecules_removed`, share of all; `leak_sensitivity` with `own_markers_removed` and `own_markers_removed_unexposed`
+    (:func:`metrics.exposure_audit <resolvi_sd.metrics.exposure_audit>`); `coexpression_rate` and
+    `coexpression_odds_ratio` of mutually exclusive genes; `neighbor_contamination`, mean share of a cell's molecules;
+    `leakage_predictability`, mean over pairs of types of the AUC above that of permuted labels;
+    `latent_knn_accuracy`, `latent_silhouette` and, with batches, `latent_batch_mixing`, where raw is the first 30
+    principal components of log-normalised raw counts. With a reference, `negative_marker_purity_reads` and `_cells`,
+    `reference_cosine` and `reference_correlation_difference`. On simulated tissues, with the layer `true_own`,
+    `true_foreign_removed` and `true_own_removed`. Each is defined in the function of :mod:`resolvi_sd.metrics`.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> result = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
+    >>> list(result.columns)
+    ['metric', 'layer', 'value', 'better', 'n', 'note']
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    fitted = read_fit(adata, keys)
+    labels = _labels(adata, keys, labels_key)
+    judged = _audit_input(
+        data,
+        adata,
+        fitted,
+        keys,
+        labels=labels,
+        reference_labels=_translated(labels, label_map, labels_key),
+        reference=_reference(reference, reference_labels_key, reference_layer, adata.var_names),
+        markers=markers,
+        rng=as_generator(rng),
+    )
+    rows = tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar)
+    result = pd.DataFrame(list(rows), columns=["metric", "layer", "value", "better", "n", "note"])
+    _report(result)
+    if copy:
+        return result
+    adata.uns[keys.audit] = result
+    return None
+
+
+def _labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
+    """Return the label of each cell, None where it has none."""
+    if labels_key == keys.predicted:
+        raise ValueError(
+            f"labels_key={labels_key!r} are predictions of the fit, which would judge itself: use labels from before "
+            "it, such as clusters of the raw counts."
+        )
+    groups = cell_groups(adata, labels_key, argument="labels_key")
+    names = np.array([*groups.names, None], dtype=object)
+    labels: NDArray[np.object_] = names[groups.codes]
+    found = pd.unique(labels[groups.codes >= 0])
+    if len(found) < 2:
+        raise ValueError(f"obs[{labels_key!r}] has {len(found)} labels ({listing(found)}), and an audit needs two.")
+    return labels
+
+
+def _translated(
+    labels: NDArray[np.object_], label_map: Mapping[str, str] | None, labels_key: str
+) -> NDArray[np.object_]:
+    """Return the labels under the names that the reference uses."""
+    names = label_map or {}
+    for name in names:
+        check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]")
+    return np.array([names.get(label, label) for label in labels], dtype=object)
+
+
+def _reference(
+    reference: AnnData | None, labels_key: str | None, layer: str | None, panel: pd.Index[Any]
+) -> Reference | None:
+    """Check what the user gave as a reference."""
+    if reference is None:
+        if labels_key is not None or layer is not None:
+            raise ValueError("`reference_labels_key` and `reference_layer` say nothing without a `reference`.")
+        return None
+    if labels_key is None:
+        raise ValueError(
+            f"A reference needs its labels: reference_labels_key=..., one of {listing(reference.obs.columns)}."
+        )
+    check_key(labels_key, reference.obs.columns, argument="reference_labels_key", where="reference.obs")
+    shared = panel.intersection(reference.var_names)
+    if not len(shared):
+        raise ValueError(
+            f"The reference shares no gene with the table. Table: {listing(panel, 5)}; reference: "
+            f"{listing(reference.var_names, 5)}. Use the same kind of gene names in both."
+        )
+    return Reference(table_counts(reference, layer), _as_labels(reference.obs[labels_key]), reference.var_names)
+
+
+def _as_labels(column: pd.Series[Any]) -> NDArray[np.object_]:
+    return np.array([None if missing else str(x) for x, missing in zip(column, column.isna(), strict=True)], object)
+
+
+def _audit_input(
+    data: SpatialData | AnnData,
+    adata: AnnData,
+    fitted: FittedModel,
+    keys: Keys,
+    *,
+    labels: NDArray[np.object_],
+    reference_labels: NDArray[np.object_],
+    reference: Reference | None,
+    markers: Mapping[str, Sequence[str]] | None,
+    rng: np.random.Generator,
+) -> AuditInput:
+    if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
+        raise ValueError(
+            f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "
+            f"{listing(pd.unique(reference.labels))}. Say which are the same: label_map={{...}}."
+        )
+    setup = fitted.setup
+    hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
+    check_key(keys.counts, adata.layers, argument="a result of the fit", where="table.layers", hint=hint)
+    check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
+    check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
+    positions = cell_positions(
+        data,
+        table_key=setup.table_key or "table",
+        library_key=setup.library_key or setup.batch_key,
+        spatial_key=setup.spatial_key,
+        coordinate_system=setup.coordinate_system,
+    )
+    raw, corrected = table_counts(adata, setup.layer), sp.csr_matrix(adata.layers[keys.counts])
+    seed = draw_seed(rng)
+    batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
+    return AuditInput(
+        layers={"raw": raw, "depth_matched": depth_matched(raw, corrected, rng=seed), "corrected": corrected},
+        genes=adata.var_names,
+        labels=labels,
+        reference_labels=reference_labels,
+        graph=adata.obsp[keys.connectivities],
+        coordinates=positions.coordinates,
+        latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
+        batch=batch,
+        reference=reference,
+        markers=markers,
+        truth=adata.layers.get(_TRUTH),
+        seed=seed,
+    )
+
+
+def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
+    """Return the first principal components of log-normalised counts: what cells are clustered by without a model."""
+    import scanpy as sc
+
+    table = AnnData(counts.astype(np.float32))
+    sc.pp.normalize_total(table)
+    sc.pp.log1p(table)
+    sc.pp.pca(table, n_comps=min(_COMPONENTS, min(counts.shape) - 1), random_state=seed % 2**32)
+    return np.asarray(table.obsm["X_pca"], dtype=np.float32)
+
+
+def _report(result: pd.DataFrame) -> None:
+    """Say what could not be measured, and warn of a correction that took too much, or nothing."""
+    for row in result[result["note"] != ""].itertuples():
+        logger.info("Left out of the audit: %s, because: %s", row.metric, row.note)
+    corrected = result[result["layer"] == "corrected"].set_index("metric")["value"]
+    if corrected["molecules_removed"] < _NOTHING_REMOVED:
+        warnings.warn(
+            f"The correction removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
+            "clean, or the model found nothing. Look at `resolvi_sd.pl.training`, and at whether the graph joins cells "
+            "that touch.",
+            UserWarning,
+            stacklevel=3,
+        )
+    own = corrected.get("own_markers_removed_unexposed", np.nan)
+    own = corrected.get("own_markers_removed", np.nan) if np.isnan(own) else own
+    if own > _HIGH_FALSE_REMOVAL:
+        warnings.warn(
+            f"The correction removed {100 * own:.0f}% of the molecules of cell types' own markers, which are almost "
+            "surely genuine: it takes too much. Use the corrected counts with care, and look at `resolvi_sd.pl.audit`.",
+            UserWarning,
+            stacklevel=3,
+        )

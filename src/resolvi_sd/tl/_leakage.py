@@ -1,0 +1,184 @@
+"""What leaked from which kind of cell into which, and which genes did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+from tqdm.auto import tqdm
+
+from resolvi_sd._analysis import CellGroups, cell_groups
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._model import leaked_molecules
+from resolvi_sd._results import restore
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._tiles import Tissue
+from resolvi_sd._validation import check_positive_int
+from resolvi_sd.tl._posterior_blocks import compact_order
+
+__all__ = ["leakage"]
+
+_CELLS = 2048
+
+
+def leakage(
+    data: SpatialData | AnnData,
+    labels_key: str | None = None,
+    *,
+    n_genes: int = 10,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    copy: bool = False,
+    show_progress_bar: bool = True,
+) -> dict[str, Any] | None:
+    """Sum up the molecules that leaked between cell types, and find the genes that leaked most.
+
+    One pass over the posterior at the mean of the latent: of the molecules counted in cell n for gene g, those expected
+    to come from neighbor m are summed over the cells n of the target's type and the cells m of the source's.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+    labels_key
+        Column of `obs` with the type of each cell; molecules from or into cells without a value are left out. None:
+        the predictions of a semi-supervised fit.
+    n_genes
+        Genes to keep for each pair of types, those with most leaked molecules first; fewer where fewer leaked.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+    copy
+        Leave `data` alone and return the result.
+    show_progress_bar
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    None, or the entry if `copy`. Modifies the table with:
+
+    - `.uns['resolvi_leakage']['pairs']`: a DataFrame with a row for each pair of types: `source`, `target`, `molecules`
+      (expected, from source into target), `fraction` (of all molecules counted in the target's cells), `per_cell` (of
+      the target);
+    - `.uns['resolvi_leakage']['genes']`: a DataFrame with a row for each pair and top gene: `source`, `target`, `gene`,
+      `molecules`, `fraction` (of the gene's molecules counted in the target's cells);
+    - `.uns['resolvi_leakage']['labels_key']`: the column.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, no such column, or no predictions.
+    ValueError
+        If no cell has a type, or the genes of the table are no longer those of the fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.leakage(sdata, "cell_type", n_genes=3, show_progress_bar=False)
+    >>> list(sdata.tables["table"].uns["resolvi_leakage"]["pairs"].columns)
+    ['source', 'target', 'molecules', 'fraction', 'per_cell']
+    """
+    check_positive_int(n_genes, argument="n_genes")
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    groups = _types(adata, keys, labels_key)
+    fitted, tissue, graph = restore(adata, keys)
+    order = compact_order(graph, np.arange(tissue.n_cells), _CELLS)
+    parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
+    molecules = leaked_molecules(
+        fitted.module,
+        tissue,
+        tqdm(parts, desc="Leakage", disable=not show_progress_bar),
+        groups.codes,
+        len(groups.names),
+    )
+    counted = _counted(tissue, groups)
+    result = {
+        "labels_key": groups.key,
+        "pairs": _pairs(molecules, counted, groups),
+        "genes": _top_genes(molecules, counted, groups, np.asarray(fitted.genes, dtype=object), n_genes),
+    }
+    if copy:
+        return result
+    adata.uns[keys.leakage] = result
+    return None
+
+
+def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> CellGroups:
+    """Return the type of each cell."""
+    if labels_key is None and keys.predicted not in adata.obs:
+        raise KeyError(
+            f"The table has no predicted labels (`obs[{keys.predicted!r}]`): name a column of `obs` with the types of "
+            "the cells, `labels_key=...`, or fit with `labels_key=` first."
+        )
+    groups = cell_groups(adata, labels_key or keys.predicted, argument="labels_key")
+    if not (groups.codes >= 0).any():
+        raise ValueError(f"No cell has a label in obs[{groups.key!r}]: all values are missing.")
+    return groups
+
+
+def _counted(tissue: Tissue, groups: CellGroups) -> NDArray[np.float64]:
+    """Molecules of each gene that were counted in the cells of each group, groups × genes."""
+    counts = tissue.counts
+    return np.stack(
+        [
+            np.asarray(counts[np.flatnonzero(groups.codes == code)].sum(axis=0), dtype=np.float64).ravel()
+            for code in range(len(groups.names))
+        ]
+    )
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`part / whole`, NaN where there is nothing."""
+    result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
+    np.divide(part, whole, out=result, where=whole > 0)
+    return result
+
+
+def _named(codes: NDArray[np.int64], groups: CellGroups) -> pd.Categorical[str]:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(groups.names))
+
+
+def _pairs(molecules: NDArray[np.float64], counted: NDArray[np.float64], groups: CellGroups) -> pd.DataFrame:
+    source, target = (codes.ravel() for codes in np.indices(molecules.shape[:2]))
+    total = molecules.sum(axis=2)
+    everyone = np.ones(len(groups.codes), dtype=np.bool_)
+    return pd.DataFrame(
+        {
+            "source": _named(source, groups),
+            "target": _named(target, groups),
+            "molecules": total.ravel(),
+            "fraction": _share(total, counted.sum(axis=1)).ravel(),
+            "per_cell": _share(total, groups.sizes(everyone).astype(np.float64)).ravel(),
+        }
+    )
+
+
+def _top_genes(
+    molecules: NDArray[np.float64],
+    counted: NDArray[np.float64],
+    groups: CellGroups,
+    genes: NDArray[np.object_],
+    n_genes: int,
+) -> pd.DataFrame:
+    top = np.argsort(-molecules, axis=2, kind="stable")[:, :, :n_genes]
+    source, target = (codes for codes in np.indices(top.shape)[:2])
+    leaked = molecules[source, target, top]
+    kept = leaked > 0
+    source, target, gene, leaked = source[kept], target[kept], top[kept], leaked[kept]
+    return pd.DataFrame(
+        {
+            "source": _named(source, groups),
+            "target": _named(target, groups),
+            "gene": genes[gene],
+            "molecules": leaked,
+            "fraction": _share(leaked, counted[target, gene]),
+        }
+    )

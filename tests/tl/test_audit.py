@@ -1,0 +1,165 @@
+"""The audit measures what is known of a simulated tissue, and says so where something cannot be measured."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import resolvi_sd as rsd
+
+QUIET = {"show_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def _leaky():
+    sdata = rsd.datasets.simulate_tissue(
+        n_cells=1200, n_genes=100, n_types=4, n_rare=0, n_samples=2, regime="xenium", rng=0, transcripts=False
+    )
+    rsd.tl.fit(sdata, batch_key="sample", max_epochs=30, **QUIET)
+    return sdata
+
+
+@pytest.fixture
+def leaky(_leaky):
+    """A fitted table of its own for each test."""
+    return _leaky.tables["table"].copy()
+
+
+def with_corrected(table, corrected):
+    """The table with other corrected counts."""
+    table.layers["resolvi_counts"] = corrected.tocsr().astype(np.float32)
+    table.layers["resolvi_counts"].sort_indices()
+    return table
+
+
+def values(result, metric):
+    return result[result["metric"] == metric].set_index("layer")["value"]
+
+
+def reference_of(table, n_cells=400, rng=0):
+    """Cells drawn from the true profiles, without leakage, with types of other names."""
+    rng = np.random.default_rng(rng)
+    rows = rng.choice(table.n_obs, n_cells, replace=False)
+    counts = rng.poisson(500 * np.asarray(table.layers["true_profile"])[rows]).astype(np.float32)
+    labels = ("sc_" + table.obs["cell_type"].astype(str).to_numpy()[rows]).astype(object)
+    obs = pd.DataFrame({"label": labels}, index=[f"sc{i}" for i in range(n_cells)])
+    return ad.AnnData(counts, obs=obs, var=table.var[[]].copy())
+
+
+def test_the_truth_as_the_correction_is_found_to_be_good(leaky):
+    """Own molecules in place of the corrected counts: everything leaked is gone, and nothing else."""
+    result = rsd.tl.audit(with_corrected(leaky, leaky.layers["true_own"]), "cell_type", copy=True, **QUIET)
+    assert values(result, "true_foreign_removed")["corrected"] == pytest.approx(1)
+    assert values(result, "true_own_removed")["corrected"] == 0
+    removed = 1 - leaky.layers["true_own"].sum() / leaky.X.sum()
+    assert values(result, "molecules_removed")["corrected"] == pytest.approx(removed, rel=1e-5)
+    assert values(result, "molecules_removed")["depth_matched"] == pytest.approx(removed, abs=0.02)
+    for metric in ("coexpression_rate", "neighbor_contamination"):
+        found = values(result, metric)
+        assert found["corrected"] < found["depth_matched"] <= found["raw"] + 0.02, metric
+    assert values(result, "leak_sensitivity")["corrected"] > values(result, "leak_sensitivity")["depth_matched"]
+
+
+def test_removing_at_random_is_no_better_than_the_control(leaky):
+    thinned = rsd.metrics.depth_matched(leaky.X, 0.6 * leaky.X, rng=1)
+    with pytest.warns(UserWarning, match="own markers.*takes too much"):
+        result = rsd.tl.audit(with_corrected(leaky, thinned), "cell_type", copy=True, **QUIET)
+    for metric in ("coexpression_rate", "neighbor_contamination", "leak_sensitivity", "own_markers_removed"):
+        found = values(result, metric)
+        assert found["corrected"] == pytest.approx(found["depth_matched"], abs=0.05), metric
+    # 40% of all molecules are gone; in an entry with own and foreign ones, those that are left count as own.
+    assert 0.3 < values(result, "true_own_removed")["corrected"] < 0.4
+
+
+def test_a_correction_of_nothing_is_warned_of(leaky):
+    with pytest.warns(UserWarning, match=r"removed 0\.00% of the molecules"):
+        result = rsd.tl.audit(with_corrected(leaky, leaky.X.copy()), "cell_type", copy=True, **QUIET)
+    assert values(result, "leak_sensitivity")["corrected"] == pytest.approx(0)
+
+
+def test_a_fit_is_better_than_the_control_on_all_that_tells_leakage(leaky):
+    leaky.uns.pop("resolvi_audit", None)
+    rsd.tl.audit(leaky, "cell_type", **QUIET)
+    result = leaky.uns["resolvi_audit"]
+    for metric in ("coexpression_rate", "neighbor_contamination", "leak_sensitivity", "true_foreign_removed"):
+        found, sign = (
+            values(result, metric),
+            1 if result.set_index("metric")["better"][metric].iloc[0] == "higher" else -1,
+        )
+        assert sign * (found["corrected"] - found["depth_matched"]) > 0, metric
+    own = values(result, "own_markers_removed")
+    assert own["corrected"] < own["depth_matched"]
+    assert values(result, "latent_batch_mixing")["corrected"] > 0.5
+
+
+def test_with_a_reference_of_other_names(leaky):
+    reference = reference_of(leaky)
+    names = {name: f"sc_{name}" for name in leaky.obs["cell_type"].cat.categories}
+    result = rsd.tl.audit(
+        leaky, "cell_type", reference=reference, reference_labels_key="label", label_map=names, copy=True, **QUIET
+    )
+    cosine, purity = values(result, "reference_cosine"), values(result, "negative_marker_purity_reads")
+    assert cosine["corrected"] > cosine["depth_matched"] and purity["corrected"] >= purity["depth_matched"]
+    # The cosine, in a few lines of numpy.
+    expected = []
+    for name in leaky.obs["cell_type"].cat.categories:
+        a = np.asarray(leaky.layers["resolvi_counts"][(leaky.obs["cell_type"] == name).to_numpy()].sum(0)).ravel()
+        b = reference.X[(reference.obs["label"] == names[name]).to_numpy()].sum(0)
+        expected.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    assert cosine["corrected"] == pytest.approx(np.mean(expected), rel=1e-4)
+    with pytest.raises(ValueError, match="shares no label.*label_map="):
+        rsd.tl.audit(leaky, "cell_type", reference=reference, reference_labels_key="label", **QUIET)
+
+
+def test_what_cannot_be_measured_says_why(leaky):
+    """Labels at random have no exclusive genes."""
+    leaky.obs["random"] = np.random.default_rng(0).choice(["a", "b"], leaky.n_obs)
+    result = rsd.tl.audit(leaky, "random", copy=True, **QUIET)
+    row = result[result["metric"] == "coexpression_rate"].iloc[0]
+    assert np.isnan(row["value"]) and "No exclusive markers at these thresholds" in row["note"]
+    assert values(result, "molecules_removed").notna().all()
+
+
+def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
+    import spatialdata as sd
+
+    sdata = sd.SpatialData(shapes=dict(_leaky.shapes), tables={"table": _leaky.tables["table"].copy()})
+    rsd.tl.audit(sdata, "cell_type", **QUIET)
+    sdata.write(tmp_path / "tissue.zarr")
+    again = sd.read_zarr(tmp_path / "tissue.zarr").tables["table"].uns["resolvi_audit"]
+    np.testing.assert_allclose(again["value"], sdata.tables["table"].uns["resolvi_audit"]["value"])
+    rsd.tl.fit(sdata, max_epochs=1, **QUIET)
+    assert "resolvi_audit" not in sdata.tables["table"].uns
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"labels_key": "type"}, KeyError, "labels_key='type'.*it has: .*'cell_type'"),
+        ({"labels_key": "one"}, ValueError, "has 1 labels"),
+        ({"labels_key": "resolvi_predicted"}, ValueError, "predictions of the fit"),
+        ({"reference_labels_key": "label"}, ValueError, "without a `reference`"),
+        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'"),
+        ({"reference": "strange", "reference_labels_key": "label"}, ValueError, "shares no gene with the table"),
+        ({"reference": "good"}, ValueError, "reference_labels_key=.*'label'"),
+        ({"reference": "rates", "reference_labels_key": "label"}, ValueError, "whole|integer"),
+    ],
+)
+def test_bad_input(leaky, settings, error, message):
+    leaky.obs["one"] = "a"
+    reference = reference_of(leaky)
+    strange, rates = reference.copy(), reference.copy()
+    strange.var_names = [f"probe{i}" for i in range(strange.n_vars)]
+    rates.X = rates.X / 7
+    settings = {"labels_key": "cell_type"} | settings
+    if "reference" in settings:
+        settings["reference"] = {"strange": strange, "good": reference, "rates": rates}[settings["reference"]]
+    with pytest.raises(error, match=message):
+        rsd.tl.audit(leaky, **settings, **QUIET)
+    assert "resolvi_audit" not in leaky.uns
+
+
+def test_without_a_fit():
+    sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=30, rng=0, transcripts=False)
+    with pytest.raises(KeyError, match=r"run .*tl\.fit"):
+        rsd.tl.audit(sdata, "cell_type", **QUIET)
