@@ -9,7 +9,9 @@ from typing import Literal
 
 import numpy as np
 from anndata import AnnData
+from differential import add_comparisons
 from exchange import MIN_COUNTS
+from labels import make_labels
 
 import resolvi_sd.datasets
 
@@ -43,9 +45,13 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One question: `"speed"` takes the difference of two short trainings, `"quality"` trains by default settings."""
+    """One question.
 
-    kind: Literal["speed", "quality"]
+    `"speed"` takes the difference of two short trainings; the others train by default settings: `"quality"` judges
+    corrected counts, `"labels"` predicted labels and `"de"` differential expression.
+    """
+
+    kind: Literal["speed", "quality", "labels", "de"]
     n_cells: int
     n_genes: int
     regimes: tuple[str, ...]
@@ -57,25 +63,32 @@ CASES = {
     "speed": Case("speed", 20_000, 300, ("xenium",), range(3), (OURS, REFERENCE)),
     "quality": Case("quality", 5_000, 300, ("xenium", "sparse", "merfish", "high_background", "clean"), range(2)),
     "deep": Case("quality", 3_000, 1_000, ("deep",), range(2)),
+    "labels": Case("labels", 5_000, 0, ("mpoa", "cosmx"), range(3), (OURS, REFERENCE)),
+    "de": Case("de", 3_000, 200, ("xenium", "deep"), range(2), (OURS, REFERENCE)),
     "speed_genes": Case("speed", 4_000, 5_000, ("deep",), range(1), (OURS, REFERENCE)),
 }
 DEFAULT_CASES = ("speed", "quality")
 
 
 def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
-    """Return the folder with `data.h5ad` and `truth.h5ad`, simulated unless it is there.
+    """Return the folder with `data.h5ad` and `truth.h5ad`, made unless it is there.
 
-    Named after the simulator's code too: data of another simulator would be other data.
+    Named after the code that makes them too: data of other code would be other data.
     """
-    simulator = Path(resolvi_sd.datasets.__file__).parent
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(simulator.glob("*.py")))).hexdigest()[:8]
-    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}-{digest}"
+    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}-{_digest(case)}"
     if not (folder / "data.h5ad").exists():
+        data, truth = make_labels(case.n_cells, regime, seed) if case.kind == "labels" else simulate(case, regime, seed)
         folder.mkdir(parents=True, exist_ok=True)
-        data, truth = simulate(case, regime, seed)
         truth.write_h5ad(folder / "truth.h5ad")
         data.write_h5ad(folder / "data.h5ad")
     return folder
+
+
+def _digest(case: Case) -> str:
+    here = Path(__file__).parent
+    simulator = sorted(Path(resolvi_sd.datasets.__file__).parent.glob("*.py"))
+    code = {"labels": [here / "labels.py"], "de": [*simulator, here / "differential.py"]}.get(case.kind, simulator)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]
 
 
 def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
@@ -92,4 +105,7 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
         obs={"own_share": table.obs["true_own_share"].to_numpy()},
         layers={"own": table.layers["true_own"].tocsr(), "profile": np.asarray(table.layers["true_profile"])},
     )
+    if case.kind == "de":
+        data.obs_names, truth.obs_names = table.obs_names, table.obs_names
+        add_comparisons(data, truth, table.obs["cell_type"])
     return data, truth

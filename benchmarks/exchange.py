@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,9 @@ import numpy as np
 import scipy.sparse as sp
 
 MIN_COUNTS = 5
+# Column of `obs` with labels and what stands for none; `obsm` with the sides of comparisons, 1, 2 or 0 for neither.
+LABEL, UNLABELED = "label", "unlabelled"
+COMPARISONS = "comparisons"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -24,6 +27,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("data", type=Path, help=".h5ad with counts in X and obsm['spatial']")
     result.add_argument("out", type=Path, help=".npz to write")
+    result.add_argument("--task", choices=("restore", "labels", "de"), default="restore")
     result.add_argument("--seed", type=int, default=0)
     result.add_argument("--threads", type=int, default=2)
     result.add_argument(
@@ -56,6 +60,23 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
 
 
+def ranked(table: Any, *, called: str) -> dict[str, np.ndarray]:
+    """Return the calls, changes and ranks of one comparison, genes in their order.
+
+    Genes are ranked by their posterior probability; those of equal probability, which is mostly 1 up to the number of
+    draws, by the mean of the log fold change over its standard deviation.
+    """
+    mean, spread = table["lfc_mean"].to_numpy(dtype=float), table["lfc_std"].to_numpy(dtype=float)
+    ratio = np.abs(mean) / np.maximum(spread, 1e-12)
+    strength = table["proba_de"].to_numpy(dtype=float) + 1e-6 * ratio / (1 + ratio)
+    return {"called": table[called].to_numpy(dtype=bool), "change": mean, "strength": strength}
+
+
+def stacked(results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the results of all comparisons, comparisons × genes, under the names that they are saved by."""
+    return {f"de_{name}": np.stack([result[name] for result in results]) for name in results[0]}
+
+
 def save(
     path: Path, record: Mapping[str, Any], *, corrected: Mapping[str, sp.csr_matrix], **arrays: np.ndarray
 ) -> None:
@@ -63,7 +84,7 @@ def save(
     parts = {}
     for name, matrix in corrected.items():
         csr = sp.csr_matrix(matrix)
-        parts |= {f"corrected/{name}/{part}": getattr(csr, part) for part in ("data", "indices", "indptr")}
+        parts |= {f"corrected/{name}/{part}": getattr(csr, part) for part in ("data", "indices", "indptr", "shape")}
     np.savez(path, record=json.dumps(dict(record)), **arrays, **parts)
 
 
@@ -72,11 +93,11 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, sp.csr_matrix], dict[str
     with np.load(path) as stored:
         content = {name: stored[name] for name in stored.files}
     record = json.loads(str(content.pop("record")))
-    shape = content["expression"].shape
     recipes = dict.fromkeys(name.split("/")[1] for name in content if name.startswith("corrected/"))
     corrected = {
         name: sp.csr_matrix(
-            tuple(content.pop(f"corrected/{name}/{part}") for part in ("data", "indices", "indptr")), shape
+            tuple(content.pop(f"corrected/{name}/{part}") for part in ("data", "indices", "indptr")),
+            tuple(content.pop(f"corrected/{name}/shape")),
         )
         for name in recipes
     }

@@ -40,8 +40,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.getLogger("resolvi_sd").setLevel(logging.WARNING)
     adata = ad.read_h5ad(options.data)
-    fit = importlib.import_module("resolvi_sd.tl._fit")
-    train, infer = Phase(fit, "train"), Phase(fit, "infer")
+    engine = importlib.import_module("resolvi_sd._engine")
+    train, infer = Phase(engine, "train"), Phase(engine, "infer")
+    labels: dict[str, Any] = {}
+    if options.task == "labels":
+        labels = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED}
     # The first call of all compiles kernels and loads libraries.
     rsd.tl.fit(adata[:_WARM_UP_CELLS].copy(), max_epochs=1, show_progress_bar=False)
 
@@ -49,28 +52,42 @@ def main() -> None:
     for epochs in options.epochs or [None]:
         watch = exchange.Stopwatch()
         with watch("fit"):
-            rsd.tl.fit(adata, max_epochs=epochs, rng=options.seed, show_progress_bar=False)
+            rsd.tl.fit(adata, max_epochs=epochs, rng=options.seed, show_progress_bar=False, **labels)
         trained = len(adata.uns["resolvi"]["history"]["epoch"])
         trainings.append({"epochs": trained, "seconds": train.seconds})
-    seconds = watch.seconds
-    with watch("expression"):
-        rsd.tl.normalized_expression(adata, library_size=1.0, show_progress_bar=False)
     record = {
         "trainings": trainings,
-        "preparation_seconds": seconds["fit"] - train.seconds - infer.seconds,
+        "preparation_seconds": watch.seconds["fit"] - train.seconds - infer.seconds,
         "inference_seconds": infer.seconds,
-        "expression_seconds": seconds["expression"],
-        "peak_memory_mb": exchange.peak_memory(),
         "versions": exchange.versions("resolvi-sd", "torch", "numpy", "anndata", "scipy", "numba"),
     }
-    exchange.save(
-        options.out,
-        record,
-        corrected={"default": adata.layers["resolvi_counts"]},
-        latent=adata.obsm["X_resolvi"],
-        expression=np.asarray(adata.layers["resolvi_expression"]),
-        own_share=own_share(*infer.args[:3]),
-    )
+    watch = exchange.Stopwatch()
+    arrays = {"latent": adata.obsm["X_resolvi"]}
+    if options.task == "labels":
+        arrays["predicted"] = adata.obs["resolvi_predicted"].to_numpy(dtype=str)
+    elif options.task == "de":
+        with watch("comparisons"):
+            arrays |= compare(adata, options.seed)
+    else:
+        with watch("expression"):
+            rsd.tl.normalized_expression(adata, library_size=1.0, show_progress_bar=False)
+        arrays["expression"] = np.asarray(adata.layers["resolvi_expression"])
+        arrays["own_share"] = own_share(*infer.args[:3])
+    record |= {f"{part}_seconds": seconds for part, seconds in watch.seconds.items()}
+    record["peak_memory_mb"] = exchange.peak_memory()
+    exchange.save(options.out, record, corrected={"default": adata.layers["resolvi_counts"]}, **arrays)
+
+
+def compare(adata: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
+    """All comparisons of the data, with defaults."""
+    results = []
+    for side in adata.obsm[exchange.COMPARISONS].T:
+        adata.obs["side"] = np.array(["neither", "first", "second"])[side]
+        found = rsd.tl.differential_expression(
+            adata, groupby="side", group1="first", group2="second", rng=seed, copy=True, show_progress_bar=False
+        )
+        results.append(exchange.ranked(found, called="is_de_fdr"))
+    return exchange.stacked(results)
 
 
 def own_share(module: ResolviModule, tissue: Tissue, patches: Patches) -> np.ndarray:

@@ -36,39 +36,64 @@ def main() -> None:
     warm_up = adata[:_WARM_UP_CELLS].copy()
     register(warm_up, options.neighbors, n_neighbors)
     train(RESOLVI(warm_up), {"max_epochs": 1})
+    labels = options.task == "labels"
 
     trainings = []
     for epochs in options.epochs or [None]:
         scvi.settings.seed = options.seed
         watch = exchange.Stopwatch()
         with watch("preparation"):
-            register(adata, options.neighbors, n_neighbors)
-            model = RESOLVI(adata, **settings["model"])
+            register(adata, options.neighbors, n_neighbors, labels=labels)
+            model = RESOLVI(adata, semisupervised=labels, **settings["model"])
         with watch("training"):
             train(model, settings["train"] | ({} if epochs is None else {"max_epochs": epochs}))
         trainings.append({"epochs": int(model.trainer.current_epoch), "seconds": watch.seconds["training"]})
+    corrected: dict[str, Any] = {}
+    arrays = {}
     with watch("inference"):
-        latent = model.get_latent_representation()
-        corrected, share = infer(model, adata.X)
-    with watch("expression"):
-        expression = model.get_normalized_expression(n_samples=_SAMPLES, return_numpy=True, batch_size=_BATCH)
+        arrays["latent"] = model.get_latent_representation()
+        if labels:
+            arrays["predicted"] = np.asarray(model.predict(), dtype=str)
+        else:
+            corrected, arrays["own_share"] = infer(model, adata.X)
+    if options.task == "de":
+        with watch("comparisons"):
+            arrays |= compare(model, adata)
+    elif not labels:
+        with watch("expression"):
+            arrays["expression"] = model.get_normalized_expression(
+                n_samples=_SAMPLES, return_numpy=True, batch_size=_BATCH
+            )
+    measured = ("preparation", "inference", "expression", "comparisons")
     record = {
         "trainings": trainings,
-        **{f"{part}_seconds": watch.seconds[part] for part in ("preparation", "inference", "expression")},
+        **{f"{part}_seconds": watch.seconds[part] for part in measured if part in watch.seconds},
         "peak_memory_mb": exchange.peak_memory(),
         "versions": exchange.versions("scvi-tools", "torch", "numpy", "anndata", "scipy", "pyro-ppl", "scanpy"),
     }
-    exchange.save(options.out, record, corrected=corrected, latent=latent, expression=expression, own_share=share)
+    exchange.save(options.out, record, corrected=corrected, **arrays)
 
 
-def register(adata: ad.AnnData, neighbors: str, n_neighbors: int) -> None:
+def compare(model: RESOLVI, adata: ad.AnnData) -> dict[str, np.ndarray]:
+    """All comparisons of the data, with defaults."""
+    results = []
+    for side in adata.obsm[exchange.COMPARISONS].T:
+        found = model.differential_expression(idx1=side == 1, idx2=side == 2, silent=True)
+        results.append(exchange.ranked(found.loc[adata.var_names], called="is_de_fdr_0.05"))
+    return exchange.stacked(results)
+
+
+def register(adata: ad.AnnData, neighbors: str, n_neighbors: int, *, labels: bool = False) -> None:
     """Tell scvi-tools where the neighbors are; `shipped` lets it look for them itself."""
     adata.obsm["X_spatial"] = adata.obsm["spatial"]
     if neighbors == "exact":
         adata.obsm["index_neighbor"], distance = exact_neighbors(adata.obsm["spatial"], n_neighbors)
         # Squared: what the preparation of scvi-tools writes, and its kernel takes.
         adata.obsm["distance_neighbor"] = distance**2
-    RESOLVI.setup_anndata(adata, prepare_data=neighbors == "shipped", prepare_data_kwargs={"n_neighbors": n_neighbors})
+    known = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED} if labels else {}
+    RESOLVI.setup_anndata(
+        adata, prepare_data=neighbors == "shipped", prepare_data_kwargs={"n_neighbors": n_neighbors}, **known
+    )
 
 
 def exact_neighbors(coordinates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

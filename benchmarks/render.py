@@ -24,6 +24,21 @@ _METRICS: tuple[tuple[str, str | None, str | None], ...] = (
     ("foreign removed at 10% own", None, "foreign_removed_at_equal_own"),
     ("error per molecule", None, "error_per_molecule"),
 )
+_DE_METRICS = (
+    ("pairs", "power at a true FDR of 5%", "power_at_equal_fdr"),
+    ("pairs", "FDR at a stated 5%", "fdr"),
+    ("pairs", "power at a stated 5%", "power"),
+    ("pairs", "LFC r", "correlation"),
+    ("pairs", "LFC slope", "slope"),
+    ("rest", "power at a true FDR of 5%", "power_at_equal_fdr"),
+    ("rest", "FDR at a stated 5%", "fdr"),
+    ("rest", "power at a stated 5%", "power"),
+    ("rest", "LFC r", "correlation"),
+    ("rest", "LFC slope", "slope"),
+    ("leaked", "false calls of leaked genes", "false_calls"),
+    ("leaked", "false calls of other genes", "false_calls_other"),
+)
+_TRAINED = (("epochs", 0), ("seconds", 1))
 _RECIPES = {"default": "", "weighted": "; own-share recipe"}
 
 
@@ -35,8 +50,10 @@ def render(runs: list[Run]) -> str:
     ]
     for case in dict.fromkeys(run["case"] for run in runs):
         of_case = [run for run in runs if run["case"] == case]
-        draw = _speed if of_case[0]["kind"] == "speed" else _quality
-        parts.append(f"## {case}\n\n{_size(of_case)}\n\n{draw(of_case)}")
+        draw = {"speed": _speed, "quality": _quality, "labels": _labels, "de": _de}[of_case[0]["kind"]]
+        # Data sets of labels have sizes of their own.
+        size = "A tenth of the labels is known." if draw is _labels else _size(of_case)
+        parts.append(f"## {case}\n\n{size}\n\n{draw(of_case)}")
     parts.append(f"## Run on\n\n{_environment(runs)}")
     return "\n\n".join(parts) + "\n"
 
@@ -78,6 +95,59 @@ def _quality(runs: list[Run]) -> str:
         rows = [row for method in ("raw", *_methods(here)) for row in _quality_rows(here, method)]
         parts.append(f"### {regime}\n\n{_table(header, rows)}")
     return "\n\n".join([*parts, _wins(runs)])
+
+
+def _labels(runs: list[Run]) -> str:
+    """One table per data set: held-out labels."""
+    header = ["method", "accuracy", "mean recall of types", "epochs", "training, s", "inference, s"]
+    parts = []
+    for regime in dict.fromkeys(run["regime"] for run in runs):
+        here = [run for run in runs if run["regime"] == regime]
+        rows = []
+        for method in ("raw", *_methods(here)):
+            chosen = _of(here, method)
+            if not chosen:
+                continue
+            row = ["logistic regression on raw counts" if method == "raw" else METHODS[method].label]
+            row += [_spread(run["scores"][name] for run in chosen) for name in ("accuracy", "mean_recall")]
+            if method == "raw":
+                rows.append([*row, "", "", ""])
+                continue
+            trained = [run["trainings"][-1] for run in chosen]
+            row += [_number([training[name] for training in trained], digits) for name, digits in _TRAINED]
+            rows.append([*row, _number([run["inference_seconds"] for run in chosen], 1)])
+        parts.append(f"### {regime}\n\n{_size(here)}\n\n{_table(header, rows)}")
+    return "\n\n".join(parts)
+
+
+def _de(runs: list[Run]) -> str:
+    """One table per regime: differential expression, and rank-sum tests on raw and corrected counts."""
+    header = ["method", *(f"{kind}: {name}" for kind, name, _ in _DE_METRICS), "comparisons, s"]
+    parts = []
+    for regime in dict.fromkeys(run["regime"] for run in runs):
+        here = [run for run in runs if run["regime"] == regime]
+        rows = []
+        for method in ("raw", *_methods(here)):
+            chosen = _of(here, method)
+            recipes = {"own": "", "default": ": rank-sum test on its counts", "weighted": ": on its own-share counts"}
+            for recipe, suffix in recipes.items():
+                scores = [_de_scores(run, recipe) for run in chosen]
+                if not scores or None in scores:
+                    continue
+                name = "rank-sum test on raw counts" if method == "raw" else METHODS[method].label + suffix
+                row = [name]
+                for kind, _, metric in _DE_METRICS:
+                    values = [score[kind][metric] for score in scores if score]
+                    row.append(_number([value for value in values if value is not None], 3))
+                seconds = [run["comparisons_seconds"] for run in chosen] if recipe == "own" else []
+                rows.append([*row, _number(seconds, 1)])
+        parts.append(f"### {regime}\n\n{_table(header, rows)}")
+    return "\n\n".join(parts)
+
+
+def _de_scores(run: Run, recipe: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = run["scores"].get("own" if recipe == "own" else "wilcoxon")
+    return found if recipe == "own" or found is None else found.get(recipe)
 
 
 def _quality_rows(runs: list[Run], method: str) -> list[list[str]]:

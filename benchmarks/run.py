@@ -16,10 +16,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder
 from exchange import load
 from render import render
-from score import score, score_raw
+from score import score_raw, score_task
 
 HERE = Path(__file__).resolve().parent
 # Names of a run; a new run replaces the stored one of the same name.
@@ -45,7 +46,7 @@ def main() -> None:
         started = {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "load": os.getloadavg()[0]}
         measured = run(case, data, home / "_runs", identity, options)
         runs = [r for r in runs if any(r[key] != identity[key] for key in IDENTITY)]
-        runs.append(identity | {"kind": case.kind, "n_genes": case.n_genes} | environment | started | measured)
+        runs.append(identity | {"kind": case.kind} | environment | started | measured)
         # After every run, so that what was measured survives an interruption.
         results.write_text(json.dumps(runs, indent=1) + "\n")
         (home / "RESULTS.md").write_text(render(runs))
@@ -112,8 +113,9 @@ def stored(runs: list[dict[str, Any]], identity: dict[str, Any], environment: di
 def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Start one method, wait for it, and score what it found."""
     method, truth = identity["method"], data / "truth.h5ad"
+    size = dict(zip(("n_cells", "n_genes"), ad.read_h5ad(truth, backed="r").shape, strict=True))
     if method == "raw":
-        return {"n_cells": case.n_cells, "scores": score_raw(truth)}
+        return size | {"scores": score_raw(case.kind, truth)}
     chosen = METHODS[method]
     out.mkdir(parents=True, exist_ok=True)
     path = out / ("-".join(str(identity[key]) for key in IDENTITY) + ".npz")
@@ -125,6 +127,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
         str(HERE / chosen.script),
         *(str(part) for part in (data / "data.h5ad", path, "--seed", identity["seed"], "--threads", options.threads)),
         *chosen.arguments,
+        *(("--task", case.kind) if case.kind in ("labels", "de") else ()),
         *(("--epochs", *map(str, epochs)) if epochs else ()),
     ]
     limits = dict.fromkeys(_THREAD_LIMITS, str(options.threads))
@@ -135,8 +138,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
         tail = "\n".join(messages.read_text().splitlines()[-20:])
         raise RuntimeError(f"{chosen.label} failed with exit code {done.returncode}; {messages} ends with\n{tail}")
     record, corrected, arrays = load(path)
-    scores = score(truth, corrected, arrays["expression"], arrays["own_share"])
-    return record | {"n_cells": len(arrays["own_share"]), "scores": scores}
+    return record | size | {"scores": score_task(case.kind, truth, corrected, arrays)}
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,8 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
+from differential import score_de, wilcoxon
+from labels import predict_from_counts, score_labels
 
 from resolvi_sd.metrics import Removal, profile_error, removal
 
@@ -28,9 +30,26 @@ def score(
     }
 
 
-def score_raw(truth_path: Path) -> dict[str, Any]:
+def score_task(
+    kind: str, truth_path: Path, corrected: dict[str, sp.csr_matrix], arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Scores of what a method wrote, by the kind of the case."""
+    if kind == "labels":
+        return score_labels(truth_path, arrays["predicted"])
+    if kind == "de":
+        found = {name: arrays[f"de_{name}"] for name in ("called", "change", "strength")}
+        tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
+        return {"own": score_de(truth_path, **found), "wilcoxon": tested}
+    return score(truth_path, corrected, arrays["expression"], arrays["own_share"])
+
+
+def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
     """Scores of the counts as they are."""
+    if kind == "labels":
+        return score_labels(truth_path, predict_from_counts(truth_path))
     truth = ad.read_h5ad(truth_path)
+    if kind == "de":
+        return {"wilcoxon": {"default": score_de(truth_path, **wilcoxon(truth.X, truth_path))}}
     return score(truth_path, {"default": truth.X}, truth.X.toarray(), np.ones(truth.n_obs))
 
 

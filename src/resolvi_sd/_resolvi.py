@@ -14,9 +14,19 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd import tl
+from resolvi_sd._analysis._normalized import (
+    LibrarySize,
+    cell_scale,
+    check_request,
+    decoding_categories,
+    expression_draws,
+    gene_columns,
+    importance_expression,
+)
 from resolvi_sd._engine import ModelInput, combine_configs, fit_model, infer_posterior, read_input, read_query
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, decode, encode, latent_draws
+from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, encode
+from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
@@ -270,9 +280,11 @@ class ResolVI:
         *,
         transform_batch: str | Sequence[str] | None = None,
         gene_list: Sequence[str] | None = None,
-        library_size: float | Literal["latent"] = 1.0,
+        library_size: LibrarySize = 1.0,
+        size_scaling: bool = False,
         n_samples: int = 1,
         return_mean: bool = True,
+        weights: Weights = "uniform",
         rng: RandomLike = 0,
     ) -> pd.DataFrame | NDArray[np.float32]:
         """Return the expected true expression rho of every cell.
@@ -287,10 +299,15 @@ class ResolVI:
             Only these genes.
         library_size
             Sum of a cell over all genes; `"latent"`: its own molecules, so that rates are on the counts' scale.
+        size_scaling
+            With `library_size="latent"`, divide by the size of each cell over that of the median cell; only with
+            `size_factor_key`.
         n_samples
             1: at the mean of the latent posterior; more: from so many draws.
         return_mean
             Average the draws; False: return them one by one.
+        weights
+            `"uniform"`, or `"importance"`: see :func:`resolvi_sd.tl.normalized_expression`.
         rng
             Seed or generator of the draws.
 
@@ -298,22 +315,41 @@ class ResolVI:
         -------
         DataFrame, cells × genes; with `return_mean=False` and several draws an array, draws × cells × genes.
         """
-        check_positive_int(n_samples, argument="n_samples")
-        table, fitted = self._table(adata), self.fitted
+        table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
+        check_request(fitted, library_size, n_samples, weights, size_scaling)
         names = list(fitted.genes) if gene_list is None else list(gene_list)
-        columns = pd.Index(fitted.genes).get_indexer(pd.Index(names))
-        for name in (n for n, column in zip(names, columns, strict=True) if column < 0):
-            check_key(name, fitted.genes, argument="gene_list", where="adata.var_names")
-        mean, spread = self._encode(adata)
-        size = self._own_molecules(adata)[:, None] if library_size == "latent" else np.float32(library_size)
-        settings = self._categories(table, transform_batch)
-        draws = []
-        for drawn in latent_draws(mean, spread, n_samples, as_generator(rng)):
-            decoded = sum(decode(fitted.module, drawn, categories, columns) for categories in settings)
-            draws.append(np.asarray(decoded * (size / len(settings)), dtype=np.float32))
+        columns = gene_columns(names, fitted.genes, argument="gene_list")
+        categories = category_codes(table, fitted)
+        settings = decoding_categories(fitted, categories, transform_batch)
+        scale = self._scale(adata, library_size, size_scaling=size_scaling)
+        if weights == "importance":
+            self._check_own_cells(adata, "weights='importance'")
+            if not return_mean:
+                raise ValueError("`weights='importance'` gives a weighted mean of the draws: leave `return_mean` True.")
+            mean = importance_expression(
+                fitted.module,
+                self._input.tissue(),
+                self._input.graph,
+                settings,
+                columns,
+                n_samples=n_samples,
+                rng=generator,
+                show_progress_bar=False,
+            )
+            return pd.DataFrame(scale * mean, index=table.obs_names, columns=names)
+        draws = expression_draws(
+            fitted.module,
+            table_counts(table, fitted.setup.layer),
+            categories,
+            settings,
+            columns,
+            n_samples=n_samples,
+            rng=generator,
+            show_progress_bar=False,
+        )
         if n_samples > 1 and not return_mean:
-            return np.stack(draws)
-        return pd.DataFrame(np.mean(draws, axis=0), index=table.obs_names, columns=names)
+            return np.stack([scale * drawn for drawn in draws])
+        return pd.DataFrame(scale * sum(draws) / n_samples, index=table.obs_names, columns=names)
 
     def get_corrected_counts(self) -> CSR:
         """Return the expected own molecules, cells × genes, CSR float32, between 0 and the counts."""
@@ -365,6 +401,7 @@ class ResolVI:
         delta: float = 0.25,
         fdr: float = 0.05,
         n_samples: int = 5000,
+        weights: Weights = "uniform",
         batch_correction: bool = False,
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
@@ -379,6 +416,7 @@ class ResolVI:
             delta=delta,
             fdr=fdr,
             n_samples=n_samples,
+            weights=weights,
             batch_correction=batch_correction,
             rng=rng,
             copy=True,
@@ -462,8 +500,7 @@ class ResolVI:
         fitted, _, _ = restore(adata, Keys(key_added))
         keys, setup = Keys(key_added), fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
-        size_key = setup.size_factor_key if setup.size_unit is None else keys.size
-        found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=size_key)
+        found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
         return cls._of(fitted, adata, read_input(data, found))
 
     @classmethod
@@ -542,23 +579,20 @@ class ResolVI:
         counts, categories = table_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
         return encode(self.fitted.module, counts, categories, show_progress_bar=False)
 
-    def _own_molecules(self, adata: AnnData | None) -> NDArray[np.float32]:
-        if adata is not None and adata is not self.adata:
-            raise ValueError("`library_size='latent'` is known only for the cells of the model: leave `adata` out.")
-        return self.posterior.molecules[:, 0].astype(np.float32)
+    def _scale(
+        self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool
+    ) -> np.float32 | NDArray[np.float32]:
+        own = relative = None
+        if library_size == "latent":
+            self._check_own_cells(adata, "library_size='latent'")
+            own = self.posterior.molecules[:, 0]
+        if size_scaling and self._input.sizes is not None:
+            relative = self._input.sizes / self.fitted.module.data.median_size
+        return cell_scale(library_size, own, relative)
 
-    def _categories(self, table: AnnData, transform_batch: str | Sequence[str] | None) -> list[NDArray[np.int64]]:
-        """Batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over."""
-        own = category_codes(table, self.fitted)
-        if transform_batch is None:
-            return [own]
-        names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
-        for name in names:
-            check_key(
-                name, self.fitted.batches, argument="transform_batch", where=f"obs[{self.fitted.setup.batch_key!r}]"
-            )
-        codes = [np.full((len(own), 1), self.fitted.batches.index(name)) for name in names]
-        return [np.hstack([code, own[:, 1:]]) for code in codes]
+    def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
+        if adata is not None and adata is not self.adata:
+            raise ValueError(f"`{what}` is known only for the cells of the model: leave `adata` out.")
 
 
 def _read_setup(adata: AnnData) -> Setup:

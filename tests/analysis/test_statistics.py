@@ -19,7 +19,6 @@ from resolvi_sd._analysis import (
     rank_genes_groups,
     summarise_change,
 )
-from resolvi_sd._analysis._expression import _pool
 from resolvi_sd._keys import Keys
 
 
@@ -58,16 +57,8 @@ def test_calls_keep_the_stated_rate_when_probabilities_are_calibrated():
         assert 1 - true[called].mean() == pytest.approx(fdr, abs=0.01)
 
 
-def test_a_pool_has_the_proportions_of_the_groups():
-    draws = [np.full((1001, 1), value, np.float32) for value in (0, 1, 2)]
-    pooled = _pool(draws, np.array([1, 0, 3]), rng=np.random.default_rng(0))
-    assert len(pooled) == 1001
-    assert np.bincount(pooled.ravel().astype(int), minlength=3)[2] in (750, 751)
-    assert not (pooled == 1).any()
-
-
 def test_pseudocount_comes_from_genes_that_are_not_expressed_or_from_the_depth():
-    expression = np.tile(np.linspace(0.001, 0.02, 20, dtype=np.float32), (5, 1))
+    expression = np.linspace(0.001, 0.02, 20)
     none, all_ = np.zeros(20), np.ones(20)
     assert estimate_pseudocount(expression, expression / 2, none, none, depth=100) == pytest.approx(0.0181, rel=1e-3)
     assert estimate_pseudocount(expression, expression, none, all_, depth=100) == pytest.approx(1e-4)

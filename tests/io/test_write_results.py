@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import dask.array as da
@@ -126,6 +127,24 @@ def test_a_lazy_layer_may_come_from_the_layer_that_it_replaces(v3, rng):
     write_results(sdata)
 
     assert_same(read_table(v3).layers["resolvi_expression"], dense * 2)
+
+
+def test_record_arrays_stay_in_memory_and_no_store_keeps_those_of_before(v3, rng):
+    """zarr 3.1 cannot open a table with the record arrays that zarr 3.4 writes; both are supported here."""
+    sdata = sd.read_zarr(v3)
+    add_results(sdata["table"], rng)
+    ranks = {"names": np.rec.fromarrays([["gene1", "gene0"]], dtype=[("T", "O")]), "params": {"groupby": "cell_type"}}
+    sdata["table"].uns["resolvi_rank_genes_groups"] = ranks
+    stored = v3.with_name("with_ranks.zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdata.write(stored)
+
+    write_results(sdata)
+
+    assert "resolvi_rank_genes_groups" in sdata["table"].uns
+    assert not (stored / "tables/table/uns/resolvi_rank_genes_groups").exists()
+    assert results_state(stored) == "complete"
 
 
 @pytest.mark.parametrize("group", ["", "tables/table", "tables/table/layers", "tables/table/obs"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import anndata as ad
-import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,12 +111,6 @@ def test_words_are_no_counts(table):
     table.layers["words"] = np.full(table.shape, "x", dtype=object)
     with pytest.raises(TypeError, match="layer='words' must hold molecule counts, but its type is object"):
         table_view(table, layer="words")
-
-
-def test_dask_counts_say_how_to_load_them(table):
-    table.X = da.from_array(table.X.toarray(), chunks=(10, 6))
-    with pytest.raises(NotImplementedError, match=r"table.X = table.X.compute\(\)"):
-        table_view(table)
 
 
 def test_backed_counts_say_how_to_load_them(table, tmp_path):

@@ -106,6 +106,34 @@ def test_without_a_size_factor_the_observed_molecules_are_expected(sized):
     np.testing.assert_allclose(expected_molecules(sized), np.asarray(sized.X.sum(axis=1)).ravel(), rtol=1e-4)
 
 
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_expression_per_size(sized, n_samples):
+    """Own molecules of a cell, over its size; by the function and by the object, in every shape."""
+    rsd.tl.fit(sized, size_factor_key="area", max_epochs=2, **QUIET)
+    settings = dict(library_size="latent", size_scaling=True, n_samples=n_samples)
+    rsd.tl.normalized_expression(sized, **settings, **QUIET)
+    own = np.asarray(sized.layers["resolvi_counts"].sum(axis=1)).ravel()
+    relative = sized.obs["area"].to_numpy() / np.median(sized.obs["area"])
+    np.testing.assert_allclose(sized.layers["resolvi_expression"].sum(axis=1), own / relative, rtol=1e-3)
+    model = ResolVI.from_table(sized)
+    by_object = model.get_normalized_expression(**settings)
+    np.testing.assert_allclose(by_object, sized.layers["resolvi_expression"], rtol=1e-3, atol=1e-6)
+    genes = list(sized.var_names[[3, 1]])
+    some = model.get_normalized_expression(gene_list=genes, return_mean=False, **settings)
+    assert np.shape(some) == ((800, 2) if n_samples == 1 else (3, 800, 2))
+
+
+def test_expression_per_size_needs_sizes_and_a_latent_library(sized):
+    rsd.tl.fit(sized, max_epochs=1, **QUIET)
+    with pytest.raises(ValueError, match="`size_factor_key=` to the fit"):
+        rsd.tl.normalized_expression(sized, library_size="latent", size_scaling=True, **QUIET)
+    rsd.tl.fit(sized, size_factor_key="area", max_epochs=1, **QUIET)
+    with pytest.raises(ValueError, match="needs `library_size='latent'`"):
+        rsd.tl.normalized_expression(sized, size_scaling=True, **QUIET)
+    with pytest.raises(ValueError, match="a number or 'latent', not 'observed'"):
+        rsd.tl.normalized_expression(sized, library_size="observed", **QUIET)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

@@ -8,6 +8,10 @@ import pytest
 import spatialdata as sd
 
 import resolvi_sd as rsd
+from resolvi_sd._keys import Keys
+from resolvi_sd._model.importance import weigh_draws
+from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._results import restore
 from resolvi_sd.tl import _normalized_expression as module
 
 QUIET = {"show_progress_bar": False}
@@ -39,6 +43,23 @@ def test_many_draws_are_near_the_mean_and_repeatable(fitted):
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, mean)
     assert np.corrcoef(first.ravel(), mean.ravel())[0, 1] > 0.95
+
+
+def test_importance_weighted_expression_is_the_weighted_mean_of_draws(fitted):
+    rsd.tl.normalized_expression(fitted, n_samples=8, weights="importance", library_size=1.0, **QUIET)
+    table = fitted.tables["table"]
+    layer = table.layers["resolvi_expression"]
+    np.testing.assert_allclose(layer.sum(1), 1, rtol=1e-4)
+    some = list(table.var_names[[5, 3]])
+    rsd.tl.normalized_expression(fitted, n_samples=8, weights="importance", library_size=1.0, genes=some, **QUIET)
+    np.testing.assert_allclose(table.obsm["resolvi_expression"], layer[:, [5, 3]], rtol=1e-4)
+    fit, tissue, _ = restore(table, Keys())
+    sampler = Sampler.create(fit.module, tissue, n_samples=8, rng=np.random.default_rng(0))
+    cells = np.array([3, 311])
+    draws = weigh_draws(sampler, cells)
+    rho = sampler.draw(cells, ["expression"])["expression"]
+    np.testing.assert_allclose(layer[cells], np.einsum("sn,sng->ng", draws.weights, rho), rtol=1e-3)
+    assert not np.allclose(layer[cells], rho.mean(0), rtol=1e-3)
 
 
 def test_a_large_layer_stays_lazy_and_has_the_same_numbers(fitted, monkeypatch):
@@ -115,6 +136,8 @@ def test_the_batches_of_the_fit_are_found_again():
         ({"genes": ["no such gene"]}, KeyError, "no such gene.*gene_"),
         ({"library_size": 0}, ValueError, "library_size.*positive, got 0"),
         ({"n_samples": 0}, ValueError, "n_samples.*at least 1"),
+        ({"weights": "other"}, ValueError, "'uniform' or 'importance', not 'other'"),
+        ({"weights": "importance"}, ValueError, "n_samples=25"),
         ({"key_added": "other"}, KeyError, r"uns\['other'\].*fits with `key_added` \['resolvi'\]"),
     ],
 )

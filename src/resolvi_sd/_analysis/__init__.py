@@ -1,6 +1,6 @@
 """Comparisons of groups of cells: expression, neighborhoods, and the statistics that both share."""
 
-from resolvi_sd._analysis._audit import AuditInput, Reference, audit_rows
+from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
 from resolvi_sd._analysis._bootstrap import bootstrap_means
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
@@ -13,6 +13,7 @@ from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_exp
 from resolvi_sd._analysis._tables import stack_comparisons
 
 __all__ = [
+    "MAX_RELATIVE_RAW",
     "AuditInput",
     "CellBlock",
     "CellGroups",

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from resolvi_sd import metrics
 from resolvi_sd._types import CSR
 
-__all__ = ["AuditInput", "Reference", "audit_rows"]
+__all__ = ["MAX_RELATIVE_RAW", "AuditInput", "Reference", "audit_rows"]
 
 RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
 
 # Leaked molecules hide which genes a type lacks, so that raw counts need a wider bound than a clean reference does.
-_MAX_RELATIVE_RAW = 0.25
+MAX_RELATIVE_RAW = 0.25
 
 
 class Row(NamedTuple):
@@ -113,7 +113,7 @@ def _pairs(data: AuditInput) -> pd.DataFrame:
     if data.reference is not None:
         reference = data.reference
         return metrics.exclusive_pairs(reference.counts, reference.labels, reference.genes, panel=data.genes)
-    return metrics.exclusive_pairs(data.layers[RAW], data.labels, data.genes, max_relative=_MAX_RELATIVE_RAW)
+    return metrics.exclusive_pairs(data.layers[RAW], data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
 
 
 def _coexpression(data: AuditInput) -> Iterator[Row]:
@@ -133,7 +133,7 @@ def _markers(data: AuditInput) -> tuple[metrics.Markers, NDArray[np.object_]]:
         reference = data.reference
         found = metrics.marker_genes(reference.counts, reference.labels, reference.genes, panel=data.genes)
         return found, data.reference_labels
-    found = metrics.marker_genes(data.layers[RAW], data.labels, data.genes, max_relative=_MAX_RELATIVE_RAW)
+    found = metrics.marker_genes(data.layers[RAW], data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
     return found, data.labels
 
 

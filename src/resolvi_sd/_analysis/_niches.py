@@ -31,9 +31,9 @@ def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
     if weighting != "distance":
         return sp.csr_matrix(matrix)
     decayed = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
-    # Where all neighbors coincide they count alike, whatever the scale.
-    scale = float(np.median(decayed.data)) if decayed.nnz else 0.0
-    decayed.data = np.exp(-decayed.data / (scale if scale > 0 else 1.0))
+    # Cells that coincide or touch say nothing of the scale; where all do, they count alike whatever it is.
+    apart = decayed.data[decayed.data > 0]
+    decayed.data = np.exp(-decayed.data / (float(np.median(apart)) if len(apart) else 1.0))
     return decayed
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._validation import check_positive_int
 
-__all__ = ["Mode", "check_settings", "posterior_expected_fdr", "summarise_change"]
+__all__ = ["Mode", "add_calls", "check_settings", "describe_change", "posterior_expected_fdr", "summarise_change"]
 
 Mode = Literal["change", "vanilla"]
 
@@ -53,11 +53,16 @@ def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.floa
 
 
 def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, fdr: float) -> pd.DataFrame:
+    """Summarise draws of the log2 fold change of each feature, and call features: both of the functions below."""
+    return add_calls(describe_change(change, mode=mode, delta=delta), fdr=fdr)
+
+
+def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) -> pd.DataFrame:
     """Summarise draws of the log2 fold change of each feature.
 
     The hypothesis is about a direction: that the change is at least `delta` upwards, or at least `delta` downwards,
-    whichever is more probable. Were both directions added up, two halves of one heterogeneous group would differ in
-    every variable feature, since two random cells of it do.
+    whichever is more probable. Were both directions added up, a feature of which little is known would be called for
+    its uncertainty alone.
 
     Parameters
     ----------
@@ -68,13 +73,11 @@ def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, f
         P(change < 0), where a draw of zero counts half to each.
     delta
         Smallest log2 fold change that matters.
-    fdr
-        Expected share of false calls among the calls.
 
     Returns
     -------
     One row per feature: `proba_de`, its Monte Carlo standard error `proba_de_se`, `bayes_factor` (log odds, finite),
-    `lfc_mean`, `lfc_median`, `lfc_std`, `expected_fdr`, `is_de_fdr`.
+    `lfc_mean`, `lfc_median`, `lfc_std`.
     """
     n_draws = len(change)
     if mode == "change":
@@ -85,7 +88,6 @@ def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, f
     probability = np.maximum(up, down)
     # n draws cannot tell a probability from 0 or 1 more closely than this.
     bounded = probability.clip(0.5 / n_draws, 1 - 0.5 / n_draws)
-    expected = posterior_expected_fdr(probability)
     return pd.DataFrame(
         {
             "proba_de": probability,
@@ -94,7 +96,11 @@ def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, f
             "lfc_mean": change.mean(axis=0, dtype=np.float64),
             "lfc_median": np.median(change, axis=0).astype(np.float64),
             "lfc_std": change.std(axis=0, dtype=np.float64),
-            "expected_fdr": expected,
-            "is_de_fdr": expected <= fdr,
         }
     )
+
+
+def add_calls(table: pd.DataFrame, *, fdr: float) -> pd.DataFrame:
+    """Return the table with `expected_fdr` and `is_de_fdr`, over all its features together."""
+    expected = posterior_expected_fdr(table["proba_de"].to_numpy())
+    return table.assign(expected_fdr=expected, is_de_fdr=expected <= fdr)

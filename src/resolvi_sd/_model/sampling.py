@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -21,8 +20,6 @@ __all__ = ["SITES", "SOURCES", "Sampler", "Site"]
 SOURCES = ("own", "diffusion", "background")
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Numba's portable threading layer ends the process when two threads enter a parallel function at once.
-_ONE_DRAW_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -241,15 +238,14 @@ def _draw_molecules(
         r = module.concentration()
     group = module.concentration_group(minibatch.core_batch)
     entry = (minibatch.cells[row] * n_genes + gene).numpy().astype(np.uint64)
-    with _ONE_DRAW_AT_A_TIME:
-        own = draw_own(
-            value.numpy(),
-            rates.own[row, gene].numpy(),
-            rates.diffused[row, gene].numpy(),
-            rates.background[row, gene].numpy(),
-            r[group[row], gene].numpy(),
-            _hash(seed, entry),
-        )
+    own = draw_own(
+        value.numpy(),
+        rates.own[row, gene].numpy(),
+        rates.diffused[row, gene].numpy(),
+        rates.background[row, gene].numpy(),
+        r[group[row], gene].numpy(),
+        _hash(seed, entry),
+    )
     dense = np.zeros((n_cells, len(genes)), np.int32)
     dense[row.numpy(), column[gene.numpy()]] = own
     return dense

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from resolvi_sd._keys import Keys
 from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
 from resolvi_sd.gr._neighbors import Distance
 
@@ -44,6 +45,10 @@ class Setup:
     size_unit: str | None = None
     distance: Distance = "centroid"
     categorical_covariate_keys: tuple[str, ...] = ()
+
+    def size_column(self, keys: Keys) -> str | None:
+        """Column of `obs` with the sizes of the cells of a fitted table; None without sizes."""
+        return self.size_factor_key if self.size_unit is None else keys.size
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a store can hold: no None, no tuples; what is absent has its default."""

@@ -64,8 +64,7 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
             hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
         )
     categories = category_codes(adata, fitted)
-    setup = fitted.setup
-    size_key = setup.size_factor_key if setup.size_unit is None else keys.size
+    size_key = fitted.setup.size_column(keys)
     sizes = None if size_key is None else read_sizes(adata, size_key)
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = table_counts(adata, fitted.setup.layer)

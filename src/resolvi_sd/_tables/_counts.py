@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
@@ -26,8 +27,8 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
 
     Returns
     -------
-    The matrix in the table itself if it is CSR with sorted, unique indices; otherwise a converted copy. The number
-    type is the table's.
+    The matrix in the table itself if it is CSR with sorted, unique indices; otherwise a converted copy, of a dask
+    array too: the table keeps the array as it is. The number type is the table's.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
     ValueError
         If the table has no X, or the values are no counts.
     NotImplementedError
-        If the counts are not in memory.
+        If the counts are neither in memory nor a dask array.
     """
     if layer is not None:
         check_key(layer, adata.layers, argument="layer", where="table.layers", hint="Pass layer=None to use X.")
@@ -58,10 +59,14 @@ def _as_csr(matrix: Any, *, name: str) -> CSR:
         counts = matrix.copy()
     elif isinstance(matrix, (np.ndarray, sp.csc_matrix, sp.csc_array)):
         counts = sp.csr_matrix(matrix)
+    elif isinstance(matrix, da.Array):
+        # Block by block, so that a dense array is never in memory as a whole; blocks may be any of the above.
+        empty = sp.csr_matrix((0, 0), dtype=matrix.dtype)
+        counts = matrix.map_blocks(sp.csr_matrix, dtype=matrix.dtype, meta=empty).compute()
     else:
         raise NotImplementedError(
-            f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, and the counts have to be in memory. "
-            f"Load a dask array with `{name} = {name}.compute()`, a backed table with `table = table.to_memory()`."
+            f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, and the counts have to be in memory, or "
+            "a dask array. Load a backed table with `table = table.to_memory()`."
         )
     counts.sum_duplicates()
     return counts

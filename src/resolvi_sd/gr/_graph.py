@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 __all__ = ["NeighborGraph"]
 
@@ -34,6 +35,17 @@ class NeighborGraph:
     def n_cells(self) -> int:
         """Number of cells."""
         return int(self.index.shape[0])
+
+    def compact_order(self, cells: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+        """Return an order of `cells`, as positions in it, in which blocks of cells have few neighbors outside.
+
+        By the reverse Cuthill-McKee algorithm; as given where all fit into one block.
+        """
+        if len(cells) <= block:
+            return np.arange(len(cells))
+        rank = np.empty(self.n_cells, np.int64)
+        rank[reverse_cuthill_mckee(self.to_sparse()[1], symmetric_mode=False)] = np.arange(self.n_cells)
+        return np.argsort(rank[cells])
 
     @classmethod
     def empty(cls, n_cells: int, n_neighbors: int) -> Self:

@@ -21,7 +21,7 @@ from spatialdata.models import TableModel
 
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["Element", "TableStore", "check_key_added", "check_same_table", "check_writable", "open_store"]
+__all__ = ["Element", "TableStore", "check_key_added", "check_permissions", "check_same_table", "open_store"]
 
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
@@ -214,7 +214,7 @@ def check_same_table(store: TableStore, table: AnnData) -> None:
             )
 
 
-def check_writable(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:
+def check_permissions(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:
     """Raise unless elements can be put into the store and replaced.
 
     Raises

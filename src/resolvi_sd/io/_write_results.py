@@ -9,13 +9,15 @@ from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import listing
+from resolvi_sd.io._check import find_table
 from resolvi_sd.io._commit import commit, is_superseded
 from resolvi_sd.io._hidden import Hidden, Plan
+from resolvi_sd.io._lock import only_writer
 from resolvi_sd.io._obs import OBS
 from resolvi_sd.io._state import stored_elements
 from resolvi_sd.io._storable import check_storable
-from resolvi_sd.io._store import check_key_added, check_same_table, check_writable, open_store
+from resolvi_sd.io._store import TableStore, check_permissions, check_same_table
 
 __all__ = ["write_results"]
 
@@ -35,7 +37,13 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     all on disk before the first old one was touched. (It does not extend to power failures, after which the file
     system decides what was written.)
 
-    One process at a time may write to a table.
+    Processes, and threads, that write to one store wait for each other, whatever its tables. Windows and some network
+    file systems have no locks for that: there, let one at a time write. Other ways of writing, such as
+    `sdata.write_element`, know of no lock.
+
+    `uns['resolvi_rank_genes_groups']` stays in memory: its record arrays, which scanpy asks for, have no fixed form in
+    zarr, and a store that holds them can be read by the version of zarr that wrote it and newer ones only. The same
+    numbers are in `uns['resolvi_de']`.
 
     Parameters
     ----------
@@ -78,14 +86,13 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     ...     sorted(sd.read_zarr(sdata.path)["table"].obsm), rsd.io.results_state(sdata)
     (['X_resolvi'], 'complete')
     """
-    if not isinstance(sdata, SpatialData):
-        raise TypeError(f"`sdata` must be a SpatialData object, not {type(sdata).__name__}.")
-    check_key_added(key_added)
-    keys = Keys(key_added)
-    check_key(table_key, sdata.tables, argument="table_key", where="sdata.tables")
-    table = sdata.tables[table_key]
-    store = open_store(sdata, table_key)
-    hidden = Hidden(store, key_added)
+    table, store = find_table(sdata, table_key, key_added)
+    with only_writer(store.root):
+        _write_or_finish(table, store, Keys(key_added))
+
+
+def _write_or_finish(table: AnnData, store: TableStore, keys: Keys) -> None:
+    hidden = Hidden(store, keys.prefix)
     plan = hidden.plan()
     has_results = keys.model in table.uns
     if plan is None:
@@ -93,13 +100,13 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     if has_results:
         check_same_table(store, table)
         _check_storable(table, keys)
-    check_writable(store, stored_elements(store, keys), keys.owned())
+    check_permissions(store, stored_elements(store, keys), keys.owned())
 
     finished = _finish(hidden, plan)
     if has_results:
         _write(hidden, table, keys)
     elif finished:
-        logger.info("Finished an interrupted write of %r to %s: read the store again.", key_added, store.path)
+        logger.info("Finished an interrupted write of %r to %s: read the store again.", keys.prefix, store.path)
     else:
         _check_has_results(table, keys)
 
@@ -119,8 +126,11 @@ def _check_storable(table: AnnData, keys: Keys) -> None:
 
 
 def _in_memory(table: AnnData, keys: Keys) -> dict[str, list[str]]:
-    """Keys of the results that the table has, by slot."""
-    found = {slot: [name for name in names if name in getattr(table, slot)] for slot, names in keys.owned().items()}
+    """Keys of the results that the table has and a store can keep, by slot."""
+    found = {
+        slot: [name for name in names if name in getattr(table, slot) and name != keys.rank_genes_groups]
+        for slot, names in keys.owned().items()
+    }
     return {slot: names for slot, names in found.items() if names}
 
 

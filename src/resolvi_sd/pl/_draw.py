@@ -73,7 +73,13 @@ def replace_limits(limits: tuple[float, float], vmin: float | None, vmax: float 
 
 
 def draw_section(
-    ax: Axes, section: Section, values: NDArray[np.float64], scale: ColorScale, *, size: float = 1.0
+    ax: Axes,
+    section: Section,
+    values: NDArray[np.float64],
+    scale: ColorScale,
+    *,
+    size: float = 1.0,
+    border: str | None = None,
 ) -> None:
     """Draw the cells of a section, colored by their values; y points down, as in an image.
 
@@ -89,11 +95,13 @@ def draw_section(
         Colors.
     size
         Factor on the size of dots and shapes; labels are always drawn as they are.
+    border
+        Color of a line over the edges of shapes, where there are few enough to see it. None: a thin white one.
     """
     if isinstance(section, Dots):
         _draw_dots(ax, section, values[section.rows], scale, size)
     else:
-        _draw_outlines(ax, section, values[section.rows], scale, size)
+        _draw_outlines(ax, section, values[section.rows], scale, size, border)
     left, right, bottom, top = section.extent
     ax.set(xlim=(left, right), ylim=(top, bottom), aspect="equal")
 
@@ -123,7 +131,9 @@ def _draw_dots(ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorSc
     ax.add_collection(collection, autolim=False)
 
 
-def _draw_outlines(ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float) -> None:
+def _draw_outlines(
+    ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
+) -> None:
     import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence here
 
     colors: dict[str, Any] = {
@@ -138,7 +148,7 @@ def _draw_outlines(ax: Axes, outlines: Outlines, values: NDArray[np.float64], sc
     if outlines.kind == "labels":
         panel = _labels_panel(outlines, values, colors)
     else:
-        panel = _shapes_panel(outlines, values, colors, size)
+        panel = _shapes_panel(outlines, values, colors, size, border)
     panel.pl.show(coordinate_systems=outlines.coordinate_system, ax=ax, colorbar=False, title="", show=False)
 
 
@@ -147,7 +157,9 @@ def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[
     return _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
 
 
-def _shapes_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], size: float) -> Any:
+def _shapes_panel(
+    outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], size: float, border: str | None
+) -> Any:
     # Cells without a value are a layer of their own: within one, each panel would log a warning about them.
     known = np.isfinite(values)
     elements: dict[str, Any] = {}
@@ -161,6 +173,11 @@ def _shapes_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[
         panel = panel.pl.render_shapes(_UNKNOWN, color=NA_COLOR, **style)
     if _ELEMENT in elements:
         panel = panel.pl.render_shapes(_ELEMENT, **(style | colors))
+    if border is not None and len(values) <= _MAX_BORDERS:
+        # Layers of their own: within one, each cell hides the half of its line that is in its neighbors.
+        line = style | {"fill_alpha": 0.0, "outline_width": 0.8, "outline_color": border}
+        for name in (_UNKNOWN, _ELEMENT):
+            panel = panel.pl.render_shapes(name, **line) if name in elements else panel
     return panel
 
 

@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resolvi_sd.pl._draw import ColorScale, draw_section
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
 from resolvi_sd.pl._sections import Outlines, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["PanelRow", "check_save", "draw_rows", "save_figure"]
+__all__ = ["PanelRow", "add_colorbar", "draw_rows", "label_coordinates", "panel_size"]
 
-_DPI = 150
 _PANEL_WIDTH = 4.0  # with labels and color bar, in inches
 # Least and greatest height of the drawing itself, whatever the shape of the tissue, and the width and height that
 # labels, titles and color bars take, in inches.
@@ -54,24 +53,6 @@ class PanelRow:
     titles: tuple[str, ...]
 
 
-def check_save(save: str | Path | None) -> None:
-    """Raise before any drawing if the folder to save into does not exist.
-
-    Raises
-    ------
-    FileNotFoundError
-        With the folder's name.
-    """
-    if save is not None and not Path(save).absolute().parent.is_dir():
-        raise FileNotFoundError(f"save={str(save)!r}: the folder {str(Path(save).parent)!r} does not exist.")
-
-
-def save_figure(ax: Axes, save: str | Path | None) -> None:
-    """Write the figure of `ax` to a file, if asked to."""
-    if save is not None:
-        _figure_of(ax).savefig(save, dpi=_DPI, bbox_inches="tight")
-
-
 def draw_rows(
     rows: Sequence[PanelRow],
     *,
@@ -94,47 +75,29 @@ def draw_rows(
     if not size > 0:
         raise ValueError(f"`size` must be positive, not {size!r}.")
     check_save(save)
-    titles = _panel_titles(rows, title)
-    panels = _make_axes(rows, figsize) if ax is None else _given_axes(rows, ax)
+    names = [name for row in rows for name in row.titles]
+    titles = panel_titles(names, title)
+    flat = _make_axes(rows, figsize) if ax is None else given_axes(ax, names)
+    ends = np.cumsum([len(row.titles) for row in rows])
+    panels = [flat[end - len(row.titles) : end] for row, end in zip(rows, ends, strict=True)]
     for row, axes in zip(rows, panels, strict=True):
         for panel, values, scale in zip(axes, row.values, row.scales, strict=True):
             draw_section(panel, row.section, values, scale, size=size)
-        _label(axes, row.section, units)
+        label_coordinates(axes, row.section, units)
         _add_colorbars(axes, row.scales)
-    flat = [panel for axes in panels for panel in axes]
     for panel, name in zip(flat, titles, strict=True):
         panel.set_title(name)
     if isinstance(title, str):
-        _figure_of(flat[0]).suptitle(title)
+        figure_of(flat[0]).suptitle(title)
     save_figure(flat[0], save)
     return flat
 
 
-def _panel_titles(rows: Sequence[PanelRow], title: str | Sequence[str] | None) -> list[str]:
-    names = [name for row in rows for name in row.titles]
-    if title is None or isinstance(title, str):
-        return names
-    if len(title) != len(names):
-        raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {names}.")
-    return list(title)
-
-
-def _given_axes(rows: Sequence[PanelRow], ax: Axes | Sequence[Axes]) -> list[list[Axes]]:
-    from matplotlib.axes import Axes
-
-    given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
-    names = [name for row in rows for name in row.titles]
-    if len(given) != len(names):
-        raise ValueError(f"`ax` has {len(given)} axes, but there are {len(names)} panels, row by row: {names}.")
-    ends = np.cumsum([len(row.titles) for row in rows])
-    return [given[end - len(row.titles) : end] for row, end in zip(rows, ends, strict=True)]
-
-
-def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) -> list[list[Axes]]:
+def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     n_columns = len(rows[0].titles)
-    heights = [_panel_height(row.section) for row in rows]
+    heights = [panel_size(row.section)[1] for row in rows]
     _, axes = plt.subplots(
         len(rows),
         n_columns,
@@ -145,16 +108,17 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
         squeeze=False,
         layout="constrained",
     )
-    return [list(row) for row in axes]
+    return list(axes.ravel())
 
 
-def _panel_height(section: Section) -> float:
+def panel_size(section: Section) -> tuple[float, float]:
+    """Return width and height of a panel that shows the section with its labels and color bar, in inches."""
     left, right, bottom, top = section.extent
     height = (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
-    return float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
+    return _PANEL_WIDTH, float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
 
 
-def _label(axes: Sequence[Axes], section: Section, units: str | None) -> None:
+def label_coordinates(axes: Sequence[Axes], section: Section, units: str | None) -> None:
     """Label x in every panel and y in the first, with the unit where it is known."""
     from matplotlib.ticker import MaxNLocator
 
@@ -179,13 +143,14 @@ def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale]) -> None:
     shared = all(scale is scales[0] for scale in scales)
     groups = [list(axes)] if shared else [[ax] for ax in axes]
     for group, scale in zip(groups, scales, strict=False):
-        _add_colorbar(group, scale)
+        add_colorbar(group, scale)
 
 
-def _add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
+def add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
+    """Draw one color bar for these axes, to the right of the last."""
     from matplotlib.cm import ScalarMappable
 
-    figure = _figure_of(axes[0])
+    figure = figure_of(axes[0])
     colors = ScalarMappable(scale.norm, scale.cmap)
     if figure.get_layout_engine() is None:
         # Nothing makes room for a bar beside the axes, so they have to give way to it.
@@ -194,11 +159,3 @@ def _add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
         # As high as the panel, which fills only part of its axes' room when x and y have the same scale.
         bar = axes[-1].inset_axes((1.03, 0.0, 0.05, 1.0))
         figure.colorbar(colors, cax=bar, label=scale.label, extend=scale.extend)
-
-
-def _figure_of(ax: Axes) -> Figure:
-    """Return the figure that holds the axes, also when they are in a subfigure."""
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("`ax` belongs to no figure: it was removed from it.")
-    return figure

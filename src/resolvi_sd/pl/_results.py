@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import Keys
 from resolvi_sd._validation import check_key, check_unique, listing
 
-__all__ = ["check_written", "fitted", "gene_column", "resolve_genes", "setup_layer", "setup_library"]
+__all__ = [
+    "SHARE_TITLES",
+    "check_written",
+    "fitted",
+    "gene_column",
+    "read_shares",
+    "resolve_genes",
+    "setup_layer",
+    "setup_library",
+]
+
+# What the shares are called in plots, in the order of `Keys.shares`.
+SHARE_TITLES = ("own", "from neighbors", "background")
 
 
 def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
@@ -49,6 +61,18 @@ def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object]
             f"The results {listing(missing)} of the fit under key_added={keys.prefix!r} are not in `{where}`; it has: "
             f"{listing(names)}. Please run `resolvi_sd.tl.fit(...)` again."
         )
+
+
+def read_shares(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], ...]:
+    """Return the own, diffused and background share of each cell, `(n_cells,)` each, NaN for cells without counts.
+
+    Raises
+    ------
+    KeyError
+        If one is missing.
+    """
+    check_written(keys, keys.shares, adata.obs.columns, where="table.obs")
+    return tuple(adata.obs[key].to_numpy(dtype=np.float64) for key in keys.shares)
 
 
 def _setup(record: Mapping[str, Any], key: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from resolvi_sd._tables import (
 )
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["Dots", "Outlines", "Section", "find_sections"]
+__all__ = ["Dots", "Extent", "Outlines", "Section", "crop_section", "find_sections", "room_of"]
 
 Extent = tuple[float, float, float, float]
 
@@ -134,6 +134,36 @@ def find_sections(
     return tuple(sections)
 
 
+def crop_section(section: Section, inside: NDArray[np.bool_], extent: Extent) -> Section:
+    """Return a part of a section.
+
+    Parameters
+    ----------
+    section
+        The cells.
+    inside
+        Which of its rows to keep, `(n_drawn,)`. Of labels, those that are seen in the extent are kept.
+    extent
+        Left, right, bottom and top of what is to be drawn of it.
+    """
+    rows = section.rows[inside]
+    if isinstance(section, Dots):
+        return replace(section, rows=rows, extent=extent, coordinates=section.coordinates[inside])
+    if section.kind == "shapes":
+        element = section.element.iloc[np.flatnonzero(inside)]
+        return replace(section, rows=rows, extent=extent, element=element, ids=section.ids[inside])
+    left, right, bottom, top = extent
+    element = sd.bounding_box_query(
+        section.element,
+        axes=("x", "y"),
+        min_coordinate=[left, bottom],
+        max_coordinate=[right, top],
+        target_coordinate_system=section.coordinate_system,
+    )
+    inside = section.ids.isin(np.unique(np.asarray(element)))
+    return replace(section, rows=section.rows[inside], extent=extent, element=element, ids=section.ids[inside])
+
+
 def _choose(groups: Groups, library_id: str | Sequence[str] | None) -> list[tuple[str, NDArray[np.intp]]]:
     """Return name and rows of the sections asked for, in the order asked for."""
     names = groups.names if library_id is None else (library_id,) if isinstance(library_id, str) else tuple(library_id)
@@ -175,13 +205,13 @@ def _dots(
 
 
 def _section_dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> Dots:
-    diameter = _room(coordinates)
+    diameter = room_of(coordinates)
     low, high = coordinates.min(axis=0) - diameter / 2, coordinates.max(axis=0) + diameter / 2
     return Dots(name, rows, (float(low[0]), float(high[0]), float(low[1]), float(high[1])), coordinates, diameter)
 
 
-def _room(coordinates: NDArray[np.float64]) -> float:
-    """Return the edge of a square as large as the area that a typical cell has to itself.
+def room_of(coordinates: NDArray[np.float64]) -> float:
+    """Return the edge of a square as large as the area that a typical cell has to itself; coordinates are x and y.
 
     The disc that reaches the k-th neighbor holds k + 1 cells; its area over k + 1 is one cell's. Unlike the area of
     the bounding box over the number of cells this is right for tissue with holes and for scattered pieces. Discs of

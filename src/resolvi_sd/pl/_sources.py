@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
+from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import check_written, fitted, setup_library
+from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares, setup_library
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["sources"]
 
-_TITLES = ("own", "from neighbors", "background")
 # Share of the cells whose values may lie beyond the colored range, so that single cells do not set it.
 _BEYOND = 0.01
 
 
+@shared_docs
 def sources(
     data: SpatialData | AnnData,
     *,
@@ -56,41 +57,19 @@ def sources(
 
     Parameters
     ----------
-    data
-        A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
-    table_key
-        Name of the table in a SpatialData object.
-    key_added
-        The name that the fit was given.
-    coordinate_system
-        Coordinate system of the SpatialData object.
-    spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
-    library_key
-        Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
-    library_id
-        Sections to draw, in this order: names of regions, or values of `library_key`. None draws all.
-    ax
-        Axes to draw on, three per section, row by row; None makes a new figure.
-    figsize
-        Width and height of a new figure, in inches.
+    {data}
+    {table}
+    {coordinates}
+    {library_id}
+    {axes}
     cmap
         Colormap.
     vmin, vmax
         Limits of the colors of all panels. None: each of the three shares has its own, the same for all sections,
         from a cell without foreign molecules (own share 1, others 0) to the most contaminated but for 1 % of cells.
-    size
-        Factor on the size of dots and shapes. At 1, shapes are as they are, and neighboring dots about touch. Labels
-        are always as they are.
-    units
-        Unit of the coordinates for the labels of the axes, e.g. `"µm"`. None: from the name of the coordinate
-        system, where that is a unit.
-    title
-        Title of the figure, or a list with one for each panel.
-    save
-        File to write the figure to; the suffix chooses the format.
-    return_ax
-        Whether to return the axes.
+    {size}
+    {units}
+    {end}
 
     Returns
     -------
@@ -118,7 +97,7 @@ def sources(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     record = fitted(adata, keys)
-    check_written(keys, keys.shares, adata.obs.columns, where="table.obs")
+    values = read_shares(adata, keys)
     sections = find_sections(
         data,
         adata,
@@ -129,14 +108,13 @@ def sources(
         library_id=library_id,
     )
     drawn = np.concatenate([section.rows for section in sections])
-    values = tuple(adata.obs[key].to_numpy(dtype=np.float64) for key in keys.shares)
     limits = [_limits(share[drawn], own=key == keys.true) for key, share in zip(keys.shares, values, strict=True)]
     scales = tuple(
         ColorScale.of(share[drawn], cmap, replace_limits(default, vmin, vmax), "share of molecules")
         for share, default in zip(values, limits, strict=True)
     )
     rows = [
-        PanelRow(section, values, scales, _TITLES if len(sections) == 1 else _named(section.name))
+        PanelRow(section, values, scales, SHARE_TITLES if len(sections) == 1 else _named(section.name))
         for section in sections
     ]
     axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
@@ -144,7 +122,7 @@ def sources(
 
 
 def _named(name: str) -> tuple[str, ...]:
-    return tuple(f"{name}: {title}" for title in _TITLES)
+    return tuple(f"{name}: {title}" for title in SHARE_TITLES)
 
 
 def _limits(values: NDArray[np.float64], *, own: bool) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
+from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
 from resolvi_sd.pl._results import check_written, fitted, gene_column, resolve_genes, setup_layer, setup_library
@@ -28,6 +29,7 @@ __all__ = ["spatial"]
 _BEYOND = 0.01
 
 
+@shared_docs
 def spatial(
     data: SpatialData | AnnData,
     gene: str | Sequence[str],
@@ -56,43 +58,21 @@ def spatial(
 
     Parameters
     ----------
-    data
-        A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
+    {data}
     gene
         Name of a gene, or several.
-    table_key
-        Name of the table in a SpatialData object.
-    key_added
-        The name that the fit was given.
-    coordinate_system
-        Coordinate system of the SpatialData object.
-    spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
-    library_key
-        Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
-    library_id
-        Sections to draw, in this order: names of regions, or values of `library_key`. None draws all.
-    ax
-        Axes to draw on, two per gene and section, row by row; None makes a new figure.
-    figsize
-        Width and height of a new figure, in inches.
+    {table}
+    {coordinates}
+    {library_id}
+    {axes}
     cmap
         Colormap.
     vmin, vmax
         Limits of the colors of all panels. None: for each gene, from 0 to the 99th percentile of its counts before
         the correction in the cells that have any, the same before and after and for all sections.
-    size
-        Factor on the size of dots and shapes. At 1, shapes are as they are, and neighboring dots about touch. Labels
-        are always as they are.
-    units
-        Unit of the coordinates for the labels of the axes, e.g. `"µm"`. None: from the name of the coordinate
-        system, where that is a unit.
-    title
-        Title of the figure, or a list with one for each panel.
-    save
-        File to write the figure to; the suffix chooses the format.
-    return_ax
-        Whether to return the axes.
+    {size}
+    {units}
+    {end}
 
     Returns
     -------

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing
-from resolvi_sd.pl._panels import check_save, save_figure
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._figures import check_save, open_ax, save_figure
 from resolvi_sd.pl._results import fitted
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _COLUMNS = ("epoch", "elbo", "learning_rate")
 _MARKED_EPOCHS = 20
 
 
+@shared_docs
 def training(
     data: SpatialData | AnnData,
     *,
@@ -44,22 +46,12 @@ def training(
 
     Parameters
     ----------
-    data
-        A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
-    table_key
-        Name of the table in a SpatialData object.
-    key_added
-        The name that the fit was given.
+    {data}
+    {table}
     ax
         Axes to draw on; None makes a new figure. The learning rate gets an axis on the right.
-    figsize
-        Width and height of a new figure, in inches.
-    title
-        Title of the axes.
-    save
-        File to write the figure to; the suffix chooses the format.
-    return_ax
-        Whether to return the axes.
+    {figsize}
+    {one_end}
 
     Returns
     -------
@@ -85,13 +77,8 @@ def training(
     """
     history = _history(fitted(resolve_table(data, table_key), Keys(key_added)))
     check_save(save)
-    if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(figsize=figsize or (5.0, 3.5), layout="constrained")
+    ax = open_ax(ax, (5.0, 3.5), figsize=figsize, title=title)
     _draw(ax, history)
-    if title is not None:
-        ax.set_title(title)
     save_figure(ax, save)
     return ax if return_ax else None
 

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
+    CellBlock,
     Mode,
+    blocks_at_mean,
     cell_groups,
     check_settings,
     check_sizes,
     compare_expression,
     detection,
+    group_totals,
+    importance_blocks,
     make_comparisons,
     rank_genes_groups,
-    sample_expression,
     stack_comparisons,
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._model.importance import Weights, check_weights
+from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import batch_codes, read_fit
+from resolvi_sd._results import category_codes, read_fit, restore
 from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._types import CSR
+from resolvi_sd._validation import check_key
 
 __all__ = ["differential_expression"]
+
+# Of these, 9 count on median (xenium, 200 genes); groups average over cells as well.
+_WEIGHTED_DRAWS = 10
+_WEIGHTED_ROWS = 2048
 
 
 def differential_expression(
@@ -41,6 +53,7 @@ def differential_expression(
     fdr: float = 0.05,
     n_samples: int = 5000,
     pseudocount: float | None = None,
+    weights: Weights = "uniform",
     batch_correction: bool = False,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
@@ -48,12 +61,20 @@ def differential_expression(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame | None:
-    """Compare the true expression of groups of cells, leakage and background set aside.
+    """Compare the mean true expression of groups of cells, leakage and background set aside.
 
-    Cells are drawn from each group, their latent from its posterior, and the expression rho is decoded. The log2 fold
-    change is taken over random pairs of the two sides, so the draws hold both the uncertainty about a cell and the
-    differences between the cells of a group. Each group is drawn once for all comparisons it takes part in; "all
-    other groups" are put together from the draws of each, in proportion to their cells.
+    The expression of a group is its own molecules of a gene over its own molecules of all genes; its uncertainty has
+    three parts. *Few molecules*: a Gamma posterior, whose prior is what the decoder expects of the group's cells and
+    counts as much as one molecule, and whose evidence are the own molecules over their dispersion from cell to cell.
+    *Attribution*: how much of a gene a group received is known up to a factor with a relative error of 0.25, which
+    more cells do not average out; so a gene of which a group has mostly received molecules is uncertain in it. *Draws*:
+    `n_samples` from this posterior for each group, once for all comparisons it takes part in; several groups together
+    are averaged over their cells. All cells of the groups are used.
+
+    On top of that comes the decision of lvm-DE: the posterior probability that the log2 fold change is at least
+    `delta`, and calls at an expected rate of false discoveries. lvm-DE compares random pairs of cells; here the means
+    of the groups are compared, which is what differs between cell types that vary within, and between a type and a
+    mixture of all others.
 
     Parameters
     ----------
@@ -75,14 +96,23 @@ def differential_expression(
         Genes are called, the most probable ones first, as long as the expected share of false calls is at most this,
         in each comparison.
     n_samples
-        Draws from each group. The memory taken is groups × `n_samples` × genes × 4 bytes.
+        Draws of each group.
     pseudocount
         Added to the expression (which sums to 1 over genes) before taking logarithms. None: estimated for each
         comparison, as the 0.9 quantile of the mean expression of the genes that are detected in fewer than 1% of the
         cells of both sides; with fewer than ten such genes, the expression that gives a cell of median depth 0.01
         molecules.
+    weights
+        Of the latent's draws from which a cell's own molecules and expected expression follow. `"uniform"`: they are
+        those at the mean of the encoder's normal q(z | x), i.e. the corrected counts of the fit. `"importance"`: means
+        over ten draws z_s from q with weights in proportion to p(x | z_s) p(z_s) / q(z_s | x), which tend to
+        expectations under the model's posterior. Here p(z) is the mixture prior, and p(x | z) the probability of the
+        cell's counts, Delaporte or Poisson as fitted, given its shares, neighbor weights, background and
+        overdispersion, and the expression of its neighbors at the means of their q. The table's graph and neighbor
+        weights are needed for it.
     batch_correction
-        Decode every draw in all batches and average, in place of the cell's own batch.
+        Multiply what the decoder expects on average over all batches, in place of the cell's own batch, by the ratio
+        of the own molecules to what is expected in the cell's own batch.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -100,11 +130,11 @@ def differential_expression(
 
     - `.uns['resolvi_de']`: DataFrame, one row per comparison and gene: `group1`, `group2` (`"rest"` for all others),
       `gene`; `proba_de` and its Monte Carlo standard error `proba_de_se`; `bayes_factor`, log(p / (1 - p)), where p is
-      kept half a draw from 0 and 1; `lfc_mean`, `lfc_median`, `lfc_std`; `expected_fdr`, the expected share of false
-      calls when this gene and all more probable ones are called, and `is_de_fdr`; `expression1`, `expression2` (mean
-      rho); `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of cells with any) and
-      `corrected_mean1`, `corrected_fraction1`, ... of the corrected counts where the table has them (a gene is
-      detected if at least half a molecule is expected); `n_cells1`, `n_cells2`, `pseudocount`;
+      kept half a draw from 0 and 1; `lfc_mean`, `lfc_median`, `lfc_std` of the posterior; `expression1`, `expression2`
+      (posterior mean of the expression); `expected_fdr`, the expected share of false calls when this gene and all more
+      probable ones are called, and `is_de_fdr`; `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of
+      cells with any) and `corrected_mean1`, `corrected_fraction1`, ... of the corrected counts (a gene is detected if
+      at least half a molecule is expected); `n_cells1`, `n_cells2`, `pseudocount`;
     - `.uns['resolvi_rank_genes_groups']`: the same for scanpy, to be given as `key=` to
       `scanpy.get.rank_genes_groups_df` and `scanpy.pl.rank_genes_groups`: `scores` are `lfc_mean / lfc_std`, `pvals`
       are `1 - proba_de` and `pvals_adj` are `expected_fdr`. These are posterior probabilities, not p-values.
@@ -112,16 +142,21 @@ def differential_expression(
     Raises
     ------
     KeyError
-        If there is no fit, no column `groupby`, or no such group.
+        If there is no fit, no corrected counts, no column `groupby`, or no such group.
     ValueError
         If a group has fewer than two cells with counts, a group is on both sides, a number is out of range, or the
         genes of the table are no longer those of the fit.
+
+    Notes
+    -----
+    Cells are taken for independent. Between conditions or animals these are the units, not cells: export
+    :func:`resolvi_sd.tl.pseudobulk` for a test that knows them.
 
     References
     ----------
     Lopez et al. (2018), Deep generative modeling for single-cell transcriptomics; Boyeau et al. (2023), An empirical
     Bayes method for differential expression analysis of single cells with deep generative models,
-    doi:10.1073/pnas.2209124120.
+    doi:10.1073/pnas.2209124120; Newton et al. (2004), doi:10.1093/biostatistics/5.2.155, for the rate of false calls.
 
     Examples
     --------
@@ -134,6 +169,7 @@ def differential_expression(
     True
     """
     check_settings(mode, delta, fdr, n_samples, pseudocount)
+    check_weights(weights)
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
@@ -141,44 +177,68 @@ def differential_expression(
     groups = cell_groups(adata, groupby, argument="groupby")
     counts = table_counts(adata, fitted.setup.layer)
     depth = np.asarray(counts.sum(axis=1)).reshape(-1)
-    comparisons = make_comparisons(groups, group1, group2, among=depth > 0)
-    check_sizes(groups, comparisons, among=depth > 0, kind="with counts")
-    corrected = sp.csr_matrix(adata.layers[keys.counts]) if keys.counts in adata.layers else None
-    batch = batch_codes(adata, fitted)
-    raw_detection = detection(counts, groups, among=depth > 0)
-    corrected_detection = None if corrected is None else detection(corrected, groups, among=depth > 0)
-    expression = sample_expression(
-        fitted.module,
-        counts,
-        groups,
-        sorted({code for c in comparisons for code in (c.first, *c.second)}),
-        among=depth > 0,
-        batch=batch,
-        molecules=(corrected_detection or raw_detection).total,
-        n_samples=n_samples,
-        batch_correction=batch_correction,
-        rng=generator,
-        show_progress_bar=show_progress_bar,
-    )
-    tables = [
-        compare_expression(
-            expression,
-            comparison,
-            raw_detection,
-            corrected_detection,
-            mode=mode,
-            delta=delta,
-            fdr=fdr,
-            pseudocount=pseudocount,
-            depth=float(np.median(depth[depth > 0])),
-            rng=generator,
+    usable = depth > 0
+    comparisons = make_comparisons(groups, group1, group2, among=usable)
+    check_sizes(groups, comparisons, among=usable, kind="with counts")
+    corrected = _corrected_counts(adata, keys)
+    rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
+    blocks: Iterable[CellBlock]
+    if weights == "importance":
+        blocks = _weighted_blocks(adata, keys, rows, generator, batch_correction, show_progress_bar)
+    else:
+        categories = category_codes(adata, fitted)
+        blocks = blocks_at_mean(
+            fitted.module,
+            counts,
+            corrected,
+            categories,
+            rows,
+            batch_correction=batch_correction,
+            show_progress_bar=show_progress_bar,
         )
-        for comparison in comparisons
-    ]
+    tables = compare_expression(
+        group_totals(counts, groups, blocks, among=usable),
+        comparisons,
+        detection(counts, groups, among=usable),
+        detection(corrected, groups, among=usable),
+        mode=mode,
+        delta=delta,
+        fdr=fdr,
+        pseudocount=pseudocount,
+        depth=float(np.median(depth[usable])),
+        n_samples=n_samples,
+        rng=generator,
+    )
     result = stack_comparisons(tables, comparisons, feature="gene", names=fitted.genes)
     if copy:
         return result
     adata.uns[keys.de] = result
-    layer = fitted.setup.layer if corrected is None else keys.counts
-    adata.uns[keys.rank_genes_groups] = rank_genes_groups(result, groupby=groupby, layer=layer)
+    adata.uns[keys.rank_genes_groups] = rank_genes_groups(result, groupby=groupby, layer=keys.counts)
     return None
+
+
+def _corrected_counts(adata: AnnData, keys: Keys) -> CSR:
+    check_key(
+        keys.counts,
+        adata.layers,
+        argument="a result of the fit",
+        where="table.layers",
+        hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
+    )
+    return sp.csr_matrix(adata.layers[keys.counts])
+
+
+def _weighted_blocks(
+    adata: AnnData,
+    keys: Keys,
+    rows: NDArray[np.int64],
+    rng: np.random.Generator,
+    batch_correction: bool,
+    show_progress_bar: bool,
+) -> Iterable[CellBlock]:
+    fitted, tissue, graph = restore(adata, keys)
+    sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=rng)
+    order = graph.compact_order(rows, _WEIGHTED_ROWS)
+    return importance_blocks(
+        sampler, rows[order], batch_correction=batch_correction, show_progress_bar=show_progress_bar
+    )

@@ -18,7 +18,6 @@ from resolvi_sd._results import restore
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_positive_int
-from resolvi_sd.tl._posterior_blocks import compact_order
 
 __all__ = ["leakage"]
 
@@ -90,7 +89,7 @@ def leakage(
     keys = Keys(key_added)
     groups = _types(adata, keys, labels_key)
     fitted, tissue, graph = restore(adata, keys)
-    order = compact_order(graph, np.arange(tissue.n_cells), _CELLS)
+    order = graph.compact_order(np.arange(tissue.n_cells), _CELLS)
     parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
     molecules = leaked_molecules(
         fitted.module,

@@ -11,12 +11,22 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._analysis._normalized import (
+    LibrarySize,
+    cell_scale,
+    check_request,
+    decoding_categories,
+    expression_draws,
+    gene_columns,
+    importance_expression,
+)
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import ResolviModule, decode, encode, latent_draws
+from resolvi_sd._model import decode, encode
+from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import batch_codes, read_fit
-from resolvi_sd._tables import resolve_table, table_counts
-from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd._results import FittedModel, category_codes, read_fit, restore
+from resolvi_sd._tables import read_sizes, resolve_table, table_counts
+from resolvi_sd._validation import check_key
 
 __all__ = ["normalized_expression"]
 
@@ -28,9 +38,12 @@ _CHUNK = 16_384
 def normalized_expression(
     data: SpatialData | AnnData,
     *,
-    library_size: float = 1e4,
+    library_size: LibrarySize = 1e4,
     genes: Sequence[str] | None = None,
+    transform_batch: str | Sequence[str] | None = None,
+    size_scaling: bool = False,
     n_samples: int = 1,
+    weights: Weights = "uniform",
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
@@ -47,11 +60,24 @@ def normalized_expression(
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
     library_size
-        Sum over all genes of the model in each cell.
+        Sum over all genes of the model in each cell; `"latent"`: the cell's own molecules, so that rates are on the
+        scale of the counts.
     genes
         Only these genes; all when None.
+    transform_batch
+        Decode as if all cells were of this batch, or average over these batches.
+    size_scaling
+        With `library_size="latent"`, divide by the size of each cell over that of the median cell: own molecules in a
+        cell of median size. Only after a fit with `size_factor_key`.
     n_samples
-        1: at the mean of the latent posterior; more: averaged over so many draws.
+        1: at the mean of the encoder's normal q(z | x); more: averaged over so many draws from it.
+    weights
+        Of the draws. `"uniform"`: equal. `"importance"`: those of cell n in proportion to
+        p(x_n | z) p(z) / q(z | x_n), which sum to 1 over its draws; then the mean tends to the expectation under the
+        model's posterior. Here p(z) is the mixture prior, and p(x_n | z) the probability of all counts of the cell,
+        Delaporte or Poisson as fitted, given its shares, neighbor weights, background and overdispersion, and the
+        expression of its neighbors at the means of their q. Needs at least two draws, and the table's graph and
+        neighbor weights. Of 25 draws, 22 were effective on median (simulated `xenium`, 200 genes).
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -76,11 +102,13 @@ def normalized_expression(
     KeyError
         If there is no fit, or a gene is not in it.
     ValueError
-        If the genes of the table are no longer those of the fit, or a number is out of range.
+        If the genes of the table are no longer those of the fit, a number is out of range, or one draw is to be
+        weighed.
 
     References
     ----------
-    Ergen & Yosef (2025), doi:10.1101/2025.01.20.634005.
+    Ergen & Yosef (2025), doi:10.1101/2025.01.20.634005; Boyeau et al. (2023), doi:10.1073/pnas.2209124120, for the
+    importance weights.
 
     Examples
     --------
@@ -91,56 +119,89 @@ def normalized_expression(
     >>> float(sdata.tables["table"].layers["resolvi_expression"][0].sum().round(3))
     100.0
     """
-    if not library_size > 0:
-        raise ValueError(f"`library_size` must be positive, got {library_size}.")
-    check_positive_int(n_samples, argument="n_samples")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    columns = slice(None) if genes is None else _columns(genes, adata.var_names)
-    batch = batch_codes(adata, fitted)
+    check_request(fitted, library_size, n_samples, weights, size_scaling)
+    columns = slice(None) if genes is None else gene_columns(genes, adata.var_names, argument="genes")
+    categories = category_codes(adata, fitted)
+    settings = decoding_categories(fitted, categories, transform_batch)
+    scale = _scale(adata, fitted, keys, library_size, size_scaling=size_scaling)
     lazy = genes is None and adata.n_obs * adata.n_vars * 4 > _LARGE
-    if lazy and n_samples > 1:
+    if lazy and (n_samples > 1 or len(settings) > 1):
         raise ValueError(
-            f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average draws of: choose some `genes`, or "
-            "`n_samples=1`."
+            f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average over: choose some `genes`, or one "
+            "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
-    counts = table_counts(adata, fitted.setup.layer)
-    mean, spread = encode(fitted.module, counts, show_progress_bar=show_progress_bar)
-    target = adata.copy() if copy else adata
     if lazy:
-        target.layers[keys.expression] = _lazy_expression(fitted.module, mean, batch, library_size)
+        expression = _lazy_expression(adata, fitted, categories, settings[0], scale, show_progress_bar)
+    elif weights == "importance":
+        restored, tissue, graph = restore(adata, keys)
+        expression = scale * importance_expression(
+            restored.module,
+            tissue,
+            graph,
+            settings,
+            columns,
+            n_samples=n_samples,
+            rng=as_generator(rng),
+            show_progress_bar=show_progress_bar,
+        )
     else:
-        expression = np.zeros((adata.n_obs, adata.n_vars if genes is None else len(genes)), np.float32)
-        for latent in latent_draws(mean, spread, n_samples, as_generator(rng)):
-            expression += decode(fitted.module, latent, batch, columns)
-        expression *= np.float32(library_size / n_samples)
-        if genes is None:
-            target.layers[keys.expression] = expression
-        else:
-            target.obsm[keys.expression] = pd.DataFrame(expression, index=adata.obs_names, columns=list(genes))
+        draws = expression_draws(
+            fitted.module,
+            table_counts(adata, fitted.setup.layer),
+            categories,
+            settings,
+            columns,
+            n_samples=n_samples,
+            rng=as_generator(rng),
+            show_progress_bar=show_progress_bar,
+        )
+        expression = next(draws)
+        for drawn in draws:
+            expression += drawn
+        expression *= scale / np.float32(n_samples)
+    target = adata.copy() if copy else adata
+    if genes is None:
+        target.layers[keys.expression] = expression
+    else:
+        target.obsm[keys.expression] = pd.DataFrame(expression, index=adata.obs_names, columns=list(genes))
     return target if copy else None
 
 
-def _columns(genes: Sequence[str], known: pd.Index[str]) -> NDArray[np.int64]:
-    columns = known.get_indexer(pd.Index(genes))
-    for gene, column in zip(genes, columns, strict=True):
-        if column < 0:
-            check_key(gene, known, argument="genes", where="table.var_names")
-    return columns.astype(np.int64)
+def _scale(
+    adata: AnnData, fitted: FittedModel, keys: Keys, library_size: LibrarySize, *, size_scaling: bool
+) -> np.float32 | NDArray[np.float32]:
+    """Return what the expression of each cell is multiplied by."""
+    own = relative = None
+    if library_size == "latent":
+        check_key(keys.counts, adata.layers, argument="library_size='latent': the layer", where="table.layers")
+        own = np.asarray(adata.layers[keys.counts].sum(axis=1), dtype=np.float64).ravel()
+    if size_scaling:
+        relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size
+    return cell_scale(library_size, own, relative)
 
 
 def _lazy_expression(
-    module: ResolviModule, latent: NDArray[np.float32], batch: NDArray[np.int64], library_size: float
+    adata: AnnData,
+    fitted: FittedModel,
+    categories: NDArray[np.int64],
+    setting: NDArray[np.int64],
+    scale: np.float32 | NDArray[np.float32],
+    show_progress_bar: bool,
 ) -> Any:
-    """Dask array, cells × genes, that decodes a block of cells when it is asked for."""
+    """Dask array, cells × genes, that decodes a block of cells at the mean of the latent when it is asked for."""
     import dask.array as da
 
+    module, counts = fitted.module, table_counts(adata, fitted.setup.layer)
+    latent, _ = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     blocks = (_CHUNK, latent.shape[1])
     return da.map_blocks(
-        lambda rows, codes: np.float32(library_size) * decode(module, rows, codes.ravel(), slice(None)),
+        lambda rows, codes, factor: factor * decode(module, rows, codes, slice(None)),
         da.from_array(latent, chunks=blocks),
-        da.from_array(batch[:, None], chunks=(_CHUNK, 1)),
+        da.from_array(setting, chunks=(_CHUNK, setting.shape[1])),
+        da.from_array(np.broadcast_to(scale, (len(latent), 1)), chunks=(_CHUNK, 1)),
         dtype=np.float32,
         chunks=(da.from_array(latent, chunks=blocks).chunks[0], (module.data.n_genes,)),
         meta=np.empty((0, 0), np.float32),

@@ -12,7 +12,6 @@ import pandas as pd
 import xarray as xr
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 from tqdm.auto import tqdm
 
 from resolvi_sd._keys import Keys
@@ -194,7 +193,7 @@ def _eager(
     show_progress_bar: bool,
 ) -> dict[str, Any]:
     arrays = {name: np.empty(shapes[name], variable.dtype) for name, variable in variables.items()}
-    order = _compact_order(draws.graph, draws.cells, rows)
+    order = draws.graph.compact_order(draws.cells, rows)
     with tqdm(total=len(order), desc="Sampling", unit="cell", disable=not show_progress_bar) as bar:
         for start in range(0, len(order), rows):
             some = order[start : start + rows]
@@ -203,15 +202,6 @@ def _eager(
                 np.moveaxis(arrays[name], axis, 0)[some] = np.moveaxis(values, axis, 0)
             bar.update(len(some))
     return arrays
-
-
-def _compact_order(graph: NeighborGraph, cells: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """Order of `cells` in which neighbors come close to each other, so that blocks have small halos."""
-    if len(cells) <= rows:
-        return np.arange(len(cells))
-    rank = np.empty(graph.n_cells, np.int64)
-    rank[reverse_cuthill_mckee(graph.to_sparse()[1], symmetric_mode=False)] = np.arange(graph.n_cells)
-    return np.argsort(rank[cells])
 
 
 def _lazy(draws: Draws, block: Block, name: str, variable: Site, shape: tuple[int, ...], rows: int) -> Any:

@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit, prange, uint64
 from numpy.typing import NDArray
 
+from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
+
 __all__ = ["draw_own"]
 
 _LARGE = 1e200
@@ -90,5 +92,6 @@ def draw_own(
     Whole numbers between 0 and x, float32.
     """
     out = np.empty(len(value), dtype=np.float32)
-    _draw_all(value, own, diffused, background, r, seeds, out)
+    with ONE_AT_A_TIME:
+        _draw_all(value, own, diffused, background, r, seeds, out)
     return out

@@ -20,6 +20,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
+
 __all__ = ["delaporte_entries"]
 
 _LARGE = 1e200
@@ -99,5 +101,6 @@ def delaporte_entries(
     For each entry log(P(x) / P(0)), E[k | x] and d log(P(x) / P(0)) / dr at fixed mu, dtype of `mu`.
     """
     out = [np.empty(len(value), dtype=mu.dtype) for _ in range(3)]
-    _all_entries(indptr, gene, value, mu, lam, r, group, *out)
+    with ONE_AT_A_TIME:
+        _all_entries(indptr, gene, value, mu, lam, r, group, *out)
     return out[0], out[1], out[2]

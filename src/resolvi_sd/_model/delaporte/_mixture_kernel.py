@@ -13,6 +13,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from resolvi_sd._model.delaporte._kernel import _entry
+from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
 
 __all__ = ["MixtureGradient", "mixture_pass"]
 
@@ -162,8 +163,9 @@ def mixture_pass(
     d_amount = np.empty((n_core, 3), np.float32)
     d_background = np.zeros((parts, *background.shape), np.float32)
     d_r = np.zeros((parts, *r.shape), np.float32)
-    _all_cells(
-        indptr, gene, value, profiles, neighbor, weights, amount, background, batch, r, group,
-        bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r,
-    )  # fmt: skip
+    with ONE_AT_A_TIME:
+        _all_cells(
+            indptr, gene, value, profiles, neighbor, weights, amount, background, batch, r, group,
+            bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r,
+        )  # fmt: skip
     return MixtureGradient(float(log_prob.sum()), d_own, d_weights, d_amount, d_background.sum(0), d_r.sum(0))

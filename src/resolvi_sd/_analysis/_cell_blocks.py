@@ -1,0 +1,126 @@
+"""What the model says of the cells, block after block: own molecules and expected expression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from resolvi_sd._model import ResolviModule, decode, encode
+from resolvi_sd._model.importance import weigh_draws, weighted_expression, weighted_own
+from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._types import CSR
+
+__all__ = ["CellBlock", "blocks_at_mean", "importance_blocks"]
+
+_ROWS = 8192
+_WEIGHTED_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class CellBlock:
+    """Some cells.
+
+    Parameters
+    ----------
+    rows
+        Rows of the table.
+    own
+        Expected own molecules, cells × genes, CSR.
+    expression
+        Expected expression rho, cells × genes; rows sum to 1.
+    reference
+        The same as if the cells were of all batches in equal parts; `expression` itself without batch correction.
+    """
+
+    rows: NDArray[np.int64]
+    own: CSR
+    expression: NDArray[np.float32]
+    reference: NDArray[np.float32]
+
+
+def blocks_at_mean(
+    module: ResolviModule,
+    counts: CSR,
+    own: CSR,
+    categories: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    *,
+    batch_correction: bool,
+    show_progress_bar: bool,
+) -> Iterator[CellBlock]:
+    """Yield the corrected counts of the fit, and the expression at the mean of the latent posterior.
+
+    Parameters
+    ----------
+    module
+        The fitted model.
+    counts, own
+        Counts and corrected counts, cells × genes.
+    categories
+        Batch and further covariates of each cell, cells × (1 + covariates).
+    rows
+        Cells that are wanted.
+    batch_correction
+        Whether to decode in every batch too.
+    show_progress_bar
+        Whether to show a progress bar.
+    """
+    for some in _pieces(rows, _ROWS, show_progress_bar):
+        mean, _ = encode(module, counts[some], categories[some], show_progress_bar=False)
+        expression = decode(module, mean, categories[some], slice(None))
+        reference = expression
+        if batch_correction:
+            settings = _all_batches(module, categories[some])
+            decoded = sum(decode(module, mean, setting, slice(None)) for setting in settings)
+            reference = np.asarray(decoded / np.float32(len(settings)))
+        yield CellBlock(some, own[some], expression, reference)
+
+
+def importance_blocks(
+    sampler: Sampler, rows: NDArray[np.int64], *, batch_correction: bool, show_progress_bar: bool
+) -> Iterator[CellBlock]:
+    """Yield own molecules and expression as importance-weighted means over draws of the latent.
+
+    Parameters
+    ----------
+    sampler
+        Model, tissue and seeds of the draws.
+    rows
+        Cells that are wanted, best in an order in which neighbors are close to each other.
+    batch_correction
+        Whether to decode in every batch too.
+    show_progress_bar
+        Whether to show a progress bar.
+    """
+    module, tissue = sampler.module, sampler.tissue
+    for some in _pieces(rows, _WEIGHTED_ROWS, show_progress_bar):
+        categories = tissue.categories[some]
+        draws = weigh_draws(sampler, some)
+        expression = weighted_expression(module, draws, [categories], slice(None))
+        reference = expression
+        if batch_correction:
+            reference = weighted_expression(module, draws, _all_batches(module, categories), slice(None))
+        own = tissue.counts[some]
+        own.eliminate_zeros()
+        own = sp.csr_matrix((weighted_own(sampler, draws), own.indices, own.indptr), shape=own.shape)
+        yield CellBlock(some, own, expression, reference)
+
+
+def _pieces(rows: NDArray[np.int64], size: int, show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
+    with tqdm(total=len(rows), desc="Expression of cells", unit="cell", disable=not show_progress_bar) as bar:
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+            bar.update(len(rows[start : start + size]))
+
+
+def _all_batches(module: ResolviModule, categories: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the categories of the cells with every batch in turn."""
+    settings = [categories.copy() for _ in range(module.data.n_batches)]
+    for batch, setting in enumerate(settings):
+        setting[:, 0] = batch
+    return settings

@@ -1,0 +1,62 @@
+"""Shares of the sources in single entries of the counts: own, each neighbor, background."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from resolvi_sd._model import ResolviModule
+from resolvi_sd._model.delaporte import expected_signal
+from resolvi_sd._tiles import SparseCounts, Tissue, cut_minibatch
+
+__all__ = ["entry_sources"]
+
+_TINY = 1e-30
+
+
+def entry_sources(
+    module: ResolviModule, tissue: Tissue, rows: NDArray[np.int64], genes: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the expected share of each source in the molecules of some entries.
+
+    At the mean of the latent posterior, as the corrected counts of a fit are: of x molecules, E[k | x] are not
+    background, and of these own and neighbors have shares in proportion to their rates. The first column times x is
+    the corrected count.
+
+    Parameters
+    ----------
+    module
+        Fitted model with the neighbor weights of its cells, in evaluation mode.
+    tissue
+        All cells.
+    rows, genes
+        Rows and columns of the entries, sorted by row. An entry without counts is taken for one with a single
+        molecule: what a molecule that was not counted, e.g. for its quality, would be.
+
+    Returns
+    -------
+    Entries × (1 + k + 1): own, the neighbors in the order of `tissue.neighbor`, background; rows sum to 1.
+    """
+    cells, local = np.unique(rows, return_inverse=True)
+    minibatch = cut_minibatch(tissue, cells)
+    row, gene = torch.from_numpy(local.astype(np.int64)), torch.from_numpy(genes)
+    value = np.maximum(np.asarray(tissue.counts[rows, genes]).ravel(), 1).astype(np.float32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(local, minlength=len(cells)))])
+    with torch.no_grad():
+        latent, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        profiles = module.expression(latent, minibatch.categories)
+        weights = module.neighbor_weights(minibatch, module.leakage_range())
+        amount = module.amount(minibatch, latent, module.shares(minibatch))
+        rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
+        counts = SparseCounts(
+            torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
+        )
+        r = None if module.config.likelihood == "poisson" else module.concentration()
+        group = module.concentration_group(minibatch.core_batch)
+        signal = expected_signal(counts, rates.signal, rates.background, r, group) / counts.value
+        received = amount[row, 1:2] * weights[row] * profiles[minibatch.neighbor[row], gene[:, None]]
+        parts = torch.cat([rates.own[row, gene][:, None], received], dim=1)
+        parts *= (signal / parts.sum(dim=1).clamp_min(_TINY))[:, None]
+        shares: NDArray[np.float32] = torch.cat([parts, (1 - signal[:, None]).clamp_min(0)], dim=1).numpy()
+    return shares

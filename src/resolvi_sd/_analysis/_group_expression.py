@@ -1,0 +1,158 @@
+"""The mean expression of groups of cells and its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from resolvi_sd._analysis._cell_blocks import CellBlock
+from resolvi_sd._analysis._groups import CellGroups
+from resolvi_sd._types import CSR
+
+__all__ = ["GroupTotals", "draw_expression", "group_totals"]
+
+# What the decoder says of a gene in a group counts as much as this many molecules.
+_PRIOR_EVENTS = 1.0
+# Relative standard deviation of the molecules of a gene that a group is said to have received. On simulated tissues
+# (six regimes, genes with at least 100 of them) 0.1 to 0.3 around a mean excess of 0.1 to 0.35.
+_ATTRIBUTION_ERROR = 0.25
+_LARGEST_LOGIT_SD = 3.0
+_LEAST_SHARE = 1e-3
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class GroupTotals:
+    """Sums over the cells of each group.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of each group, `(n_groups,)`.
+    size
+        Own molecules of all genes, `(n_groups,)`.
+    observed, own
+        Molecules, and those of them that are the cells' own, `(n_groups, n_genes)`.
+    expected
+        Own molecules that the decoder expects in cells of these sizes, likewise.
+    reference
+        The same as if the cells were of all batches in equal parts.
+    variance
+        Variance of `own` from cell to cell, as of a sum of independent cells.
+    """
+
+    n_cells: NDArray[np.int64]
+    size: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    own: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @property
+    def dispersion(self) -> NDArray[np.float64]:
+        """Variance of the own molecules over that of Poisson counts, at least 1."""
+        return np.maximum(self.variance / np.maximum(self.own, _TINY), 1.0)
+
+    def mean_expression(self) -> NDArray[np.float64]:
+        """Posterior mean of the expression before errors of attribution, groups × genes."""
+        shape, rate = self._gamma()
+        return self.reference / np.maximum(self.size, _TINY)[:, None] * shape / rate
+
+    def _gamma(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Shape and rate of the posterior of the factor by which a group differs from what the decoder expects."""
+        dispersion = self.dispersion
+        return _PRIOR_EVENTS + self.own / dispersion, _PRIOR_EVENTS + self.expected / dispersion
+
+
+def group_totals(
+    counts: CSR, groups: CellGroups, blocks: Iterable[CellBlock], *, among: NDArray[np.bool_]
+) -> GroupTotals:
+    """Sum over the cells of each group, block after block.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes.
+    groups
+        The groups.
+    blocks
+        Every cell of the groups that are wanted, once; the sums of other groups are zero.
+    among
+        Cells that may be used.
+    """
+    n_groups, n_genes = len(groups.names), counts.shape[1]
+    observed, own, expected, reference, squared, product = np.zeros((6, n_groups, n_genes))
+    size, size_squared = np.zeros((2, n_groups))
+    for block in blocks:
+        member = (groups.codes[block.rows] >= 0) & among[block.rows]
+        codes, place = groups.codes[block.rows][member], np.flatnonzero(member)
+        shape = (n_groups, len(block.rows))
+        sums = sp.csr_matrix((np.ones(len(place)), (codes, place)), shape=shape)
+        mine = np.asarray(block.own.sum(axis=1), dtype=np.float64).ravel()
+        by_size = sp.csr_matrix((mine[place], (codes, place)), shape=shape)
+        observed += (sums @ counts[block.rows]).toarray()
+        own += (sums @ block.own).toarray()
+        squared += (sums @ block.own.power(2)).toarray()
+        product += (by_size @ block.own).toarray()
+        expected += by_size @ block.expression
+        reference += by_size @ block.reference
+        size += np.asarray(sums @ mine)
+        size_squared += np.asarray(sums @ np.square(mine))
+    n_cells = groups.sizes(among)
+    # Squared residuals of a ratio of sums: each cell's own molecules less its size times the group's profile.
+    profile = own / np.maximum(size, _TINY)[:, None]
+    residual = squared - 2 * profile * product + np.square(profile) * size_squared[:, None]
+    unbiased = (n_cells / np.maximum(n_cells - 1, 1))[:, None]
+    return GroupTotals(n_cells, size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
+
+
+def draw_expression(
+    totals: GroupTotals, codes: Sequence[int], genes: slice, *, n_samples: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Draw the mean expression of groups from its posterior.
+
+    The expression of gene g in group G, with O own molecules where the decoder expects E and S of all genes, is
+    (E / S) f h. The factor f has a Gamma(1, 1) prior, so that the decoder weighs as much as one molecule, and own
+    molecules over their dispersion for a likelihood: f ~ Gamma(1 + O / phi, 1 + E / phi). The decoder is a smooth
+    estimate for all cells together and knows single genes of single groups less well than their molecules do.
+
+    What is common to all cells of a group, the error of telling own from foreign molecules, does not average out. The
+    foreign molecules X - O are taken as known up to a factor with a relative error of 0.25. On the scale of the logit
+    of the own share P = O / X that is a standard deviation of 0.25 / P, and h is the share so drawn over P, between 0
+    and 1 / P: a gene that a group mostly received may be its own to any extent up to what was counted.
+
+    Parameters
+    ----------
+    totals
+        Sums over the cells of each group.
+    codes
+        Groups that are wanted.
+    genes
+        Genes that are wanted.
+    n_samples
+        Number of draws.
+    rng
+        Generator.
+
+    Returns
+    -------
+    Draws × groups × genes, float32; in each draw genes and groups are independent.
+    """
+    rows = list(codes)
+    shape, rate = (part[rows, genes].astype(np.float32) for part in totals._gamma())
+    scale = totals.reference[rows, genes] / np.maximum(totals.size[rows], _TINY)[:, None] / rate
+    observed, own = totals.observed[rows, genes], totals.own[rows, genes]
+    share = np.divide(own, observed, out=np.ones_like(own), where=observed > 0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE)
+    spread = np.minimum(_ATTRIBUTION_ERROR / share, _LARGEST_LOGIT_SD).astype(np.float32)
+    odds = ((1 - share) / share).astype(np.float32)
+    size = (n_samples, *shape.shape)
+    draws = rng.standard_gamma(shape, size, dtype=np.float32)
+    draws *= (scale / share).astype(np.float32)
+    # share' = 1 / (1 + exp(-logit - noise))
+    draws /= 1 + odds * np.exp(-spread * rng.standard_normal(size, dtype=np.float32))
+    return draws

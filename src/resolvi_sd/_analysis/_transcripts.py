@@ -1,0 +1,175 @@
+"""Positions of transcripts as evidence of their source: displacement across the outlines of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+__all__ = ["Placement", "estimate_scale", "log_survival", "posterior_sources", "signed_distance"]
+
+# Positions at which densities are averaged: a Fibonacci lattice over a cell's bounding box, of so many points and with
+# that generator (Niederreiter 1992, Random Number Generation and Quasi-Monte Carlo Methods, chapter 5). All its points
+# differ in their distance to a border, where a square one has 12 distances and misjudges steep densities. With 1,597
+# points, probabilities differ by 0.003 on average.
+_POINTS, _GENERATOR = 144, 89
+# Bounds of the estimated scale, in units of the typical distance between neighbors.
+_SMALLEST, _LARGEST = 0.01, 10.0
+# Relative precision of the estimated scale.
+_PRECISION = 0.01
+
+
+def signed_distance(places: NDArray[Any], polygons: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the distances of points from the boundaries of polygons, negative inside; the arrays are broadcast."""
+    places, polygons = np.broadcast_arrays(places, polygons)
+    distance: NDArray[np.float64] = shapely.distance(places, polygons)
+    inside = distance == 0
+    distance[inside] = -shapely.distance(places[inside], shapely.boundary(polygons[inside]))
+    return distance
+
+
+def log_survival(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the log probability that a standard Laplace variable exceeds `distance`."""
+    tail = 0.5 * np.exp(-np.abs(distance))
+    # Written for each sign such that neither loses digits, nor goes to -inf.
+    return np.where(distance > 0, np.log(0.5) - np.abs(distance), np.log1p(-tail))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How far transcripts are from the outlines of all cells that may have made them.
+
+    Attributes
+    ----------
+    transcripts
+        Signed distance of each transcript to the outline of its cell and to those of its cell's neighbors,
+        transcripts × (1 + k).
+    cell
+        Number of each transcript's cell, `(n_transcripts,)`.
+    grid
+        The same distances for positions all over each cell, positions × (1 + k), cell after cell.
+    start
+        Where the positions of each cell start, `(n_cells,)`.
+    """
+
+    transcripts: NDArray[np.float64]
+    cell: NDArray[np.int64]
+    grid: NDArray[np.float64]
+    start: NDArray[np.int64]
+
+    @classmethod
+    def measure(
+        cls,
+        positions: NDArray[np.float64],
+        cell: NDArray[np.int64],
+        polygons: NDArray[np.object_],
+        candidates: NDArray[np.int64],
+    ) -> Placement:
+        """Measure all distances.
+
+        Parameters
+        ----------
+        positions
+            Of the transcripts, `(n_transcripts, 2)`.
+        cell
+            Number of each transcript's cell.
+        polygons
+            Outlines.
+        candidates
+            Numbers of the outlines of each cell and of its neighbors, `(n_cells, 1 + k)`.
+        """
+        grid, owner = _lattice(polygons[candidates[:, 0]])
+        return cls(
+            signed_distance(shapely.points(positions)[:, None], polygons[candidates[cell]]),
+            cell,
+            signed_distance(shapely.points(grid)[:, None], polygons[candidates[owner]]),
+            np.searchsorted(owner, np.arange(len(candidates))),
+        )
+
+    def log_density(self, scale: float) -> NDArray[np.float64]:
+        """Return the log density of each transcript's position given its source, times the area of its cell.
+
+        A molecule that is made uniformly on one side of a border, and displaced across it by a Laplace variable, lies
+        at signed distance d with a density in proportion to the survival function S(d / scale). Given that it lies in
+        cell n, the density is S divided by its mean over n.
+
+        Parameters
+        ----------
+        scale
+            Mean displacement, in the units of the distances; infinity: positions tell nothing.
+
+        Returns
+        -------
+        Transcripts × (1 + k): made by the cell, by each neighbor. That of background is 0.
+        """
+        log_grid = log_survival(self.grid / scale)
+        largest = np.maximum.reduceat(log_grid, self.start, axis=0)
+        size = np.diff(self.start, append=len(log_grid))
+        relative = np.exp(log_grid - np.repeat(largest, size, axis=0))
+        log_mean = np.log(np.add.reduceat(relative, self.start, axis=0) / size[:, None]) + largest
+        return np.asarray(log_survival(self.transcripts / scale) - log_mean[self.cell])
+
+
+def _lattice(polygons: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return positions inside each polygon, and the number of the polygon of each, in ascending order."""
+    low_x, low_y, high_x, high_y = shapely.bounds(polygons).T[:, :, None]
+    number = np.arange(_POINTS)
+    along_x, along_y = (number + 0.5) / _POINTS, (number * _GENERATOR % _POINTS + 0.5) / _POINTS
+    x, y = low_x + (high_x - low_x) * along_x, low_y + (high_y - low_y) * along_y
+    inside = shapely.contains_xy(polygons[:, None], x, y)
+    # A thin polygon may fall between the points of the lattice: one point on it stands for all.
+    missed = np.flatnonzero(~inside.any(axis=1))
+    middle = shapely.point_on_surface(polygons[missed])
+    x[missed, 0], y[missed, 0], inside[missed, 0] = shapely.get_x(middle), shapely.get_y(middle), True
+    return np.column_stack([x[inside], y[inside]]), np.nonzero(inside)[0]
+
+
+def posterior_sources(
+    shares: NDArray[np.floating], log_density: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bayes' rule for the source of each transcript.
+
+    Parameters
+    ----------
+    shares
+        Prior: shares of the sources in the transcript's entry of the counts, transcripts × (1 + k + 1); rows sum to 1.
+    log_density
+        Log density of the position given each source but background, see :meth:`Placement.log_density`.
+
+    Returns
+    -------
+    Posterior of the same shape, rows sum to 1, and the log density of each position.
+    """
+    log_joint = np.pad(log_density, ((0, 0), (0, 1)))
+    with np.errstate(divide="ignore"):
+        log_joint += np.log(shares)
+    largest = log_joint.max(axis=1, keepdims=True)
+    joint = np.exp(log_joint - largest)
+    total = joint.sum(axis=1, keepdims=True)
+    return joint / total, (np.log(total) + largest)[:, 0]
+
+
+def estimate_scale(shares: NDArray[np.floating], placement: Placement, *, neighbor_distance: float) -> float:
+    """Return the scale of displacement under which the positions are most likely.
+
+    Parameters
+    ----------
+    shares
+        See :func:`posterior_sources`.
+    placement
+        Distances of some transcripts.
+    neighbor_distance
+        Typical distance between neighbors; the scale is at most ten of it, where positions tell next to nothing.
+    """
+
+    def surprise(log_scale: float) -> float:
+        _, log_evidence = posterior_sources(shares, placement.log_density(float(np.exp(log_scale))))
+        return -float(log_evidence.sum())
+
+    bounds = tuple(np.log(neighbor_distance * np.array([_SMALLEST, _LARGEST])))
+    found = minimize_scalar(surprise, bounds=bounds, method="bounded", options={"xatol": _PRECISION})
+    return float(np.exp(found.x))

@@ -1,0 +1,163 @@
+"""Importance weights of draws of the latent: from the encoder's normal to the posterior of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolvi_sd._model.delaporte import delaporte_log_prob, expected_signal, poisson_log_prob
+from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._model.rows import decode
+from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._tiles import Minibatch, cut_minibatch
+
+__all__ = ["WeightedDraws", "Weights", "check_weights", "weigh_draws", "weighted_expression", "weighted_own"]
+
+Weights = Literal["uniform", "importance"]
+
+_TINY = 1e-30
+
+
+def check_weights(weights: str) -> None:
+    """Raise ValueError unless `weights` is a kind of weights."""
+    if weights not in get_args(Weights):
+        raise ValueError(f"`weights` must be 'uniform' or 'importance', not {weights!r}.")
+
+
+@dataclass(frozen=True)
+class WeightedDraws:
+    """Draws of the latent of some cells, from the encoder's normal, and how much each counts.
+
+    Parameters
+    ----------
+    cells
+        Rows of the table.
+    latent
+        Draws × cells × n_latent, float32.
+    weights
+        Draws × cells, float32; the draws of a cell sum to 1.
+    """
+
+    cells: NDArray[np.int64]
+    latent: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    def effective(self) -> NDArray[np.float32]:
+        """Effective number of draws of each cell, 1 / sum of squared weights (Kong 1992): between 1 and all."""
+        size: NDArray[np.float32] = 1 / np.square(self.weights).sum(axis=0)
+        return size
+
+
+@dataclass(frozen=True)
+class _Conditional:
+    """Counts of the core cells given their latent, all else at its estimate: neighbors are at their posterior mean."""
+
+    module: ResolviModule
+    minibatch: Minibatch
+    around: Tensor
+    shares: Tensor
+    background: Tensor
+
+    @classmethod
+    def of(cls, module: ResolviModule, minibatch: Minibatch) -> _Conditional:
+        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        profiles = module.expression(mean, minibatch.categories)
+        weights = module.neighbor_weights(minibatch, module.leakage_range())
+        around = module.neighbor_expression(minibatch, profiles, weights)
+        background = module.background_profile()[minibatch.core_batch]
+        return cls(module, minibatch, around, module.shares(minibatch), background)
+
+    def rates(self, latent: Tensor) -> Rates:
+        amount = self.module.amount(self.minibatch, latent, self.shares)
+        own = self.module.expression(latent, self.minibatch.core_categories)
+        return Rates(amount[:, 0:1] * own, amount[:, 1:2] * self.around, amount[:, 2:3] * self.background)
+
+    def log_prob(self, latent: Tensor) -> Tensor:
+        """Log-likelihood of each core cell's counts."""
+        rates, module = self.rates(latent), self.module
+        if module.config.likelihood == "poisson":
+            return poisson_log_prob(self.minibatch.counts, rates.signal, rates.background)
+        group = module.concentration_group(self.minibatch.core_batch)
+        return delaporte_log_prob(self.minibatch.counts, rates.signal, rates.background, module.concentration(), group)
+
+    def own(self, latent: Tensor) -> Tensor:
+        """Return the expected own molecules of every stored count of the core."""
+        counts, module, rates = self.minibatch.counts, self.module, self.rates(latent)
+        r = None if module.config.likelihood == "poisson" else module.concentration()
+        group = module.concentration_group(self.minibatch.core_batch)
+        signal = expected_signal(counts, rates.signal, rates.background, r, group)
+        row, gene = counts.rows(), counts.gene
+        return signal * rates.own[row, gene] / rates.signal[row, gene].clamp_min(_TINY)
+
+
+def weigh_draws(sampler: Sampler, cells: NDArray[np.int64]) -> WeightedDraws:
+    """Draw the latent of some cells, and weigh the draws.
+
+    The weight of a draw z_s of cell n is, normalised over the draws of the cell,
+
+        w_ns = p(x_n | z_s) p(z_s) / q(z_s | x_n)
+
+    with q the encoder's normal, p(z) the mixture prior, and p(x_n | z_s) the Delaporte (or Poisson) probability of all
+    counts of the cell. In it shares, neighbor weights, background and overdispersion are the point estimates, and the
+    expression of the neighbors is that at the means of their q, so that cells are weighed one by one. A label of the
+    cell enters by p(z), and only if the tissue has labels. Weighted means of draws tend to expectations under the
+    model's posterior, where plain ones tend to those under q.
+
+    Parameters
+    ----------
+    sampler
+        Model, tissue and seeds of the draws.
+    cells
+        Rows of the table, each once.
+
+    References
+    ----------
+    Boyeau et al. (2023), doi:10.1073/pnas.2209124120, self-normalised importance sampling of latent variables; Kong
+    (1992), A note on importance sampling using standardized weights.
+    """
+    module = sampler.module
+    latent = sampler.draw(cells, ["latent"])["latent"].astype(np.float32, copy=False)
+    with torch.no_grad():
+        minibatch = cut_minibatch(sampler.tissue, cells)
+        conditional, posterior = _Conditional.of(module, minibatch), module.latent_posterior(minibatch)
+        prior = module.latent_prior(minibatch)
+        log_weight = torch.stack(
+            [conditional.log_prob(z) + prior.log_prob(z) - posterior.log_prob(z) for z in torch.from_numpy(latent)]
+        )
+    return WeightedDraws(cells, latent, torch.softmax(log_weight.double(), dim=0).float().numpy())
+
+
+def weighted_expression(
+    module: ResolviModule,
+    draws: WeightedDraws,
+    settings: Sequence[NDArray[np.int64]],
+    genes: slice | NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the weighted mean of the expression rho, cells × `genes`, float32.
+
+    `settings` are the categories to decode in, each cells × (1 + covariates); the mean over several is returned.
+    """
+    total = sum(
+        weight[:, None] * decode(module, latent, categories, genes)
+        for latent, weight in zip(draws.latent, draws.weights, strict=True)
+        for categories in settings
+    )
+    return np.asarray(total / len(settings), dtype=np.float32)
+
+
+def weighted_own(sampler: Sampler, draws: WeightedDraws) -> NDArray[np.float32]:
+    """Return the weighted mean of the expected own molecules of every stored count of the cells, row after row."""
+    with torch.no_grad():
+        conditional = _Conditional.of(sampler.module, cut_minibatch(sampler.tissue, draws.cells))
+        counts = conditional.minibatch.counts
+        row = counts.rows()
+        total = torch.zeros_like(counts.value)
+        for latent, weight in zip(draws.latent, draws.weights, strict=True):
+            total += torch.from_numpy(weight)[row] * conditional.own(torch.from_numpy(latent))
+    return torch.minimum(total, counts.value).numpy()

@@ -1,0 +1,72 @@
+"""Whether results can be written to a store: asked before a fit, and again before a write."""
+
+from __future__ import annotations
+
+from anndata import AnnData
+from spatialdata import SpatialData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._validation import check_key
+from resolvi_sd.io._state import stored_elements
+from resolvi_sd.io._store import TableStore, check_key_added, check_permissions, check_same_table, open_store
+
+__all__ = ["check_writable", "find_table"]
+
+
+def check_writable(sdata: SpatialData, table_key: str = "table", *, key_added: str = DEFAULT_KEY) -> None:
+    """Raise unless `resolvi_sd.io.write_results` can add results to the store that `sdata` is backed by.
+
+    Nothing is written or computed, so that a long job can fail before it starts. The table may have no results yet.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData object.
+    table_key
+        Name of the table.
+    key_added
+        Prefix of the results, as given to `resolvi_sd.tl.fit`.
+
+    Raises
+    ------
+    TypeError
+        If `sdata` is no SpatialData object.
+    ValueError
+        If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
+        memory, in the same order; if `key_added` cannot name elements of a store.
+    KeyError
+        If the table is missing, in memory or in the store.
+    PermissionError
+        If the store is read-only.
+    OSError
+        If parts of the table are on another file system than the store.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=30, rng=0)
+    >>> rsd.io.check_writable(sdata)
+    Traceback (most recent call last):
+    ValueError: `sdata` is not backed by a store (`sdata.path` is None). ...
+    """
+    table, store = find_table(sdata, table_key, key_added)
+    check_same_table(store, table)
+    keys = Keys(key_added)
+    check_permissions(store, stored_elements(store, keys), keys.owned())
+
+
+def find_table(sdata: SpatialData, table_key: str, key_added: str) -> tuple[AnnData, TableStore]:
+    """Return a table in memory and on disk.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        As :func:`check_writable`, but the two are not compared.
+    """
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(
+            f"`sdata` must be a SpatialData object, not {type(sdata).__name__}: a table alone knows no store."
+        )
+    check_key_added(key_added)
+    check_key(table_key, sdata.tables, argument="table_key", where="sdata.tables")
+    return sdata.tables[table_key], open_store(sdata, table_key)

@@ -1,0 +1,252 @@
+"""Against nuclear molecules: what lies on a nucleus is rarely a neighbor's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._random import RandomLike
+from resolvi_sd._tables._transcripts import read_transcripts
+from resolvi_sd._validation import check_key
+from resolvi_sd.metrics._arrays import check_no_rates, label_codes
+from resolvi_sd.metrics._depth_matched import depth_matched
+from resolvi_sd.metrics._layers import count_layer, label_sums, molecule_counts
+from resolvi_sd.metrics._truth import profile_error
+
+__all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
+
+# Corrected counts are float32.
+_ROUNDING = 1e-5
+
+
+class NuclearAgreement(NamedTuple):
+    """How far cells are from their nuclei, and nuclear molecules that were removed; all by label.
+
+    Attributes
+    ----------
+    labels
+        Names of the labels.
+    raw, matched, corrected
+        Total variation distance between the profile of the nuclei and that of the cells around them, between 0 and 1:
+        of raw counts, of raw counts thinned to the corrected depth, and of corrected counts. NaN where there are none.
+    removed, removed_matched
+        Share of the nuclear molecules that the correction, or the thinning, removed at least; NaN without any.
+    n_cells
+        Cells with nuclear molecules, which all this rests on.
+    """
+
+    labels: tuple[str, ...]
+    raw: NDArray[np.float64]
+    matched: NDArray[np.float64]
+    corrected: NDArray[np.float64]
+    removed: NDArray[np.float64]
+    removed_matched: NDArray[np.float64]
+    n_cells: NDArray[np.int64]
+
+
+def nuclear_agreement(
+    counts: Any, corrected: Any, nuclear: Any, labels: Any, *, rng: RandomLike = None
+) -> NuclearAgreement:
+    r"""Compare cells, before and after correction, with their own nuclei.
+
+    Most molecules of other cells lie near the border of a cell: around the nucleus rather than on it. Contamination
+    makes the profile of what lies around it differ from that of the nucleus. With raw counts x, of which y are nuclear,
+    and corrected counts c, the molecules around the nucleus that are left are
+
+    .. math:: w_{ng} = (x_{ng} - y_{ng})\, c_{ng} / x_{ng},
+
+    as a correction does not say which molecules of an entry it removed. Over the cells of a label, the distance is
+
+    .. math::
+
+        \frac{1}{2} \sum_g |p_g - q_g|, \qquad
+        p_g \propto \sum_n y_{n\cdot} \frac{w_{ng}}{w_{n\cdot}}, \qquad q_g \propto \sum_n y_{ng} :
+
+    each cell has the same weight in both profiles, so that a correction gains nothing by removing more from some cells
+    than from others, and as the two share no molecule, nothing by their noise.
+
+    A correction that works lowers the distance below that of `matched`, raw counts from which as many molecules were
+    removed at random. It does not reach 0: profiles of few molecules differ by chance, some genes' molecules stay in
+    the nucleus, and nuclei are not free of other cells' molecules. Removing all molecules of a gene from cells whose
+    nuclei lack it would lower it, too, so look at `removed` as well: :math:`\sum \max(y - c, 0) / \sum y`, nuclear
+    molecules that are gone for certain, and that were mostly own.
+
+    Parameters
+    ----------
+    counts
+        Raw counts, cells × genes, sparse or dense.
+    corrected
+        Corrected counts of the same cells and genes, at most the raw ones.
+    nuclear
+        Those of the raw counts that lie on the cell's nucleus: a layer of the table, or :func:`nuclear_counts`.
+    labels
+        Cell type of each cell, frozen before the correction; missing values are left out.
+    rng
+        Seed or generator of the thinning.
+
+    Returns
+    -------
+    NuclearAgreement
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the shapes differ, counts are no counts, or nuclear or corrected counts exceed the raw ones.
+
+    References
+    ----------
+    Marco Salas et al. (2025), Nature Methods 22, 813, doi:10.1038/s41592-025-02617-2, for an assessment of the
+    transcripts of Xenium and of segmentations that start from nuclei.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from resolvi_sd.metrics import nuclear_agreement
+    >>> found = nuclear_agreement(
+    ...     np.array([[6, 2, 0]]), np.array([[6, 0.5, 0]]), np.array([[3, 0, 0]]), ["T cell"], rng=0
+    ... )
+    >>> found.raw.round(3), found.corrected.round(3), found.removed
+    (array([0.4]), array([0.143]), array([0.]))
+    """
+    raw, inside = (molecule_counts(m, argument=n) for m, n in ((counts, "counts"), (nuclear, "nuclear")))
+    kept = count_layer(corrected, argument="corrected")
+    if not raw.shape == kept.shape == inside.shape:
+        raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}, nuclear {inside.shape}.")
+    check_no_rates(kept, raw, argument="corrected")
+    _check_part(inside, raw, argument="nuclear", hint="Were transcripts of low quality left out of the counts? "
+                "See `quality_key` of `nuclear_counts`.")  # fmt: skip
+    _check_part(kept, raw, argument="corrected", hint="Pass corrected counts, such as the layer 'resolvi_counts'.")
+    codes, names = label_codes(labels, raw.shape[0], argument="labels", minimum=1)
+    codes = np.where(np.asarray(inside.sum(axis=1)).ravel() > 0, codes, -1)
+    matched = depth_matched(raw, kept, rng=rng)
+    return NuclearAgreement(
+        labels=tuple(names),
+        raw=_distance(raw, raw, inside, codes, len(names)),
+        matched=_distance(matched, raw, inside, codes, len(names)),
+        corrected=_distance(kept, raw, inside, codes, len(names)),
+        removed=_removed(kept, inside, codes, len(names)),
+        removed_matched=_removed(matched, inside, codes, len(names)),
+        n_cells=np.bincount(codes[codes >= 0], minlength=len(names)),
+    )
+
+
+def _check_part(part: sp.csr_matrix, raw: sp.csr_matrix, *, argument: str, hint: str) -> None:
+    """Raise if there is more than the raw counts have, beyond rounding of float32."""
+    excess = int(((part - raw).data > _ROUNDING * part.max()).sum())
+    if excess:
+        raise ValueError(
+            f"`{argument}` has more molecules than `counts` in {excess} entries, but must be a part of them. {hint}"
+        )
+
+
+def _distance(
+    layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
+) -> NDArray[np.float64]:
+    """Return the total variation distance between the nuclei of each label and what `layer` has around them."""
+    inverse = raw.astype(np.float64)
+    inverse.data = np.divide(1.0, inverse.data, out=np.zeros_like(inverse.data), where=inverse.data > 0)
+    around = sp.csr_matrix((raw - nuclear).multiply(layer).multiply(inverse))
+    depth, weight = (np.asarray(m.sum(axis=1), dtype=np.float64).ravel() for m in (around, nuclear))
+    weight = np.divide(weight, depth, out=np.zeros_like(depth), where=depth > 0)
+    codes = np.where(depth > 0, codes, -1)
+    weighted = sp.csr_matrix(sp.diags(weight) @ around)
+    return profile_error(label_sums(weighted, codes, n_labels), label_sums(nuclear, codes, n_labels))
+
+
+def _removed(
+    layer: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
+) -> NDArray[np.float64]:
+    """Return the share of each label's nuclear molecules that `layer` has no room for."""
+    y, c = (m.astype(np.float64) for m in (nuclear, layer))
+    total = label_sums(y, codes, n_labels).sum(axis=1)
+    left = label_sums(sp.csr_matrix(y.minimum(c)), codes, n_labels).sum(axis=1)
+    share: NDArray[np.float64] = np.full_like(total, np.nan)
+    np.divide(total - left, total, out=share, where=total > 0)
+    return share
+
+
+def nuclear_counts(
+    sdata: SpatialData,
+    *,
+    points_key: str | None = None,
+    region: str | None = None,
+    table_key: str = "table",
+    cell_id_key: str = "cell_id",
+    gene_key: str | None = None,
+    nucleus_key: str = "overlaps_nucleus",
+    quality_key: str | None = None,
+    min_quality: float = 20.0,
+) -> sp.csr_matrix:
+    """Count the transcripts of each cell that lie on its nucleus, one partition of the points at a time.
+
+    Parameters
+    ----------
+    sdata
+        A SpatialData object.
+    points_key
+        Name of the points element; None: the only one that has a column `cell_id_key`.
+    region
+        Element that the cells of these transcripts annotate, where a table annotates several.
+    table_key
+        Name of the table.
+    cell_id_key, gene_key
+        Columns of the points with the cell and the gene; the gene's is the element's feature key when None.
+    nucleus_key
+        Column of the points that is true, or not 0, for transcripts on a nucleus.
+    quality_key
+        Column of the points with a quality, of which the table has those with at least `min_quality` only (Xenium:
+        `"qv"`); None: all transcripts count.
+    min_quality
+        See above.
+
+    Returns
+    -------
+    Cells × genes of the table, CSR int32; no molecules for cells of other regions.
+
+    Raises
+    ------
+    TypeError, KeyError, ValueError
+        If points or columns are missing or ambiguous; the message says what exists.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=50, n_genes=20, rng=0)
+    >>> sdata.points["transcripts"]["overlaps_nucleus"] = 1
+    >>> nuclear = rsd.metrics.nuclear_counts(sdata)
+    >>> (nuclear != sdata.tables["table"].X).nnz
+    0
+    """
+    transcripts = read_transcripts(
+        sdata,
+        points_key=points_key,
+        region=region,
+        table_key=table_key,
+        cell_id_key=cell_id_key,
+        gene_key=gene_key,
+        coordinate_system=None,
+        why="Counting nuclear transcripts",
+    )
+    further = {"nucleus_key": nucleus_key} | ({} if quality_key is None else {"quality_key": quality_key})
+    for argument, name in further.items():
+        check_key(name, transcripts.points.columns, argument=argument, where=f"sdata.points[{transcripts.key!r}]")
+    columns = transcripts.columns
+    points = transcripts.points[list(dict.fromkeys([columns.cell_id, columns.gene, *further.values()]))]
+    shape = (int(sdata.tables[table_key].n_obs), len(columns.genes))
+    parts = []
+    for partition in range(points.npartitions):
+        frame = points.partitions[partition].compute()
+        frame = frame[pd.to_numeric(frame[nucleus_key]).fillna(0) > 0]
+        if quality_key is not None:
+            frame = frame[frame[quality_key] >= min_quality]
+        cell, gene = columns.cell_rows(frame), columns.gene_columns(frame)
+        known = (cell >= 0) & (gene >= 0)
+        ones = np.ones(int(known.sum()), dtype=np.int32)
+        parts.append(sp.csr_matrix((ones, (cell[known], gene[known])), shape=shape))
+    total: sp.csr_matrix = sum(parts[1:], start=parts[0])
+    return total

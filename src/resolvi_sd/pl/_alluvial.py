@@ -1,0 +1,122 @@
+"""Bands from sources on the left to targets on the right, as wide as what they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.path import Path
+
+__all__ = ["draw_alluvial"]
+
+# Of the height of the panel: all gaps between nodes together, the least distance of two names, and what is too thin to
+# be seen.
+_GAPS, _NAME_STEP, _THINNEST = 0.2, 0.04, 0.0005
+# Of the width: a node, and the line from it to its name.
+_NODE, _LINE = 0.03, 0.05
+_BAND_ALPHA = 0.6
+
+
+def draw_alluvial(
+    ax: Axes,
+    amounts: NDArray[np.float64],
+    names: Sequence[str],
+    colors: NDArray[np.float64],
+) -> None:
+    """Draw a band for each source and target, in the color of the source.
+
+    Parameters
+    ----------
+    ax
+        The panel, which goes from 0 to 1 in both directions.
+    amounts
+        What goes from each source to each target, `(n, n)`, not negative, not all zero.
+    names
+        Name of each source and target; those that nothing goes out of, or into, are left out on that side.
+    colors
+        Red, green, blue and alpha of each, `(n, 4)`.
+    """
+    from matplotlib.patches import PathPatch, Rectangle
+
+    scale = (1 - _GAPS) / amounts.sum()
+    left, right = _tops(amounts.sum(axis=1) * scale), _tops(amounts.sum(axis=0) * scale)
+    # Within a node, bands are in the order of the nodes at their other end, so that they cross as little as possible.
+    starts = left[:, None] + (np.cumsum(amounts, axis=1) - amounts) * scale
+    ends = right[None, :] + (np.cumsum(amounts, axis=0) - amounts) * scale
+    widths = amounts * scale
+    for source, target in np.argwhere(widths > _THINNEST):
+        path = _band(starts[source, target], ends[source, target], widths[source, target])
+        ax.add_patch(PathPatch(path, facecolor=colors[source], alpha=_BAND_ALPHA, linewidth=0))
+    for tops, totals, x, outward in (
+        (left, widths.sum(axis=1), 0.0, -1),
+        (right, widths.sum(axis=0), 1 - _NODE, 1),
+    ):
+        for node in np.flatnonzero(totals > 0):
+            ax.add_patch(Rectangle((x, tops[node]), _NODE, totals[node], facecolor=colors[node], linewidth=0))
+        _write_names(ax, tops + totals / 2, totals > 0, names, outward)
+    ax.set(xlim=(0, 1), ylim=(1, 0))
+    ax.axis("off")
+
+
+def _tops(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return where each node begins, counted from the top; only nodes of some height have a gap after them."""
+    shown = heights > 0
+    gap = _GAPS / max(int(shown.sum()) - 1, 1)
+    taken = heights + gap * shown
+    tops: NDArray[np.float64] = np.cumsum(taken) - taken
+    return tops
+
+
+def _band(start: float, end: float, width: float) -> Path:
+    """Return the outline of a band from the left nodes to the right ones, level at both ends."""
+    from matplotlib.path import Path
+
+    x0, x1 = _NODE, 1 - _NODE
+    middle = (x0 + x1) / 2
+    corners = [
+        (x0, start), (middle, start), (middle, end), (x1, end),
+        (x1, end + width), (middle, end + width), (middle, start + width), (x0, start + width), (x0, start),
+    ]  # fmt: skip
+    curve = [Path.CURVE4] * 3
+    return Path(corners, [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY])
+
+
+def _write_names(
+    ax: Axes, places: NDArray[np.float64], shown: NDArray[np.bool_], names: Sequence[str], outward: int
+) -> None:
+    """Write beside the nodes, apart from each other, with a line from each node to its name."""
+    nodes = np.flatnonzero(shown)
+    edge = 1.0 if outward > 0 else 0.0
+    for node, height in zip(nodes.tolist(), _spread(places[nodes], _NAME_STEP), strict=True):
+        end = edge + outward * _LINE
+        ax.plot([edge, end], [places[node], height], color="0.6", linewidth=0.7, clip_on=False)
+        ax.annotate(
+            names[node],
+            (end, height),
+            (3.0 * outward, 0.0),
+            textcoords="offset points",
+            ha="left" if outward > 0 else "right",
+            va="center",
+            fontsize="small",
+            annotation_clip=False,
+        )
+
+
+def _spread(places: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+    """Return ascending places moved as little as needed for neighbors to be at least a step apart.
+
+    All stay between 0 and 1, if need be with smaller steps. The least squares solution: with `k` steps taken off the
+    k-th, places must not descend, and the best non-descending sequence is that of isotonic regression, cut to its
+    bounds.
+    """
+    from scipy.optimize import isotonic_regression
+
+    step = min(step, 1 / len(places))
+    steps = step * np.arange(len(places))
+    spread: NDArray[np.float64] = isotonic_regression(places - steps).x.clip(step / 2, 1 - step / 2 - steps[-1]) + steps
+    return spread

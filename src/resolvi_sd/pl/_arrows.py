@@ -1,0 +1,92 @@
+"""Arrows between points, as wide as what they stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_arrows"]
+
+# Of the distance between the ends: how far from either end an arrow stays.
+_FROM_START, _FROM_END = 0.12, 0.16
+# Of the width: that of the head, and its length; and of the length, the most that the head may take.
+_HEAD_WIDTH, _HEAD_LENGTH, _MOST_HEAD = 2.2, 2.0, 0.45
+# More arrows than this are drawn as pixels, also in a vector format, and without rims, which would hide thin ones.
+_MOST_VECTORS = 500
+
+
+def draw_arrows(
+    ax: Axes,
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    width: NDArray[np.float64],
+    colors: NDArray[np.float64],
+    *,
+    narrowest: float,
+    keep_right: bool,
+) -> None:
+    """Draw arrows, narrow ones on top of wide ones.
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    start, end
+        Where each comes from and goes to, `(n_arrows, 2)`, in the units of the axes; no two ends coincide.
+    width
+        Width of the shaft, `(n_arrows,)`, in the units of the axes.
+    colors
+        Red, green, blue and alpha of each, `(n_arrows, 4)`.
+    narrowest
+        Heads are no narrower than those of an arrow of this width.
+    keep_right
+        Whether to draw each to the right of the line between its ends (where y points down), so that one the other
+        way has room beside it.
+    """
+    from matplotlib.collections import PolyCollection
+
+    order = np.argsort(-width, kind="stable")
+    many = len(order) > _MOST_VECTORS
+    shapes = _outlines(start[order], end[order], width[order], narrowest=narrowest, keep_right=keep_right)
+    ax.add_collection(
+        PolyCollection(
+            list(shapes),
+            facecolors=colors[order],
+            edgecolors="white",
+            linewidths=0.0 if many else 0.4,
+            zorder=5,
+            rasterized=many,
+        ),
+        autolim=False,
+    )
+
+
+def _outlines(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    width: NDArray[np.float64],
+    *,
+    narrowest: float,
+    keep_right: bool,
+) -> NDArray[np.float64]:
+    """Return the corners of each arrow, `(n_arrows, 7, 2)`, the tip in the middle."""
+    along = end - start
+    distance = np.linalg.norm(along, axis=1)
+    ahead = along / distance[:, None]
+    side = np.column_stack([-ahead[:, 1], ahead[:, 0]])
+    head_width = _HEAD_WIDTH * np.maximum(width, narrowest)
+    length = (1 - _FROM_START - _FROM_END) * distance
+    neck = length - np.minimum(_HEAD_LENGTH * np.maximum(width, narrowest), _MOST_HEAD * length)
+    zero = np.zeros_like(length)
+    far = np.stack([zero, neck, neck, length, neck, neck, zero], axis=1)
+    across = np.stack([width, width, head_width, zero, -head_width, -width, -width], axis=1) / 2
+    shift = head_width / 2 if keep_right else zero
+    far = far + _FROM_START * distance[:, None]
+    across = across + shift[:, None]
+    corners: NDArray[np.float64] = start[:, None] + far[..., None] * ahead[:, None] + across[..., None] * side[:, None]
+    return corners

@@ -1,0 +1,232 @@
+"""What a correction removed, beyond chance, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from anndata import AnnData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd.pl._audit_rows import LAYERS, AuditRow, AuditSection, audit_sections, read_audit
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._layers import BETTER, CONTROL, CORRECTED, LAYER_MARKS, RAW, WORSE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+__all__ = ["audit"]
+
+# Inches: the figure, a row, what is above and below the rows of a panel, and the legend.
+_WIDTH, _ROW, _MARGIN, _LEGEND = 8.5, 0.24, 0.75, 0.35
+# Points from the right edge of the panel to the right edges of the numbers, and to the left edge of what they count.
+_COLUMNS = {RAW: 34.0, CONTROL: 82.0, CORRECTED: 132.0}
+_COUNTED = 142.0
+_NAMES = {RAW: "raw", CONTROL: "matched", CORRECTED: "corrected"}
+# Characters of a reason that fit into a row.
+_REASON = 95
+_NEUTRAL = "0.3"
+
+
+@shared_docs
+def audit(
+    data: SpatialData | AnnData,
+    *,
+    metrics: Sequence[str] | None = None,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw what a correction removed, whether that is more than chance, and what it cost.
+
+    One row per metric of the audit, with marks for raw, depth-matched and corrected counts; depth-matched ones are raw
+    counts from which as many molecules were removed at random. The line from these to the corrected ones is what the
+    correction achieved: blue if it is better, vermilion with a cross if it is worse, grey if neither. Where there is no
+    such control (latent spaces), the line starts at the raw counts. The arrow behind a name points to where it is
+    better; on the right are the values themselves, and what they are the mean of. Differences of less than half a
+    percent of the axis count as none; a triangle at the edge of the axis is a mark beyond it. The row of a metric that
+    could not be measured says why.
+
+    Panels, of which those without metrics are left out:
+
+    - removed: share of molecules that was removed; leaked ones should be, a type's own markers should not;
+    - left: contamination, relative to that of the raw counts;
+    - reference: agreement with single-cell data;
+    - latent: neighborhoods in the latent space, where raw is that of the principal components;
+    - other: metrics unknown to this version.
+
+    Parameters
+    ----------
+    {data}
+        :func:`resolvi_sd.tl.audit` must have been run as well.
+    metrics
+        Metrics to draw, as they are called in the audit; None: all of them. The false removal is drawn in any case, as
+        no other number means anything without it: deleting all molecules removes all contamination.
+    {table}
+    {axes}
+    {end}
+
+    Returns
+    -------
+    The axes, one per panel, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the audit or a metric do not exist.
+    ValueError
+        If no metric is asked for, the audit is damaged, or the number of axes or titles does not fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.audit(sdata, "cell_type", show_progress_bar=False)
+    >>> axes = rsd.pl.audit(sdata, metrics=["neighbor_contamination"], return_ax=True)
+    >>> axes[1].get_xlabel()
+    'relative to the raw counts (%)'
+    """
+    sections = audit_sections(read_audit(resolve_table(data, table_key), Keys(key_added)), metrics)
+    check_save(save)
+    names = [section.title for section in sections]
+    titles = panel_titles(names, title)
+    axes = _make_axes(sections, figsize) if ax is None else given_axes(ax, names)
+    for panel, section, text in zip(axes, sections, titles, strict=True):
+        panel.set_title(text, loc="left", fontsize="medium")
+        _draw_section(panel, section)
+    _add_legend(axes[0])
+    if isinstance(title, str):
+        figure_of(axes[0]).suptitle(title)
+    save_figure(axes[0], save)
+    return axes if return_ax else None
+
+
+def _make_axes(sections: Sequence[AuditSection], figsize: tuple[float, float] | None) -> list[Axes]:
+    """Return panels below each other, with rows of the same height."""
+    import matplotlib.pyplot as plt
+
+    n_rows = [len(section.rows) for section in sections]
+    height = _ROW * sum(n_rows) + _MARGIN * len(n_rows) + _LEGEND
+    _, axes = plt.subplots(
+        len(n_rows),
+        1,
+        figsize=figsize or (_WIDTH, height),
+        height_ratios=n_rows,
+        squeeze=False,
+        layout="constrained",
+    )
+    return list(axes.ravel())
+
+
+def _draw_section(ax: Axes, section: AuditSection) -> None:
+    low, high = section.limits
+    ax.set(xlim=(low, high), ylim=(len(section.rows) - 0.5, -0.5))
+    ax.set_xlabel(section.xlabel, fontsize="small")
+    ax.set_yticks(np.arange(len(section.rows)), [row.label for row in section.rows], fontsize="small")
+    ax.tick_params(axis="x", labelsize="small")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", color="0.92", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    for edge in (0.0, section.whole):
+        if low < edge < high:
+            ax.axvline(edge, color="0.8", linewidth=0.8, zorder=0.5)
+    for layer, place in _COLUMNS.items():
+        if any(layer in row.values for row in section.rows):
+            _write(ax, 1.0, place, _NAMES[layer], row=None, ha="right", color="0.4")
+    for number, row in enumerate(section.rows):
+        _draw_row(ax, number, row)
+        _write_numbers(ax, number, row, percent=section.percent)
+
+
+def _draw_row(ax: Axes, number: int, row: AuditRow) -> None:
+    places = {layer: row.places[layer] for layer in LAYERS if np.isfinite(row.places.get(layer, np.nan))}
+    if not places:
+        reason = shorten(row.reason, _REASON, placeholder=" ...")
+        _write(ax, 0.0, 4, reason, row=number, ha="left", color="0.4", style="italic", backgroundcolor="white")
+        return
+    low, high = ax.get_xlim()
+    inside = {layer: float(np.clip(place, low, high)) for layer, place in places.items()}
+    color = {True: BETTER, False: WORSE, None: _NEUTRAL}[row.improved]
+    if RAW in inside and CONTROL in inside:
+        ax.plot([inside[RAW], inside[CONTROL]], [number, number], color="0.75", linewidth=1.2)
+    start = next((inside[layer] for layer in (CONTROL, RAW) if layer in inside), None)
+    if start is not None and CORRECTED in inside:
+        ax.plot([start, inside[CORRECTED]], [number, number], color=color, linewidth=3, solid_capstyle="butt")
+    for layer, place in inside.items():
+        style = dict(_corrected_style(color) if layer == CORRECTED else LAYER_MARKS[layer])
+        if place != places[layer]:
+            style["marker"] = "<" if place == low else ">"
+        # The hollow mark on top of the others, which are seen through it.
+        ax.plot([place], [number], linestyle="", clip_on=False, zorder=4 if layer == RAW else 3, **style)
+
+
+def _corrected_style(color: str) -> Mapping[str, Any]:
+    marker, size = ("X", 8) if color == WORSE else ("o", 7)
+    return {"marker": marker, "markersize": size, "markerfacecolor": color, "markeredgecolor": color}
+
+
+def _write_numbers(ax: Axes, number: int, row: AuditRow, *, percent: bool) -> None:
+    if not row.values:
+        return
+    for layer, value in row.values.items():
+        text = "–" if np.isnan(value) else f"{100 * value:.1f}%" if percent else f"{value:.3f}".replace("-", "−")
+        weight = "bold" if layer == CORRECTED else "normal"
+        _write(ax, 1.0, _COLUMNS[layer], text, row=number, ha="right", weight=weight)
+    if row.counted:
+        _write(ax, 1.0, _COUNTED, row.counted, row=number, ha="left", color="0.4")
+
+
+def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, ha: str, **style: Any) -> None:
+    """Write in a row, or above the rows, so many points to the right of an edge of the panel (0 left, 1 right)."""
+    ax.annotate(
+        text,
+        (edge, 1.0 if row is None else row),
+        (points, 6.0 if row is None else 0.0),
+        xycoords="axes fraction" if row is None else ax.get_yaxis_transform(),
+        textcoords="offset points",
+        ha=ha,
+        va="baseline" if row is None else "center_baseline",
+        fontsize="small",
+        annotation_clip=False,
+        **style,
+    )
+
+
+def _add_legend(ax: Axes) -> None:
+    """Say above the first panel what the marks mean."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
+
+    marks = [
+        ("raw", LAYER_MARKS[RAW]),
+        ("depth-matched: chance", LAYER_MARKS[CONTROL]),
+        ("corrected, better", _corrected_style(BETTER)),
+        ("corrected, worse", _corrected_style(WORSE)),
+    ]
+    handles = [Line2D([], [], linestyle="", label=label, **style) for label, style in marks]
+    handles.append(Line2D([], [], linestyle="", label="→ ← where it is better"))
+    figure = figure_of(ax)
+    ax.legend(
+        handles=handles,
+        ncols=len(handles),
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        bbox_transform=ax.transAxes + ScaledTranslation(-1.2, 24 / 72, figure.dpi_scale_trans),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize="small",
+        columnspacing=1.2,
+        handletextpad=0.3,
+    )

@@ -1,0 +1,233 @@
+"""The table of an audit, as the rows and sections of its plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._validation import check_key, listing
+from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
+
+__all__ = ["LAYERS", "AuditRow", "AuditSection", "audit_sections", "read_audit"]
+
+LAYERS = (RAW, CONTROL, CORRECTED)
+_COLUMNS = ("metric", "layer", "value", "better", "n", "note")
+
+# Name in a plot, and what the value is the mean of, by section and metric.
+_METRICS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "removed": {
+        "leak_sensitivity": ("leaked markers", "pairs of types"),
+        "own_markers_removed": ("own markers", "types"),
+        "own_markers_removed_unexposed": ("own markers, no neighbor of the type", "types"),
+        "true_foreign_removed": ("foreign molecules (truth)", "cells"),
+        "true_own_removed": ("own molecules (truth)", "cells"),
+        "molecules_removed": ("all molecules", "cells"),
+    },
+    "left": {
+        "coexpression_rate": ("co-expression of exclusive genes", "pairs of genes"),
+        "coexpression_odds_ratio": ("the same, as odds ratio", "pairs of genes"),
+        "neighbor_contamination": ("neighbor contamination", "cells"),
+        "leakage_predictability": ("predictability of neighbors", "pairs of types"),
+    },
+    "reference": {
+        "negative_marker_purity_reads": ("negative marker purity, reads", "genes in types"),
+        "negative_marker_purity_cells": ("negative marker purity, cells", "genes in types"),
+        "reference_cosine": ("cosine of mean profiles", "types"),
+        "reference_correlation_difference": ("difference of gene correlations", "genes"),
+    },
+    "latent": {
+        "latent_knn_accuracy": ("label accuracy of nearest cells", "cells"),
+        "latent_silhouette": ("silhouette of labels", "cells"),
+        "latent_batch_mixing": ("mixing of batches", "cells"),
+    },
+}
+# Title and label of the axis of each section.
+_SECTIONS = {
+    "removed": ("What was removed", "molecules removed (%)"),
+    "left": ("Contamination that is left", "relative to the raw counts (%)"),
+    "reference": ("Agreement with the reference", "value"),
+    "latent": ("Latent space", "value"),
+    "other": ("Other metrics", "value"),
+}
+# Without one of these, what a correction removed says nothing.
+_FALSE_REMOVAL = ("own_markers_removed", "own_markers_removed_unexposed", "true_own_removed")
+# A ratio to a raw value near zero may be anything; marks beyond are drawn at the edge.
+_LEAST_RATIO, _MOST_RATIO = -0.25, 1.75
+_MARGIN = 0.03
+# Differences of less than this share of the axis are neither better nor worse.
+_EQUAL = 0.005
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One metric.
+
+    Attributes
+    ----------
+    label
+        Its name in the plot, with an arrow to where it is better.
+    values
+        Value of each layer that it was measured on; NaN where it has none.
+    places
+        Where the marks are on the axis.
+    improved
+        Whether the corrected counts are better than the depth-matched ones, or than the raw ones where these are not
+        measured; None where neither is better, or one has no value.
+    counted
+        What the value is the mean of.
+    reason
+        Why it has no marks, if so.
+    """
+
+    label: str
+    values: Mapping[str, float]
+    places: Mapping[str, float]
+    improved: bool | None
+    counted: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class AuditSection:
+    """Metrics on one axis.
+
+    Attributes
+    ----------
+    title, xlabel
+        Of the panel.
+    rows
+        Its metrics.
+    limits
+        Of the axis.
+    whole
+        What means all of something: 100 in percent, otherwise 1.
+    percent
+        Whether the values are shares to be written in percent.
+    """
+
+    title: str
+    xlabel: str
+    rows: tuple[AuditRow, ...]
+    limits: tuple[float, float]
+    whole: float
+    percent: bool
+
+
+def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
+    """Return the audit of a fit.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    ValueError
+        If it lacks columns or rows.
+    """
+    tool = f"resolvi_sd.tl.audit(..., key_added={keys.prefix!r})"
+    if keys.audit not in adata.uns:
+        raise KeyError(
+            f"{keys.audit!r} is not in `table.uns`; it has: {listing(adata.uns)}. Please run `{tool}` first."
+        )
+    table = adata.uns[keys.audit]
+    missing = [name for name in _COLUMNS if name not in getattr(table, "columns", ())]
+    if missing:
+        raise ValueError(
+            f"`table.uns[{keys.audit!r}]` lacks the columns {listing(missing)}. Please run `{tool}` again."
+        )
+    if not len(table):
+        raise ValueError(f"`table.uns[{keys.audit!r}]` has no rows. Please run `{tool}` again.")
+    return pd.DataFrame(table)
+
+
+def audit_sections(table: pd.DataFrame, metrics: Sequence[str] | None) -> list[AuditSection]:
+    """Return the metrics asked for (None is all) by section, the false removal always among them.
+
+    Raises
+    ------
+    KeyError
+        If the audit has no such metric.
+    ValueError
+        If no metric is asked for.
+    """
+    found = list(dict.fromkeys(table["metric"].astype(str)))
+    chosen = _chosen(found, metrics)
+    known = {metric for section in _METRICS.values() for metric in section}
+    by_section = {name: [metric for metric in section if metric in chosen] for name, section in _METRICS.items()}
+    by_section["other"] = [metric for metric in found if metric in chosen and metric not in known]
+    return [_section(name, members, table) for name, members in by_section.items() if members]
+
+
+def _chosen(found: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
+    wanted = list(found) if metrics is None else [metrics] if isinstance(metrics, str) else list(metrics)
+    if not wanted:
+        raise ValueError(f"`metrics` is empty; the audit has: {listing(found)}.")
+    for metric in wanted:
+        check_key(metric, found, argument="metrics", where="the audit")
+    false_removal = [metric for metric in _FALSE_REMOVAL if metric in found]
+    # Not measured: its row says so.
+    return wanted + (false_removal if _FALSE_REMOVAL[0] in found else [*false_removal, _FALSE_REMOVAL[0]])
+
+
+def _section(name: str, metrics: Sequence[str], table: pd.DataFrame) -> AuditSection:
+    title, xlabel = _SECTIONS[name]
+    rows = tuple(_row(name, metric, table) for metric in metrics)
+    places = [place for row in rows for place in row.places.values() if np.isfinite(place)]
+    whole = _whole(name)
+    low, high = min([0.0, *places]), max([whole, *places])
+    if name == "left":
+        low, high = max(low, _LEAST_RATIO * whole), min(high, _MOST_RATIO * whole)
+    margin = _MARGIN * (high - low)
+    return AuditSection(title, xlabel, rows, (low - margin, high + margin), whole, name == "removed")
+
+
+def _row(section: str, metric: str, table: pd.DataFrame) -> AuditRow:
+    lines = table[table["metric"] == metric]
+    measured = lines[lines["layer"].isin(LAYERS)].set_index("layer")
+    values = {layer: float(measured["value"][layer]) for layer in LAYERS if layer in measured.index}
+    better = next((str(side) for side in lines["better"] if side), "")
+    label, counted = _METRICS.get(section, {}).get(metric, (metric.replace("_", " "), ""))
+    arrow = {"higher": "  →", "lower": "  ←"}.get(better, "      ")
+    n = int(lines["n"].iloc[-1]) if len(lines) else 0
+    places = _places(section, values)
+    return AuditRow(
+        label + arrow,
+        values,
+        places,
+        _improved(places, better, whole=_whole(section)),
+        f"{n:,} {counted}".strip() if n else "",
+        _reason(metric, table, values),
+    )
+
+
+def _reason(metric: str, table: pd.DataFrame, values: Mapping[str, float]) -> str:
+    """Return why there are no marks; the false removal is measured along with the sensitivity."""
+    if any(np.isfinite(value) for value in values.values()):
+        return "no positive raw value that it could be relative to"
+    part = "leak_sensitivity" if metric in _FALSE_REMOVAL and metric not in set(table["metric"]) else metric
+    note = next((str(note) for note in table.loc[table["metric"] == part, "note"] if note), "")
+    return f"not measured: {note}" if note else "not measured"
+
+
+def _whole(section: str) -> float:
+    return 100.0 if section in ("removed", "left") else 1.0
+
+
+def _places(section: str, values: Mapping[str, float]) -> dict[str, float]:
+    if section == "removed":
+        return {layer: 100 * value for layer, value in values.items()}
+    if section != "left":
+        return dict(values)
+    raw = values.get(RAW, np.nan)
+    return {layer: 100 * value / raw for layer, value in values.items()} if raw > 0 else {}
+
+
+def _improved(places: Mapping[str, float], better: str, *, whole: float) -> bool | None:
+    gain = places.get(CORRECTED, np.nan) - places.get(CONTROL, places.get(RAW, np.nan))
+    if not better or np.isnan(gain) or abs(gain) < _EQUAL * whole:
+        return None
+    return bool((gain > 0) == (better == "higher"))

@@ -1,0 +1,154 @@
+"""Groups of cells in a column of `obs`, and their colors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._validation import check_key, listing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
+
+__all__ = ["Categories", "Palette", "add_legend", "read_categories", "single_category"]
+
+Palette = str | Sequence[str] | Mapping[str, str]
+
+# More groups than this cannot be told apart; the column is most likely not one of groups.
+_MOST = 200
+_LEGEND_ROWS = 16
+# Beyond the ten colors of the sequence they return lighter and darker: how far, towards white or black.
+_SHADES = (0.0, 0.5, -0.4)
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Groups of cells; only groups that have cells.
+
+    Attributes
+    ----------
+    key
+        Column of `obs`.
+    codes
+        Group of each cell, `(n_cells,)` int64; -1 for cells without a value.
+    names
+        Name of each group.
+    colors
+        Red, green, blue and alpha of each group, `(n_groups, 4)`, 0 to 1.
+    """
+
+    key: str
+    codes: NDArray[np.int64]
+    names: tuple[str, ...]
+    colors: NDArray[np.float64]
+
+
+def single_category(n_cells: int, name: str) -> Categories:
+    """Return all cells as one grey group."""
+    return Categories("", np.zeros(n_cells, dtype=np.int64), (name,), np.array([[0.55, 0.55, 0.55, 1.0]]))
+
+
+def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette | None) -> Categories:
+    """Return the groups in a column of `obs`: categories in their order, other values as text, sorted.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column, or a dict of colors lacks a group.
+    ValueError
+        If no cell has a value, there are too many values for groups, or fewer colors than groups.
+    """
+    check_key(key, adata.obs.columns, argument=argument, where="table.obs")
+    column = adata.obs[key]
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.where(column.isna(), column.astype(str)).astype("category")
+    codes = column.cat.codes.to_numpy().astype(np.int64)
+    every = tuple(str(name) for name in column.cat.categories)
+    found = np.unique(codes[codes >= 0])
+    if not found.size:
+        raise ValueError(f"{argument}={key!r}: no cell has a value.")
+    if found.size > _MOST:
+        raise ValueError(
+            f"{argument}={key!r} has {found.size:,} different values, such as {listing(every[:3])}: too many for "
+            "groups. Name a column of groups, such as cell types or samples."
+        )
+    place = np.full(len(every) + 1, -1)
+    place[found] = np.arange(found.size)
+    colors = _colors(every, palette, adata.uns.get(f"{key}_colors"), key=key)
+    return Categories(key, place[codes], tuple(every[code] for code in found), colors[found])
+
+
+def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, title: str) -> Legend:
+    """List the groups to the right of a panel."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", marker="o", markersize=7, color=tuple(color), label=name)
+        for name, color in zip(names, colors, strict=True)
+    ]
+    n_columns = -(-len(handles) // _LEGEND_ROWS)
+    return ax.legend(
+        handles=handles,
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize="small",
+        ncols=n_columns,
+        alignment="left",
+    )
+
+
+def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key: str) -> NDArray[np.float64]:
+    from matplotlib.colors import to_rgba_array
+
+    if palette is None and stored is None:
+        return _distinct_colors(len(names))
+    if isinstance(palette, Mapping):
+        for name in names:
+            check_key(name, palette, argument=f"a group of obs[{key!r}],", where="palette")
+        return np.asarray(to_rgba_array([palette[name] for name in names]))
+    if isinstance(palette, str):
+        return _named_colors(palette, len(names))
+    given = list(stored if palette is None else palette)
+    if len(given) < len(names):
+        source = f"`uns[{key + '_colors'!r}]`" if palette is None else "`palette`"
+        raise ValueError(
+            f"{source} has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}. "
+            "Pass `palette=` with a color for each, or the name of a colormap."
+        )
+    return np.asarray(to_rgba_array(given[: len(names)]))
+
+
+def _named_colors(name: str, n_colors: int) -> NDArray[np.float64]:
+    from matplotlib import color_sequences, colormaps
+    from matplotlib.colors import to_rgba_array
+
+    if name in color_sequences and len(color_sequences[name]) >= n_colors:
+        return np.asarray(to_rgba_array(color_sequences[name][:n_colors]))
+    check_key(name, colormaps, argument="palette", where="matplotlib.colormaps")
+    return np.asarray(colormaps[name](np.linspace(0, 1, n_colors)))
+
+
+def _distinct_colors(n_colors: int) -> NDArray[np.float64]:
+    """Ten colors made for color-blind eyes (Petroff 2021, arXiv:2107.02270), then shades of them, then a rainbow."""
+    from matplotlib import color_sequences
+    from matplotlib.colors import to_rgba_array
+
+    base = np.asarray(to_rgba_array(color_sequences["petroff10"]))
+    if n_colors > len(_SHADES) * len(base):
+        return _named_colors("turbo", n_colors)
+    shades = []
+    for shade in _SHADES:
+        shaded = base.copy()
+        shaded[:, :3] += abs(shade) * ((shade > 0) - base[:, :3])
+        shades.append(shaded)
+    return np.concatenate(shades)[:n_colors]

@@ -1,0 +1,94 @@
+"""Tables of comparisons between groups, read back for drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from anndata import AnnData
+
+from resolvi_sd._validation import check_key, listing
+
+__all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons"]
+
+# Higher and lower in the first group: vermilion and blue of Okabe & Ito, which color-blind eyes tell apart.
+UP, DOWN, NOT_CALLED = "#d55e00", "#0072b2", "0.72"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One group compared with others.
+
+    Attributes
+    ----------
+    group1, group2
+        What was compared.
+    rows
+        One row per gene or label, in the order of the table.
+    """
+
+    group1: str
+    group2: str
+    rows: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Title of a panel."""
+        return f"{self.group1} vs {self.group2}"
+
+
+def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: str) -> list[Comparison]:
+    """Return the comparisons in `uns[key]`, in the order of the table.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    key
+        Name of the result.
+    columns
+        Columns that it must have beside `group1` and `group2`.
+    tool
+        The call that writes it, for the message.
+
+    Raises
+    ------
+    KeyError
+        If there is no such result.
+    ValueError
+        If it lacks a column.
+    """
+    if key not in adata.uns:
+        raise KeyError(f"{key!r} is not in `table.uns`; it has: {listing(adata.uns)}. Please run `{tool}` first.")
+    table = adata.uns[key]
+    missing = [name for name in ("group1", "group2", *columns) if name not in getattr(table, "columns", ())]
+    if missing:
+        raise ValueError(f"`table.uns[{key!r}]` lacks the columns {listing(missing)}. Please run `{tool}` again.")
+    return [
+        Comparison(str(group1), str(group2), rows)
+        for (group1, group2), rows in table.groupby(["group1", "group2"], observed=True, sort=False)
+    ]
+
+
+def choose_comparisons(
+    comparisons: Sequence[Comparison], group1: str | Sequence[str] | None, *, where: str
+) -> list[Comparison]:
+    """Return those of the groups asked for, in the order asked for; None is all.
+
+    Raises
+    ------
+    KeyError
+        If a group was not compared.
+    ValueError
+        If no group is asked for.
+    """
+    if group1 is None:
+        return list(comparisons)
+    names = [group1] if isinstance(group1, str) else list(group1)
+    known = list(dict.fromkeys(comparison.group1 for comparison in comparisons))
+    if not names:
+        raise ValueError(f"`group1` is empty; the groups that were compared are: {listing(known)}.")
+    for name in names:
+        check_key(name, known, argument="group1", where=where)
+    return [comparison for name in names for comparison in comparisons if comparison.group1 == name]

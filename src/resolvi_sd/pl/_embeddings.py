@@ -1,0 +1,115 @@
+"""Representations of cells, and their embedding in two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import Keys
+from resolvi_sd._tables import table_counts
+from resolvi_sd._validation import check_key
+from resolvi_sd.pl._results import check_written
+
+__all__ = ["CORRECTED", "COUNTS", "choose_cells", "embed", "is_embedding", "read_representations"]
+
+COUNTS, CORRECTED = "counts", "corrected"
+_N_COMPONENTS, _N_NEIGHBORS = 50, 15
+_FEWEST_CELLS = 3
+
+
+def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: Sequence[str]) -> dict[str, Any]:
+    """Return matrices of the representations, cells × features; those of counts are sparse.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    keys
+        Names of the fit's entries.
+    layer
+        The counts that were fitted; None is X.
+    names
+        `"counts"`, `"corrected"`, or entries of `obsm`.
+
+    Raises
+    ------
+    KeyError
+        If one does not exist.
+    ValueError
+        If there is none, or an entry of `obsm` has fewer than two columns.
+    """
+    if not names:
+        raise ValueError(f"`representations` is empty; name {COUNTS!r}, {CORRECTED!r} or entries of `table.obsm`.")
+    matrices: dict[str, Any] = {}
+    for name in names:
+        if name == COUNTS:
+            matrices[name] = table_counts(adata, layer)
+        elif name == CORRECTED:
+            check_written(keys, [keys.counts], adata.layers, where="table.layers")
+            matrix = adata.layers[keys.counts]
+            matrices[name] = sp.csr_matrix(matrix.compute() if hasattr(matrix, "compute") else matrix)
+        else:
+            hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
+            check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)
+            matrices[name] = np.asarray(adata.obsm[name], dtype=np.float32)
+            if matrices[name].ndim != 2 or matrices[name].shape[1] < 2:
+                shape = matrices[name].shape
+                raise ValueError(f"`table.obsm[{name!r}]` must have at least two columns, but its shape is {shape}.")
+    return matrices
+
+
+def choose_cells(matrices: Mapping[str, Any], n_cells: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the rows of at most `n_cells` cells, in order, of those that have counts and no NaN.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three of them.
+    """
+    usable: NDArray[np.bool_] = np.ones(next(iter(matrices.values())).shape[0], dtype=bool)
+    for matrix in matrices.values():
+        total = np.asarray(matrix.sum(axis=1)).reshape(-1)
+        usable &= total > 0 if sp.issparse(matrix) else np.isfinite(total)
+    rows = np.flatnonzero(usable)
+    if rows.size < _FEWEST_CELLS:
+        raise ValueError(
+            f"Only {rows.size} of {usable.size} cells have counts in {list(matrices)}; at least 3 are needed."
+        )
+    return np.sort(rng.choice(rows, size=min(n_cells, rows.size), replace=False))
+
+
+def is_embedding(matrix: Any) -> bool:
+    """Whether the representation has two dimensions already."""
+    return isinstance(matrix, np.ndarray) and matrix.shape[1] == 2
+
+
+def embed(matrix: Any, *, seed: int) -> NDArray[np.float32]:
+    """Return the UMAP of the rows of a matrix, `(n_cells, 2)`; a dense matrix of two columns as it is.
+
+    Parameters
+    ----------
+    matrix
+        Counts (sparse), which are normalized, log-transformed and reduced by PCA first, or a latent (dense).
+    seed
+        Of the PCA and the UMAP.
+    """
+    if is_embedding(matrix):
+        return np.asarray(matrix)
+    import scanpy as sc  # slow
+
+    cells = AnnData(matrix.astype(np.float32))
+    representation = "X"
+    if sp.issparse(matrix):
+        sc.pp.normalize_total(cells)
+        sc.pp.log1p(cells)
+        sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, min(cells.shape) - 1), random_state=seed)
+        representation = "X_pca"
+    n_neighbors = min(_N_NEIGHBORS, cells.n_obs - 1)
+    sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep=representation, random_state=seed)
+    sc.tl.umap(cells, random_state=seed)
+    return np.asarray(cells.obsm["X_umap"], dtype=np.float32)

@@ -1,0 +1,155 @@
+"""Figures and axes: made or taken as given, titled, saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["check_save", "figure_of", "given_axes", "open_ax", "open_panels", "panel_titles", "save_figure"]
+
+_DPI = 150
+
+
+def check_save(save: str | Path | None) -> None:
+    """Raise before any drawing if the folder to save into does not exist.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the folder's name.
+    """
+    if save is not None and not Path(save).absolute().parent.is_dir():
+        raise FileNotFoundError(f"save={str(save)!r}: the folder {str(Path(save).parent)!r} does not exist.")
+
+
+def save_figure(ax: Axes, save: str | Path | None) -> None:
+    """Write the figure of `ax` to a file, if asked to."""
+    if save is not None:
+        figure_of(ax).savefig(save, dpi=_DPI, bbox_inches="tight")
+
+
+def figure_of(ax: Axes) -> Figure:
+    """Return the figure that holds the axes, also when they are in a subfigure."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("`ax` belongs to no figure: it was removed from it.")
+    return figure
+
+
+def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> list[str]:
+    """Return the title of each panel: the names, unless the user gave a list.
+
+    Raises
+    ------
+    ValueError
+        If the list has another length than the panels.
+    """
+    if title is None or isinstance(title, str):
+        return list(names)
+    if len(title) != len(names):
+        raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {list(names)}.")
+    return list(title)
+
+
+def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
+    """Return the axes that the user gave as a list, one for each of the named panels.
+
+    Raises
+    ------
+    ValueError
+        If their number is another.
+    """
+    from matplotlib.axes import Axes
+
+    given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(given) != len(names):
+        raise ValueError(f"`ax` has {len(given)} axes, but there are {len(names)} panels, row by row: {list(names)}.")
+    return given
+
+
+def open_ax(
+    ax: Axes | None, default: tuple[float, float], *, figsize: tuple[float, float] | None, title: str | None
+) -> Axes:
+    """Return the axes given or those of a new figure of `figsize` or the default size, with their title."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(figsize=figsize or default, layout="constrained")
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def open_panels(
+    names: Sequence[str],
+    *,
+    ax: Axes | Sequence[Axes] | None,
+    size: tuple[float, float],
+    figsize: tuple[float, float] | None,
+    title: str | Sequence[str] | None,
+    n_columns: int,
+    sharey: bool = False,
+) -> list[Axes]:
+    """Return axes with titles: those given, or those of a new figure, a grid filled row by row.
+
+    Parameters
+    ----------
+    names
+        Name of each panel, its title unless `title` is a list.
+    ax, figsize, title
+        As the user gave them.
+    size
+        Width and height of a panel in a new figure, in inches.
+    n_columns
+        Panels beside each other in a new figure.
+    sharey
+        Whether the panels of a new figure have one y axis, labelled on the left only.
+
+    Raises
+    ------
+    ValueError
+        If there are another number of axes or titles than panels.
+    """
+    titles = panel_titles(names, title)
+    if ax is not None:
+        axes = given_axes(ax, names)
+    else:
+        axes = _grid(len(names), n_columns=n_columns, size=size, figsize=figsize, sharey=sharey)
+    for panel, text in zip(axes, titles, strict=True):
+        panel.set_title(text)
+    if isinstance(title, str):
+        figure_of(axes[0]).suptitle(title)
+    return axes
+
+
+def _grid(
+    n_panels: int,
+    *,
+    n_columns: int,
+    size: tuple[float, float],
+    figsize: tuple[float, float] | None,
+    sharey: bool,
+) -> list[Axes]:
+    import matplotlib.pyplot as plt
+
+    n_columns = min(n_columns, n_panels)
+    n_rows = -(-n_panels // n_columns)
+    _, grid = plt.subplots(
+        n_rows,
+        n_columns,
+        figsize=figsize or (size[0] * n_columns, size[1] * n_rows),
+        sharey=sharey,
+        squeeze=False,
+        layout="constrained",
+    )
+    axes = list(grid.ravel())
+    for unused in axes[n_panels:]:
+        unused.remove()
+    return axes[:n_panels]

@@ -1,0 +1,242 @@
+"""From which cells the molecules came that a cell did not make itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import cell_positions, resolve_table
+from resolvi_sd._validation import check_key, check_unique
+from resolvi_sd.pl._arrows import draw_arrows
+from resolvi_sd.pl._categories import Categories, Palette, add_legend, read_categories, single_category
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._draw import NA_COLOR, ColorScale, draw_section
+from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
+from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
+from resolvi_sd.pl._panels import label_coordinates
+from resolvi_sd.pl._results import check_written, fitted, setup_library
+from resolvi_sd.pl._sections import Section, find_sections
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+__all__ = ["flow"]
+
+_FIGSIZE = (6.0, 5.0)
+# In units of the room that a cell has: width of the widest arrow, and of what is taken as the narrowest.
+_WIDEST, _NARROWEST = 0.2, 0.03
+# Of the way to white: cells are paler than arrows from them.
+_PALE = 0.6
+_ONE_COLOR, _BORDER = "#0072b2", "dimgrey"
+
+
+@shared_docs
+def flow(
+    data: SpatialData | AnnData,
+    *,
+    cell: str | None = None,
+    window: tuple[float, float, float, float] | None = None,
+    color: str | None = None,
+    min_molecules: float | None = None,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    coordinate_system: str = "global",
+    spatial_key: str = "spatial",
+    library_key: str | None = None,
+    library_id: str | None = None,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    palette: Palette | None = None,
+    size: float = 1.0,
+    units: str | None = None,
+    title: str | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> Axes | None:
+    """Draw arrows from the cells whose molecules were found in a cell, or in all cells of a window.
+
+    An arrow is as wide as the number of molecules that are expected to have come that way, all genes together. In a
+    SpatialData object whose table annotates shapes or labels, the cells are drawn with their outlines, otherwise as
+    dots, in a pale version of their color.
+
+    Parameters
+    ----------
+    {data}
+    cell
+        Name of a cell (in `obs_names`): draw what came into it. It is marked by a white dot.
+    window
+        Left, right, top and bottom (x from, x to, y from, y to) of a part of a section, in the units of the
+        coordinates: draw what came into the cells whose centers are in it. Arrows keep to the right, so that those
+        of both directions between two cells are seen.
+    color
+        Column of `obs` with groups, such as cell types, by which cells and the arrows that start from them are
+        colored. None: all alike.
+    min_molecules
+        Arrows of fewer expected molecules are left out. None: all are drawn into a cell; in a window, the widest ones
+        that make up half of all molecules.
+    {table}
+    {coordinates}
+    library_id
+        Section that the window is in: name of a region, or value of `library_key`. None: the section of the cell, or
+        the only one.
+    {one_ax}
+    {palette}
+    {size}
+    {units}
+    title
+        Title of the axes. None: how many of the molecules that came into the cells are drawn.
+    {save}
+
+    Returns
+    -------
+    The axes if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the fit, the cell, the column, a section, an element or the coordinates do not exist.
+    ValueError
+        If not exactly one of `cell` and `window` is given, the window is empty or holds more than 5,000 arrows, or it
+        is not clear which section it is in.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, resolvi_sd as rsd, scipy.sparse as sp
+    >>> from matplotlib.figure import Figure
+    >>> table = anndata.AnnData(np.ones((3, 2), dtype="float32"))
+    >>> table.obsm["spatial"] = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this and the flow
+    >>> table.obsp["resolvi_flow"] = sp.csr_matrix([[0, 2.5, 0.5], [0, 0, 0], [0, 0, 0]])
+    >>> ax = rsd.pl.flow(table, cell="0", ax=Figure().subplots(), return_ax=True)
+    >>> ax.get_title()
+    '3.0 molecules from neighbors'
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    record = fitted(adata, keys)
+    check_written(keys, [keys.flow], adata.obsp, where="table.obsp")
+    edges = sp.csr_matrix(adata.obsp[keys.flow])
+    _check_choice(adata, edges, cell, window, size)
+    groups = single_category(adata.n_obs, "")
+    if color is not None:
+        groups = read_categories(adata, color, argument="color", palette=palette)
+    sections = find_sections(
+        data,
+        adata,
+        table_key=table_key,
+        coordinate_system=coordinate_system,
+        spatial_key=spatial_key,
+        library_key=library_key or setup_library(record),
+        library_id=library_id,
+    )
+    positions = cell_positions(
+        data, table_key=table_key, spatial_key=spatial_key, coordinate_system=coordinate_system
+    ).coordinates[:, :2]
+    if window is None:
+        view = view_of_cell(sections, positions, edges, int(adata.obs_names.get_loc(cell)), str(cell), min_molecules)
+    else:
+        view = view_of_window(sections, positions, edges, window, min_molecules)
+    check_save(save)
+    ax = open_ax(ax, _FIGSIZE, figsize=figsize, title=None)
+    _draw_cells(ax, view.section, groups, size)
+    label_coordinates([ax], view.section, units)
+    ax.set_title(view.summary if title is None else title)
+    _draw_arrows(ax, view, positions, groups, keep_right=window is not None)
+    _add_legends(ax, view, groups)
+    save_figure(ax, save)
+    return ax if return_ax else None
+
+
+def _check_choice(
+    adata: AnnData, edges: sp.csr_matrix, cell: str | None, window: Sequence[float] | None, size: float
+) -> None:
+    if (cell is None) == (window is None):
+        most = adata.obs_names[int(np.asarray(edges.sum(axis=1)).argmax())]
+        raise ValueError(
+            "Give either `cell`, the name of a cell, or `window`, (left, right, top, bottom) of a part of a section. "
+            f"Most molecules came into the cell {most!r}."
+        )
+    if cell is not None:
+        check_key(cell, adata.obs_names, argument="cell", where="table.obs_names")
+        check_unique(adata.obs_names, what="Cell names (`table.obs_names`)", todo="Call `obs_names_make_unique()`.")
+    elif window is not None:
+        if len(window) != 4 or not np.isfinite(window).all() or window[0] >= window[1] or window[2] >= window[3]:
+            raise ValueError(
+                f"`window` must be (left, right, top, bottom), with left < right and top < bottom, not {window}."
+            )
+    if not size > 0:
+        raise ValueError(f"`size` must be positive, not {size!r}.")
+
+
+def _draw_cells(ax: Axes, section: Section, groups: Categories, size: float) -> None:
+    from matplotlib.colors import ListedColormap, Normalize
+
+    pale = groups.colors.copy()
+    pale[:, :3] += _PALE * (1 - pale[:, :3])
+    norm = Normalize(-0.5, len(pale) - 0.5)
+    scale = ColorScale(ListedColormap(pale).with_extremes(bad=NA_COLOR), norm, groups.key, "neither")
+    codes = np.where(groups.codes < 0, np.nan, groups.codes)
+    draw_section(ax, section, codes, scale, size=size, border=_BORDER)
+
+
+def _draw_arrows(
+    ax: Axes, view: FlowView, positions: NDArray[np.float64], groups: Categories, *, keep_right: bool
+) -> None:
+    from matplotlib.colors import to_rgba
+
+    if view.molecules.size:
+        colors = np.vstack([groups.colors, to_rgba("0.5")])[groups.codes[view.source]]  # a code of -1 is the last
+        if not groups.key:
+            colors[:] = to_rgba(_ONE_COLOR)
+        width = _WIDEST * view.room * view.molecules / view.molecules.max()
+        ends = positions[view.source], positions[view.target]
+        draw_arrows(ax, *ends, width, colors, narrowest=_NARROWEST * view.room, keep_right=keep_right)
+    if view.marked is not None:
+        x, y = positions[view.marked]
+        ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor="black", zorder=6)
+
+
+def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
+    """Say what the colors and widths mean, to the right of the panel."""
+    from matplotlib.lines import Line2D
+
+    if groups.key:
+        shown = np.unique(groups.codes[np.concatenate([view.section.rows, view.source])])
+        shown = shown[shown >= 0]
+        legend = add_legend(ax, [groups.names[code] for code in shown], groups.colors[shown], title=groups.key)
+        ax.add_artist(legend)  # so that the next one does not replace it
+        legend.set_clip_on(False)  # what is clipped to the panel gets no room beside it
+    if not view.molecules.size:
+        return
+    most = float(view.molecules.max())
+    amounts = (_round_number(most), _round_number(most / 5))
+    legend = ax.legend(
+        handles=[Line2D([], [], color="0.4", solid_capstyle="butt", label=f"{amount:g}") for amount in amounts],
+        title="molecules",
+        loc="lower left",
+        bbox_to_anchor=(1.02, 0.0),
+        borderaxespad=0.0,
+        frameon=False,
+        fontsize="small",
+        alignment="left",
+    )
+    figure = figure_of(ax)
+    figure.draw_without_rendering()  # settles how large the panel is
+    pixels = ax.transData.transform([(0.0, 0.0), (_WIDEST * view.room / most, 0.0)])
+    points = float(pixels[1, 0] - pixels[0, 0]) * 72 / figure.dpi
+    for line, amount in zip(legend.get_lines(), amounts, strict=True):
+        line.set_linewidth(points * amount)
+
+
+def _round_number(value: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above the value."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))

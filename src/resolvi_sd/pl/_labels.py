@@ -1,0 +1,121 @@
+"""Names beside points, placed so that they neither overlap nor leave the panel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resolvi_sd.pl._figures import figure_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["label_points"]
+
+# Where a name may be put: directions from its point, and gaps between the two in points (1/72 inch).
+_DIRECTIONS = np.exp(2j * np.pi * np.arange(16) / 16)
+_GAPS = (3.0, 9.0, 16.0, 25.0, 36.0, 50.0)
+# From this gap on, a line says which point is meant.
+_LINE_GAP = 9.0
+# What a point costs that a name covers or a line passes, in points of gap; and how near to a line that is, in points.
+_COVERED, _NEAR = 8.0, 3.0
+# Room around each name, in points.
+_PADDING = 1.0
+
+
+def label_points(
+    ax: Axes, points: NDArray[np.float64], chosen: Sequence[int], names: Sequence[str], *, fontsize: float
+) -> None:
+    """Write names beside some of the points; one for which there is no room is left out.
+
+    Each name in turn goes where it covers fewest points and is nearest to its own, of the places that are in the
+    panel and not taken by a name before it. The limits of the axes must be
+    set, and the figure must have been laid out (`figure.draw_without_rendering()`).
+
+    Parameters
+    ----------
+    ax
+        The panel.
+    points
+        x and y of all points, which names should not cover, `(n_points, 2)`.
+    chosen
+        Which points get a name; the first ones get the best places.
+    names
+        Their names.
+    fontsize
+        In points.
+    """
+    if not len(chosen):
+        return
+    scale = figure_of(ax).dpi / 72
+    pixels = ax.transData.transform(points)
+    texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False)
+             for i, name in zip(chosen, names, strict=True)]  # fmt: skip
+    panel = ax.get_window_extent()
+    bounds = np.array([[panel.x0, panel.y0], [panel.x1, panel.y1]])
+    taken: NDArray[np.float64] = np.empty((0, 2, 2))
+    for i, text in zip(chosen, texts, strict=True):
+        box = text.get_window_extent()
+        text.remove()
+        place = _best_place(pixels[i], np.array([box.width, box.height]), pixels, taken, bounds, scale)
+        if place is None:
+            continue
+        center, half, gap = place
+        if gap >= _LINE_GAP:
+            pixels = np.concatenate([pixels, _along(pixels[i], center)])  # names should not cover lines either
+        taken = np.concatenate([taken, np.stack([center - half, center + half])[None]])
+        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+        ax.annotate(
+            text.get_text(),
+            points[i],
+            tuple((center - pixels[i]) / scale),
+            textcoords="offset points",
+            fontsize=fontsize,
+            ha="center",
+            va="center",
+            in_layout=False,
+            arrowprops=line if gap >= _LINE_GAP else None,
+        )
+
+
+def _best_place(
+    point: NDArray[np.float64],
+    size: NDArray[np.float64],
+    points: NDArray[np.float64],
+    taken: NDArray[np.float64],
+    bounds: NDArray[np.float64],
+    scale: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
+    """Return center and half the size of the best place for a name, in pixels, and its gap; None if there is none."""
+    half = size / 2 + _PADDING * scale
+    gaps = np.repeat(_GAPS, len(_DIRECTIONS))
+    directions = np.tile(np.column_stack([_DIRECTIONS.real, _DIRECTIONS.imag]), (len(_GAPS), 1))
+    centers = point + directions * (half + gaps[:, None] * scale)
+    inside = ((centers - half >= bounds[0]) & (centers + half <= bounds[1])).all(axis=1)
+    free = inside & ~_overlap(centers - half, centers + half, taken)
+    line = _along(point, centers).reshape(-1, 2)
+    free &= ~_overlap(line, line, taken).reshape(-1, len(centers)).any(axis=0)
+    if not free.any():
+        return None
+    points = points[(np.abs(points - point) < np.abs(centers - point).max(axis=0) + half).all(axis=1)]
+    points = points[(points != point).any(axis=1)]
+    covered = (np.abs(points[None] - centers[free][:, None]) < half).all(axis=2).sum(axis=1)
+    passed = (np.abs(points - _along(point, centers[free])[:, :, None]) < _NEAR * scale).all(axis=3).any(axis=0)
+    cost = gaps[free] + _COVERED * (covered + passed.sum(axis=1) * (gaps[free] >= _LINE_GAP))
+    best = np.flatnonzero(free)[np.argmin(cost)]
+    return centers[best], half, float(gaps[best])
+
+
+def _along(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return some points on each line from `start` to `end`, one after the other, `(n_steps, ..., 2)`."""
+    steps = np.linspace(0.1, 0.9, 9).reshape(-1, *[1] * end.ndim)
+    return start + steps * (end - start)
+
+
+def _overlap(low: NDArray[np.float64], high: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each of the rectangles meets any of the boxes."""
+    apart = (low[:, None] >= boxes[None, :, 1]) | (high[:, None] <= boxes[None, :, 0])
+    return np.asarray(np.logical_not(apart.any(axis=2)).any(axis=1))

@@ -1,0 +1,298 @@
+"""What leaked from which kind of cell into which, and which genes did most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_key, check_positive_int, listing
+from resolvi_sd.pl._alluvial import draw_alluvial
+from resolvi_sd.pl._categories import Palette, read_categories
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._draw import ColorScale
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._panels import add_colorbar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from spatialdata import SpatialData
+
+__all__ = ["leakage"]
+
+_VALUES = {
+    "per_cell": "molecules per cell of the target",
+    "fraction": "% of the molecules in the target's cells",
+    "molecules": "molecules",
+}
+_COLUMNS = {
+    "pairs": ("source", "target", "molecules", "fraction", "per_cell"),
+    "genes": ("source", "target", "gene", "molecules", "fraction"),
+}
+_TITLES = {"heatmap": "from (row) into (column)", "flow": "all leaked molecules", "genes": "most leaked genes"}
+# From a ratio of the largest to the median from which on colors are on a log scale, and the decades that it shows.
+_LOG_FROM, _DECADES = 10.0, 3.0
+# More types than this leave no room for numbers.
+_MOST_NUMBERS = 16
+# Inches: a row and a column of the heatmap, what is around them, the other panels, and the least height.
+_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT = 0.31, 2.0, 3.9, 2.8, 4.2
+
+
+@shared_docs
+def leakage(
+    data: SpatialData | AnnData,
+    *,
+    value: str = "per_cell",
+    kind: str | Sequence[str] = ("heatmap", "flow", "genes"),
+    own_type: bool = False,
+    n_pairs: int = 5,
+    n_genes: int = 4,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    palette: Palette | None = None,
+    cmap: str | Colormap = "viridis",
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw how many molecules leaked from which cell type into which, and which genes did most.
+
+    Three panels:
+
+    - `"heatmap"`: each source (row) and target (column), on a log scale where a few pairs are far above the others;
+    - `"flow"`: bands from the sources on the left to the targets on the right, in the color of the source and as wide
+      as the number of molecules, all cells together;
+    - `"genes"`: the genes that leaked most between the types with most leakage by `value`, in the color of the source:
+      the share of the gene's molecules counted in the cells of the target that leaked from those of the source, and
+      how many these are.
+
+    Parameters
+    ----------
+    {data}
+        :func:`resolvi_sd.tl.leakage` must have been run as well.
+    value
+        What the heatmap shows and pairs are ranked by: `"per_cell"`, the expected molecules per cell of the target;
+        `"fraction"`, in percent of all molecules counted in these cells; or `"molecules"`, their number.
+    kind
+        Panels to draw, in this order.
+    own_type
+        Whether to draw molecules from other cells of the same type, too, which make no cell look like another type.
+        These are framed in the heatmap.
+    n_pairs, n_genes
+        Number of pairs of types, and at most so many genes of each; there are no more genes than
+        :func:`resolvi_sd.tl.leakage` was told to keep.
+    {table}
+    {axes}
+    {palette}
+        Types that have no cell in the table are grey.
+    cmap
+        Colormap of the heatmap.
+    {end}
+
+    Returns
+    -------
+    The axes, one per panel, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the result or the column of the types do not exist.
+    ValueError
+        If `value` or `kind` are unknown, nothing leaked, or the number of axes, titles or colors does not fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.leakage(sdata, "cell_type", show_progress_bar=False)
+    >>> axes = rsd.pl.leakage(sdata, kind=["heatmap", "flow"], return_ax=True)
+    >>> axes[0].get_ylabel(), axes[0].get_xlabel()
+    ('source', 'target')
+    """
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    _check_choice(value, kinds)
+    check_positive_int(n_pairs, argument="n_pairs")
+    check_positive_int(n_genes, argument="n_genes")
+    result = _read(resolve_table(data, table_key), Keys(key_added), own_type=own_type, palette=palette)
+    check_save(save)
+    names = [_TITLES[name] for name in kinds]
+    titles = panel_titles(names, title)
+    axes = _make_axes(kinds, len(result.names), figsize) if ax is None else given_axes(ax, names)
+    for panel, name, text in zip(axes, kinds, titles, strict=True):
+        panel.set_title(text, fontsize="medium")
+        if name == "heatmap":
+            _draw_heatmap(panel, result, value, cmap)
+        elif name == "flow":
+            draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), result.names, result.colors)
+            _write_total(panel, result)
+        else:
+            _draw_genes(panel, result, value, n_pairs=n_pairs, n_genes=n_genes)
+    if isinstance(title, str):
+        figure_of(axes[0]).suptitle(title)
+    save_figure(axes[0], save)
+    return axes if return_ax else None
+
+
+@dataclass(frozen=True)
+class _Leakage:
+    """Result for drawing: pairs and genes, without those that are not drawn; types with their colors, `(n, 4)`."""
+
+    pairs: pd.DataFrame
+    genes: pd.DataFrame
+    names: tuple[str, ...]
+    colors: NDArray[np.float64]
+
+    def matrix(self, value: str) -> NDArray[np.float64]:
+        """Return a column of the pairs, sources × targets, NaN for pairs that are not drawn."""
+        table = self.pairs.pivot(index="source", columns="target", values=value)
+        matrix = table.reindex(index=self.names, columns=self.names).to_numpy(dtype=np.float64)
+        return 100 * matrix if value == "fraction" else matrix
+
+
+def _check_choice(value: str, kinds: Sequence[str]) -> None:
+    if value not in _VALUES:
+        raise ValueError(f"`value` must be one of {listing(_VALUES)}, not {value!r}.")
+    if not kinds:
+        raise ValueError(f"`kind` is empty; there are {listing(_TITLES)}.")
+    for name in kinds:
+        if name not in _TITLES:
+            raise ValueError(f"`kind` must be of {listing(_TITLES)}, not {name!r}.")
+
+
+def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None) -> _Leakage:
+    tool = f"resolvi_sd.tl.leakage(..., key_added={keys.prefix!r})"
+    check_key(keys.leakage, adata.uns, argument="the result", where="table.uns", hint=f"Please run `{tool}` first.")
+    entry = adata.uns[keys.leakage]
+    tables = {}
+    for name, columns in _COLUMNS.items():
+        missing = [column for column in columns if column not in getattr(entry.get(name), "columns", ())]
+        if missing:
+            raise ValueError(
+                f"`table.uns[{keys.leakage!r}][{name!r}]` lacks the columns {listing(missing)}. Please run `{tool}` "
+                "again."
+            )
+        table = pd.DataFrame(entry[name]).astype({"source": str, "target": str})
+        tables[name] = table if own_type else table[table["source"] != table["target"]]
+    pairs = tables["pairs"]
+    if not pairs["molecules"].sum() > 0:
+        hint = "" if own_type else " between different types; `own_type=True` draws what did within a type"
+        raise ValueError(f"`table.uns[{keys.leakage!r}]`: no molecule leaked{hint}.")
+    names = _types(entry["pairs"])
+    groups = read_categories(adata, str(entry["labels_key"]), argument="labels_key", palette=palette)
+    color = dict(zip(groups.names, groups.colors, strict=True))
+    grey = np.array([0.6, 0.6, 0.6, 1.0])
+    return _Leakage(pairs, tables["genes"], names, np.array([color.get(name, grey) for name in names]))
+
+
+def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
+    """Return the types that had cells, in their order: what leaked per cell is unknown for the others."""
+    return tuple(str(name) for name in pairs.loc[pairs["per_cell"].notna(), "target"].unique())
+
+
+def _make_axes(kinds: Sequence[str], n_types: int, figsize: tuple[float, float] | None) -> list[Axes]:
+    import matplotlib.pyplot as plt
+
+    heatmap = _CELL * n_types
+    widths = [{"heatmap": heatmap + _AROUND, "flow": _FLOW, "genes": _GENES}[name] for name in kinds]
+    height = max(heatmap * 0.8 + _AROUND, _LEAST_HEIGHT)
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=figsize or (sum(widths), height), width_ratios=widths, squeeze=False
+    )
+    figure.set_layout_engine("constrained", w_pad=0.12)
+    return list(axes.ravel())
+
+
+def _draw_heatmap(ax: Axes, result: _Leakage, value: str, cmap: str | Colormap) -> None:
+    from matplotlib.patches import Rectangle
+
+    matrix = result.matrix(value)
+    scale = _color_scale(matrix, cmap, _VALUES[value])
+    shown = np.maximum(matrix, scale.norm.vmin or 0.0)  # a logarithm has no place for zero
+    ax.imshow(shown, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
+    places = np.arange(len(result.names))
+    for place in places:
+        if np.isnan(matrix[place, place]):
+            ax.plot([place - 0.5, place + 0.5], [place - 0.5, place + 0.5], color="0.6", linewidth=0.8)
+        else:
+            ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5))
+    if len(places) <= _MOST_NUMBERS:
+        _write_numbers(ax, matrix, scale)
+    ax.set_xticks(places, result.names, rotation=90, fontsize="small")
+    ax.set_yticks(places, result.names, fontsize="small")
+    ax.set(xlabel="target", ylabel="source", xlim=(-0.5, len(places) - 0.5), ylim=(len(places) - 0.5, -0.5))
+    add_colorbar([ax], scale)
+
+
+def _color_scale(matrix: NDArray[np.float64], cmap: str | Colormap, label: str) -> ColorScale:
+    """Return a scale from zero, or a logarithmic one where the largest value would leave the others without color."""
+    from matplotlib.colors import LogNorm
+
+    found = matrix[matrix > 0]
+    high = float(found.max()) if found.size else 1.0
+    scale = ColorScale.of(matrix, cmap, (0.0, high), label)
+    if not found.size or high < _LOG_FROM * float(np.median(found)):
+        return scale
+    low = max(float(found.min()), high * 10**-_DECADES)
+    return ColorScale(scale.cmap, LogNorm(low, high), label, "min" if (matrix < low).any() else "neither")
+
+
+def _write_numbers(ax: Axes, matrix: NDArray[np.float64], scale: ColorScale) -> None:
+    for row, column in np.argwhere(np.isfinite(matrix)):
+        number = matrix[row, column]
+        red, green, blue, _ = scale.cmap(scale.norm(max(number, scale.norm.vmin or 0.0)))
+        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+        ax.text(column, row, _short(number), ha="center", va="center", fontsize=6, color="white" if dark else "black")
+
+
+def _short(number: float) -> str:
+    """Return a number in at most four characters."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * unit:
+            return f"{number / unit:.{1 if number < 9.95 * unit else 0}f}{name}"
+    if number >= 9.95:
+        return f"{number:.0f}"
+    return f"{number:.1f}" if number >= 0.95 else f"{number:.2f}".removeprefix("0") if number >= 0.005 else "0"
+
+
+def _write_total(ax: Axes, result: _Leakage) -> None:
+    text = f"sources → targets: {result.pairs['molecules'].sum():,.0f} molecules"
+    ax.annotate(text, (0.5, 0.0), (0, -4), xycoords="axes fraction", textcoords="offset points", ha="center", va="top",
+                fontsize="small")  # fmt: skip
+
+
+def _draw_genes(ax: Axes, result: _Leakage, value: str, *, n_pairs: int, n_genes: int) -> None:
+    named = result.pairs.merge(result.genes[["source", "target"]].drop_duplicates())
+    strongest = named.nlargest(n_pairs, value)
+    color = dict(zip(result.names, result.colors, strict=True))
+    labels: list[tuple[float, str]] = []
+    row = 0.0
+    for pair in strongest.itertuples():
+        chosen = (result.genes["source"] == pair.source) & (result.genes["target"] == pair.target)
+        genes = result.genes[chosen].nlargest(n_genes, "molecules")
+        ax.text(0.0, row, f"{pair.source} → {pair.target}", va="center", fontsize="small", weight="bold")
+        rows = row + 1 + np.arange(len(genes))
+        bars = ax.barh(rows, 100 * genes["fraction"], height=0.75, color=color[str(pair.source)])
+        ax.bar_label(bars, [_short(molecules) for molecules in genes["molecules"]], padding=2, fontsize=7, color="0.4")
+        labels += list(zip(rows.tolist(), genes["gene"].astype(str), strict=True))
+        row = float(rows[-1]) + 1.4
+    ax.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize="small")
+    ax.tick_params(axis="y", length=0)
+    ax.set(
+        ylim=(row - 0.6, -0.8),
+        xlim=(0, None),
+        xlabel="% of its molecules in the target\nleaked from the source, and how many",
+    )
+    ax.set_xlim(0, 1.12 * ax.get_xlim()[1])  # room for the numbers
+    ax.spines[["top", "right"]].set_visible(False)

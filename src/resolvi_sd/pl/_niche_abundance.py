@@ -1,0 +1,209 @@
+"""What surrounds the cells of each group, and how groups differ in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import listing
+from resolvi_sd.pl._categories import Categories, read_categories
+from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._draw import ColorScale
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._panels import add_colorbar
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from spatialdata import SpatialData
+
+__all__ = ["niche_abundance"]
+
+_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr")
+_COMPOSITION = "mean neighborhood"
+# Half the width of a 95 % interval of a normal distribution, in standard deviations.
+_INTERVAL = 1.96
+# Inches: a row, what is above and below the rows, a column of the heatmap, what is beside these, a comparison's panel.
+_ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL = 0.28, 1.5, 0.42, 2.2, 1.8
+_PER_ROW = 6
+
+
+@shared_docs
+def niche_abundance(
+    data: SpatialData | AnnData,
+    *,
+    groupby: str,
+    group1: str | Sequence[str] | None = None,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    cmap: str | Colormap = "viridis",
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw what the neighborhoods of groups of cells are made of, and how the groups differ.
+
+    The first panel is the mean share (%) of each label among the neighbors of the cells of each group. If
+    :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups, a panel per comparison follows, with the
+    same rows: the mean log2 fold change of the share with its 95 % interval (1.96 standard deviations of the bootstrap
+    to either side); filled where it was called at the false discovery rate of the test, orange where the label is
+    more abundant around the first group and blue where it is less.
+
+    Parameters
+    ----------
+    {data}
+        :func:`resolvi_sd.tl.niche_abundance` must have been run as well.
+    groupby
+        Column of `obs` with the groups; cells without a value are left out.
+    group1
+        Comparisons to draw, by their first group, in this order; None: all those of groups in `groupby`, if any.
+    {table}
+    {axes}
+    cmap
+        Colormap of the shares.
+    {end}
+
+    Returns
+    -------
+    The axes, that of the composition first, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the result, the column or a comparison asked for do not exist.
+    ValueError
+        If the names of the labels do not fit the result, a group has no cell with a niche, or the number of axes or
+        titles does not fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.niche_abundance(sdata, labels_key="cell_type")
+    >>> axes = rsd.pl.niche_abundance(sdata, groupby="domain", return_ax=True)
+    >>> [label.get_text() for label in axes[0].get_yticklabels()][:2]
+    ['type_0', 'type_1']
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    niche, labels = _read_niche(adata, keys)
+    groups = read_categories(adata, groupby, argument="groupby", palette=None)
+    composition = 100 * _mean_niche(niche, groups)
+    comparisons = _find_comparisons(adata, keys, groups, group1)
+    check_save(save)
+    names = [_COMPOSITION, *(comparison.name for comparison in comparisons)]
+    titles = panel_titles(names, title)
+    axes = _make_axes(composition.shape, len(comparisons), figsize) if ax is None else given_axes(ax, names)
+    for panel, text in zip(axes, titles, strict=True):
+        panel.set_title(text, fontsize="medium")
+    _draw_composition(axes[0], composition, labels, groups, cmap)
+    for panel, comparison in zip(axes[1:], comparisons, strict=True):
+        _draw_comparison(panel, comparison.rows, labels)
+    if isinstance(title, str):
+        figure_of(axes[0]).suptitle(title)
+    save_figure(axes[0], save)
+    return axes if return_ax else None
+
+
+def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    for name, slot, where in ((keys.niche, adata.obsm, "table.obsm"), (keys.niche_labels, adata.uns, "table.uns")):
+        if name not in slot:
+            raise KeyError(
+                f"{name!r} is not in `{where}`; it has: {listing(slot)}. Please run "
+                f"`resolvi_sd.tl.niche_abundance(..., key_added={keys.prefix!r})` first."
+            )
+    niche = np.asarray(adata.obsm[keys.niche], dtype=np.float64)
+    labels = tuple(str(name) for name in adata.uns[keys.niche_labels])
+    if niche.shape[1] != len(labels):
+        raise ValueError(
+            f"`table.obsm[{keys.niche!r}]` has {niche.shape[1]} columns, but `table.uns[{keys.niche_labels!r}]` names "
+            f"{len(labels)}: {listing(labels)}. Please run `resolvi_sd.tl.niche_abundance(...)` again."
+        )
+    return niche, labels
+
+
+def _mean_niche(niche: NDArray[np.float64], groups: Categories) -> NDArray[np.float64]:
+    """Return the mean share of each label around the cells of each group, labels × groups."""
+    known = ~np.isnan(niche).any(axis=1)
+    members = [known & (groups.codes == code) for code in range(len(groups.names))]
+    empty = [name for name, rows in zip(groups.names, members, strict=True) if not rows.any()]
+    if empty:
+        raise ValueError(f"groupby={groups.key!r}: no cell has labelled neighbors in the groups {listing(empty)}.")
+    return np.column_stack([niche[rows].mean(axis=0) for rows in members])
+
+
+def _find_comparisons(
+    adata: AnnData, keys: Keys, groups: Categories, group1: str | Sequence[str] | None
+) -> list[Comparison]:
+    if group1 is None and keys.dna not in adata.uns:
+        return []
+    tool = f"resolvi_sd.tl.differential_niche_abundance(..., key_added={keys.prefix!r})"
+    comparisons = read_comparisons(adata, keys.dna, columns=_COLUMNS, tool=tool)
+    if group1 is None:
+        return [comparison for comparison in comparisons if comparison.group1 in groups.names]
+    return choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
+
+
+def _make_axes(shape: tuple[int, ...], n_comparisons: int, figsize: tuple[float, float] | None) -> list[Axes]:
+    """Return the panel of the composition and, beside it and in further rows below, those of the comparisons."""
+    import matplotlib.pyplot as plt
+
+    n_labels, n_groups = shape
+    n_rows = max(-(-n_comparisons // _PER_ROW), 1)
+    beside = -(-n_comparisons // n_rows)
+    heat = _COLUMN * n_groups
+    size = (heat + _COLUMN_MARGIN + _PANEL * beside, (_ROW * n_labels + _ROW_MARGIN) * n_rows)
+    figure = plt.figure(figsize=figsize or size)
+    figure.set_layout_engine("constrained", w_pad=0.08)
+    grid = figure.add_gridspec(n_rows, 1 + beside, width_ratios=[heat] + [_PANEL] * beside)
+    first = figure.add_subplot(grid[0, 0])
+    axes = [first]
+    for number in range(n_comparisons):
+        row, column = divmod(number, beside)
+        axes.append(figure.add_subplot(grid[row, column + 1], sharey=first))
+        axes[-1].tick_params(labelleft=row > 0 and column == 0)
+    return axes
+
+
+def _draw_composition(
+    ax: Axes, composition: NDArray[np.float64], labels: Sequence[str], groups: Categories, cmap: str | Colormap
+) -> None:
+    scale = ColorScale.of(composition, cmap, (0.0, float(composition.max())), "share (%)")
+    ax.imshow(composition, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
+    for row, column in np.ndindex(composition.shape):
+        red, green, blue, _ = scale.cmap(scale.norm(composition[row, column]))
+        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+        text = f"{composition[row, column]:.0f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    ax.set_xticks(np.arange(len(groups.names)), groups.names, rotation=90)
+    ax.set_yticks(np.arange(len(labels)), labels)
+    ax.set(xlabel=groups.key, ylabel="label of the neighbors")
+    add_colorbar([ax], scale)
+
+
+def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:
+    place = {name: row for row, name in enumerate(labels)}
+    known = rows[rows["label"].astype(str).isin(place)]
+    row = np.array([place[str(name)] for name in known["label"]])
+    change, spread = (known[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_std"))
+    called = known["is_da_fdr"].to_numpy(dtype=bool)
+    color = np.where(~called, NOT_CALLED, np.where(change > 0, UP, DOWN)).tolist()
+    filled = [shade if yes else "white" for shade, yes in zip(color, called, strict=True)]
+    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    ax.hlines(row, change - _INTERVAL * spread, change + _INTERVAL * spread, color=color, linewidth=1.5, zorder=1)
+    ax.scatter(change, row, s=30, c=filled, edgecolors=color, linewidths=1.5, zorder=2)
+    ax.set_yticks(np.arange(len(labels)), labels)
+    ax.set(ylim=(len(labels) - 0.5, -0.5), xlabel="log2 FC of the share\n(95 % interval)")
+    ax.spines[["top", "right"]].set_visible(False)

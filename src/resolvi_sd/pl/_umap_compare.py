@@ -1,0 +1,171 @@
+"""Embeddings of the same cells from the counts and from the corrected counts, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd.pl._categories import Palette, add_legend, read_categories
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._draw import NA_COLOR, ColorScale
+from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
+from resolvi_sd.pl._figures import check_save, open_panels, save_figure
+from resolvi_sd.pl._panels import add_colorbar
+from resolvi_sd.pl._results import fitted, setup_layer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from spatialdata import SpatialData
+
+__all__ = ["umap_compare"]
+
+# Area of all dots together, and limits of that of one, in points squared: a third of a panel.
+_INK, _AREAS = 20_000, (0.5, 14.0)
+_PANEL_SIZE = (3.8, 3.6)
+# Share of the cells whose values may lie beyond either end of the colors.
+_BEYOND = 0.01
+
+
+@shared_docs
+def umap_compare(
+    data: SpatialData | AnnData,
+    *,
+    color: str,
+    representations: Sequence[str] = (COUNTS, CORRECTED),
+    n_cells: int = 10_000,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    rng: RandomLike = 0,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    palette: Palette | None = None,
+    cmap: str | Colormap = "viridis",
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw UMAPs of the same cells from different representations side by side.
+
+    The UMAPs are computed by scanpy on a sample of the cells, and nothing is written into the table. Distances in a
+    UMAP mean little: see whether groups that were mixed come apart, and judge a correction by
+    `resolvi_sd.metrics`.
+
+    Parameters
+    ----------
+    {data}
+    color
+        Column of `obs` to color the cells by: groups, or numbers.
+    representations
+        What to embed, one panel each: `"counts"`, the counts that were fitted, and `"corrected"`, the corrected ones
+        (both normalized, log-transformed and reduced to 50 principal components); or an entry of `obsm`, such as
+        `"X_resolvi"`. An entry of `obsm` with two columns is drawn as it is.
+    n_cells
+        At most as many cells, drawn at random from those with counts.
+    {table}
+    rng
+        Seed or generator of the sample and of the UMAPs.
+    {axes}
+    {palette}
+    cmap
+        Colormap of numbers.
+    {end}
+
+    Returns
+    -------
+    The axes, one per representation, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the fit, the column or a representation do not exist.
+    ValueError
+        If no representation is given, fewer than three cells have counts, or the number of axes, titles or colors
+        does not fit.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, resolvi_sd as rsd
+    >>> from matplotlib.figure import Figure
+    >>> table = anndata.AnnData(np.ones((4, 2), dtype="float32"))
+    >>> table.obs["cell_type"] = ["T", "B", "T", "B"]
+    >>> table.obsm["X_umap"] = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 0.1], [1.0, 1.1]])
+    >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this
+    >>> axes = rsd.pl.umap_compare(
+    ...     table, color="cell_type", representations=["X_umap"], ax=Figure().subplots(), return_ax=True
+    ... )
+    >>> axes[0].get_title()
+    'X_umap'
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    record = fitted(adata, keys)
+    check_positive_int(n_cells, argument="n_cells")
+    generator = as_generator(rng)
+    check_key(color, adata.obs.columns, argument="color", where="table.obs")
+    matrices = read_representations(adata, keys, setup_layer(record), representations)
+    rows = choose_cells(matrices, n_cells, generator)
+    colors = _cell_colors(adata, color, rows, palette=palette, cmap=cmap)
+    check_save(save)
+    names = [{CORRECTED: "corrected counts"}.get(name, name) for name in matrices]
+    axes = open_panels(names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names))
+    seed = int(generator.integers(2**31))
+    order = generator.permutation(len(rows))  # so that no group covers another
+    area = float(np.clip(_INK / len(rows), *_AREAS))
+    for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
+        x, y = embed(matrix[rows], seed=seed)[order].T
+        panel.scatter(x, y, s=area, c=colors.rgba[order], linewidths=0, rasterized=True)
+        axis = name if is_embedding(matrix) else "UMAP"
+        panel.set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+        panel.spines[["top", "right"]].set_visible(False)
+    if colors.scale is not None:
+        add_colorbar(axes, colors.scale)
+    else:
+        add_legend(axes[-1], *colors.groups, title=color)
+    save_figure(axes[0], save)
+    return axes if return_ax else None
+
+
+@dataclass(frozen=True)
+class _CellColors:
+    """Color of each cell, `(n_cells, 4)`; the scale of numbers, or names and colors of the groups that occur."""
+
+    rgba: NDArray[np.float64]
+    scale: ColorScale | None
+    groups: tuple[tuple[str, ...], NDArray[np.float64]]
+
+
+def _cell_colors(
+    adata: AnnData, key: str, rows: NDArray[np.int64], *, palette: Palette | None, cmap: str | Colormap
+) -> _CellColors:
+    from matplotlib.colors import to_rgba
+
+    column = adata.obs[key]
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        values = column.to_numpy(dtype=np.float64)[rows]
+        scale = ColorScale.of(values, cmap, _limits(values), key)
+        return _CellColors(scale.cmap(scale.norm(np.ma.masked_invalid(values))), scale, ((), np.empty((0, 4))))
+    groups = read_categories(adata, key, argument="color", palette=palette)
+    codes = groups.codes[rows]
+    found = np.unique(codes[codes >= 0])
+    rgba = np.vstack([groups.colors, to_rgba(NA_COLOR)])[codes]  # a code of -1 is the last
+    return _CellColors(rgba, None, (tuple(groups.names[code] for code in found), groups.colors[found]))
+
+
+def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(end) for end in np.quantile(finite, (_BEYOND, 1 - _BEYOND)))
+    return low, (high if high > low else low + 1.0)

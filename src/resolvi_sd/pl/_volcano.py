@@ -1,0 +1,151 @@
+"""Differential expression: how large a change is, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_key
+from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, choose_comparisons, read_comparisons
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
+from resolvi_sd.pl._labels import label_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+__all__ = ["volcano"]
+
+_COLUMNS = ("gene", "bayes_factor", "lfc_mean", "is_de_fdr")
+_PANEL_SIZE, _N_COLUMNS = (3.3, 3.3), 4
+
+
+@shared_docs
+def volcano(
+    data: SpatialData | AnnData,
+    *,
+    group1: str | Sequence[str] | None = None,
+    n_genes: int = 10,
+    genes: Sequence[str] | None = None,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | Sequence[Axes] | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | Sequence[str] | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> list[Axes] | None:
+    """Draw the log fold change of each gene against the odds that it changes, one panel per comparison.
+
+    Genes that were called at the false discovery rate of the test are orange where they are higher in the first
+    group and blue where they are lower, with their numbers above; the others are grey. The dashed line is between the
+    least probable gene that was called and the most probable one that was not.
+
+    Parameters
+    ----------
+    {data}
+        :func:`resolvi_sd.tl.differential_expression` must have been run as well.
+    group1
+        Comparisons to draw, by their first group, in this order; None: all of them.
+    n_genes
+        Number of genes to name in each panel: the most probable of those that were called. A name for which there is
+        no room is left out.
+    genes
+        Genes to name in place of these, called or not.
+    {table}
+    {axes}
+    {end}
+
+    Returns
+    -------
+    The axes, one per comparison, if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If the table, the result, a group or a gene do not exist.
+    ValueError
+        If `n_genes` is negative, the result lacks columns, or the number of axes or titles does not fit.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.differential_expression(sdata, groupby="domain", n_samples=100, show_progress_bar=False)
+    >>> axes = rsd.pl.volcano(sdata, group1="domain_0", return_ax=True)
+    >>> axes[0].get_title()
+    'domain_0 vs rest'
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
+    comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
+    comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
+    if n_genes < 0:
+        raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
+    for gene in genes or ():
+        check_key(gene, comparisons[0].rows["gene"], argument="genes", where=f"table.uns[{keys.de!r}]['gene']")
+    check_save(save)
+    axes = open_panels(
+        [comparison.name for comparison in comparisons],
+        ax=ax,
+        size=_PANEL_SIZE,
+        figsize=figsize,
+        title=title,
+        n_columns=_N_COLUMNS,
+        sharey=True,
+    )
+    for number, (panel, comparison) in enumerate(zip(axes, comparisons, strict=True)):
+        _draw_points(panel, comparison.rows)
+        if ax is not None or number % _N_COLUMNS == 0:
+            panel.set_ylabel("log odds of the change (nats)")
+    figure_of(axes[0]).draw_without_rendering()  # settles limits and sizes of the panels
+    for panel, comparison in zip(axes, comparisons, strict=True):
+        rows = comparison.rows
+        chosen = _top_genes(rows, n_genes) if genes is None else rows["gene"].isin(genes).to_numpy().nonzero()[0]
+        points = rows[["lfc_mean", "bayes_factor"]].to_numpy(dtype=np.float64)
+        label_points(panel, points, chosen.tolist(), rows["gene"].iloc[chosen].astype(str).tolist(), fontsize=8)
+    save_figure(axes[0], save)
+    return axes if return_ax else None
+
+
+def _draw_points(ax: Axes, rows: pd.DataFrame) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    change, odds = (rows[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "bayes_factor"))
+    called = rows["is_de_fdr"].to_numpy(dtype=bool)
+    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    if called.any() and not called.all():
+        edge = (odds[called].min() + odds[~called].max()) / 2
+        ax.axhline(edge, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+    sides = ((~called, NOT_CALLED), (called & (change > 0), UP), (called & (change <= 0), DOWN))
+    for side, color in sides:
+        ax.scatter(change[side], odds[side], s=14, color=color, linewidths=0, rasterized=True)
+    for place, (side, color), text, align in zip(
+        (0.0, 1.0), reversed(sides[1:]), ("lower", "higher"), ("left", "right"), strict=True
+    ):
+        ax.text(place, 1.01, f"{side.sum():,} {text}", color=color, transform=ax.transAxes, ha=align, va="bottom",
+                fontsize="small")  # fmt: skip
+    ax.set_title(ax.get_title(), pad=16)
+    reach = 1.12 * max(float(np.abs(change).max()), 0.1)
+    ax.set(xlim=(-reach, reach), xlabel="log2 fold change (mean)")
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.margins(y=0.12)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _top_genes(rows: pd.DataFrame, n_genes: int) -> NDArray[np.int64]:
+    """Return the most probable genes that were called; of equal ones, those that change most."""
+    called = np.flatnonzero(rows["is_de_fdr"].to_numpy(dtype=bool))
+    change, odds = (rows[name].to_numpy(dtype=np.float64)[called] for name in ("lfc_mean", "bayes_factor"))
+    return called[np.lexsort((-np.abs(change), -odds))[:n_genes]].astype(np.int64)

@@ -1,0 +1,235 @@
+"""Columns with the sources of transcripts, frame by frame: what the partitions of a points element are mapped with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from resolvi_sd._analysis._entry_sources import entry_sources
+from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
+from resolvi_sd._keys import Keys
+from resolvi_sd._model import ResolviModule
+from resolvi_sd._tables._transcripts import TranscriptColumns, Transcripts
+from resolvi_sd._tiles import Tissue
+from resolvi_sd._validation import listing
+
+__all__ = ["CellIds", "Sample", "SourceColumns"]
+
+# Cells of a block: some 100,000 transcripts, whose distances to ten neighbors take a few tens of megabytes.
+_ROWS = 1024
+# Ids that platforms write for transcripts of no cell.
+_UNASSIGNED: tuple[object, ...] = ("UNASSIGNED", "", "-1", "0", -1, 0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some transcripts, to learn from.
+
+    Attributes
+    ----------
+    frame
+        All transcripts of some cells, of genes in the table.
+    """
+
+    frame: pd.DataFrame
+
+    @classmethod
+    def draw(cls, transcripts: Transcripts, *, size: int, n_partitions: int, rng: np.random.Generator) -> Sample:
+        """Read partitions in random order, one at a time, until `n_partitions` of them have transcripts of cells.
+
+        Raises
+        ------
+        ValueError
+            If no transcript has a cell and a gene of the table.
+        """
+        columns = transcripts.columns
+        points = transcripts.points[columns.names]
+        quota = size // min(n_partitions, points.npartitions)
+        frames: list[pd.DataFrame] = []
+        for partition in rng.permutation(points.npartitions):
+            frame = points.partitions[int(partition)].compute()
+            cell, gene = columns.cell_rows(frame), columns.gene_columns(frame)
+            some = frame[_of_some_cells(np.where(gene >= 0, cell, -1), quota, rng)]
+            frames += [some] if len(some) else []
+            if len(frames) == n_partitions:
+                break
+        if not frames:
+            raise ValueError(
+                f"No transcript of {transcripts.key!r} has a cell and a gene of the table. Its {columns.cell_id!r} are "
+                f"such as {listing(frame[columns.cell_id].unique(), 5)}, the table's cells {listing(columns.ids, 5)}; "
+                f"its genes {listing(frame[columns.gene].unique(), 5)}, the table's {listing(columns.genes, 5)}. "
+                "Choose the columns with cell_id_key=... and gene_key=...."
+            )
+        return cls(pd.concat(frames, ignore_index=True))
+
+
+def _of_some_cells(cell: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose cells at random, -1 is none, such that they have about `size` transcripts; return which those are."""
+    names, codes, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    order = rng.permutation(np.flatnonzero(names >= 0))
+    chosen = np.zeros(len(names), dtype=np.bool_)
+    chosen[order[: 1 + np.searchsorted(np.cumsum(counts[order]), size)]] = True
+    return chosen[codes]
+
+
+@dataclass(frozen=True)
+class CellIds:
+    """The ids of the cells of the table, in the type of the transcripts' ids, and the id of no cell at the end."""
+
+    values: Any
+
+    @classmethod
+    def of(cls, transcripts: Transcripts, n_cells: int, unassigned: str | int | None) -> CellIds:
+        """Bring the ids to the type of the column, and find what stands for no cell.
+
+        Raises
+        ------
+        ValueError
+            If `unassigned` is a cell's id, or not of the type of the ids.
+        """
+        columns = transcripts.columns
+        dtype, marker = _look(transcripts)
+        numeric = pd.api.types.is_numeric_dtype(dtype)
+        ids = columns.ids.astype(dtype if numeric else str)
+        nobody: object = unassigned
+        if unassigned is None:
+            default = "" if not numeric else -1 if 0 in ids else 0
+            nobody = default if marker is None else marker
+        elif isinstance(unassigned, str) == numeric or unassigned in ids:
+            what = "is the id of a cell" if unassigned in ids else "is not of their type"
+            raise ValueError(
+                f"unassigned={unassigned!r} has to differ from the ids of all cells, such as {listing(ids, 3)} "
+                f"({dtype}), but {what}."
+            )
+        values = np.full(n_cells + 1, nobody, dtype=object)
+        values[columns.rows] = ids.to_numpy(dtype=object)
+        try:
+            return cls(pd.Series(values, dtype=object).astype(dtype).array)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{nobody!r} cannot stand for no cell among ids of type {dtype}: pass unassigned=...."
+            ) from error
+
+
+def _look(transcripts: Transcripts) -> tuple[Any, object]:
+    """Return the type of the ids, and what the first partition with transcripts of no cell writes for them, if any."""
+    columns = transcripts.columns
+    ids = transcripts.points[[columns.cell_id]]
+    for partition in range(ids.npartitions):
+        frame = ids.partitions[partition].compute()
+        others = frame.loc[columns.cell_rows(frame) < 0, columns.cell_id].astype(object).unique()
+        found: list[object] = [value for value in _UNASSIGNED if value in others]
+        found += [value for value in others if pd.isna(value)]
+        if found:
+            break
+    dtype = frame[columns.cell_id].dtype
+    return dtype.categories.dtype if isinstance(dtype, pd.CategoricalDtype) else dtype, next(iter(found), None)
+
+
+@dataclass(frozen=True)
+class SourceColumns:
+    """Computes the columns of a frame of transcripts; what a transcript gets does not depend on the others.
+
+    Attributes
+    ----------
+    module, tissue
+        Fitted model with the neighbor weights of its cells, and the cells.
+    columns
+        How transcripts are matched to the table.
+    keys
+        Names of the columns.
+    polygons
+        Outlines of the cells; None where positions are left out of account.
+    scale
+        Scale of displacement, in the units of the coordinate system; infinity without positions.
+    ids
+        Ids of the cells, to write the most probable one; None to leave it out.
+    token
+        What dask knows it by.
+    """
+
+    module: ResolviModule
+    tissue: Tissue
+    columns: TranscriptColumns
+    keys: Keys
+    polygons: NDArray[np.object_] | None
+    scale: float
+    ids: CellIds | None
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+    def __dask_tokenize__(self) -> str:
+        # Hashing weights, counts and outlines would take longer than computing a partition.
+        return self.token
+
+    @property
+    def id_name(self) -> str:
+        """Name of the column with the most probable cell."""
+        return f"{self.keys.prefix}_{self.columns.cell_id}"
+
+    def __call__(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the probabilities, and the most probable cell, of each transcript."""
+        cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
+        positions = self.columns.positions(frame)
+        known = np.flatnonzero((cell >= 0) & (gene >= 0))
+        known = known[np.argsort(cell[known], kind="stable")]
+        probability = np.full((len(frame), 3), np.nan, dtype=np.float32)
+        made_by = cell.copy()
+        for block in _blocks(cell[known]):
+            some = known[block]
+            shares, placement, candidates = self._evidence(cell[some], gene[some], positions[some])
+            if placement is not None:
+                shares, _ = posterior_sources(shares, placement.log_density(self.scale))
+            probability[some] = np.column_stack([shares[:, 0], shares[:, 1:-1].sum(axis=1), shares[:, -1]])
+            made_by[some] = np.take_along_axis(candidates, shares.argmax(axis=1)[:, None], axis=1)[:, 0]
+        result = pd.DataFrame(probability, index=frame.index, columns=list(self.keys.shares))
+        if self.ids is not None:
+            ids = frame[self.columns.cell_id]
+            moved = known[made_by[known] != cell[known]]
+            values = ids.astype(self.ids.values.dtype).array.copy()
+            values[moved] = self.ids.values[made_by[moved]]
+            result[self.id_name] = values
+        return result
+
+    def meta(self, points: pd.DataFrame) -> pd.DataFrame:
+        """Return an empty frame like those that are computed."""
+        empty = points.iloc[:0]
+        result = pd.DataFrame(np.empty((0, 3), np.float32), index=empty.index, columns=list(self.keys.shares))
+        if self.ids is not None:
+            result[self.id_name] = self.ids.values[:0]
+        return result
+
+    def estimate_scale(self, sample: Sample) -> float:
+        """Return the scale under which the positions of some transcripts are most likely."""
+        frame = sample.frame
+        cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
+        shares, placement, _ = self._evidence(cell, gene, self.columns.positions(frame))
+        if placement is None:
+            raise ValueError("The scale of displacement is estimated from outlines, and there are none.")
+        return estimate_scale(shares, placement, neighbor_distance=self.module.data.neighbor_distance)
+
+    def _evidence(
+        self, cell: NDArray[np.int64], gene: NDArray[np.int64], positions: NDArray[np.float64]
+    ) -> tuple[NDArray[Any], Placement | None, NDArray[np.int64]]:
+        """Return the shares of the sources, the distances to them, and their rows in the table (-1: background)."""
+        n_genes = self.tissue.n_genes
+        entries, entry = np.unique(cell * n_genes + gene, return_inverse=True)
+        shares = entry_sources(self.module, self.tissue, entries // n_genes, entries % n_genes)[entry]
+        rows, local = np.unique(cell, return_inverse=True)
+        makers = np.column_stack([rows, self.tissue.neighbor[rows]])
+        placement = None
+        if self.polygons is not None:
+            placement = Placement.measure(positions, local, self.polygons, makers)
+        return shares, placement, np.pad(makers, ((0, 0), (0, 1)), constant_values=-1)[local]
+
+
+def _blocks(cell: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut sorted cells into blocks of whole cells."""
+    starts = np.flatnonzero(np.diff(cell, prepend=-1))[::_ROWS]
+    for start, stop in zip(starts, np.append(starts[1:], len(cell)), strict=True):
+        yield slice(int(start), int(stop))

@@ -1,0 +1,127 @@
+"""The posterior of a group's expression: sums by hand, coverage, and what is known of received molecules."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy import stats
+
+from resolvi_sd._analysis import CellGroups, Comparison, Detection, GroupTotals, compare_expression
+from resolvi_sd._analysis import _expression as comparing
+from resolvi_sd._analysis._cell_blocks import CellBlock
+from resolvi_sd._analysis._group_expression import draw_expression, group_totals
+
+rng = np.random.default_rng(0)
+
+
+def totals_of(own, expected, observed=None, size=1.0):
+    """Totals with no more variance than Poisson counts."""
+    own, expected = np.atleast_2d(own).astype(float), np.atleast_2d(expected).astype(float)
+    observed = own if observed is None else np.atleast_2d(observed).astype(float)
+    return GroupTotals(
+        n_cells=np.full(len(own), 10),
+        size=np.full(len(own), size),
+        observed=observed,
+        own=own,
+        expected=expected,
+        reference=expected,
+        variance=np.zeros(own.shape),
+    )
+
+
+def test_totals_are_sums_over_the_cells_of_each_group():
+    n_cells, n_genes = 40, 5
+    counts = sp.csr_matrix(rng.poisson(2.0, (n_cells, n_genes)).astype(np.float32))
+    own = counts.multiply(rng.random((n_cells, n_genes))).tocsr().astype(np.float32)
+    expression = rng.dirichlet(np.ones(n_genes), n_cells).astype(np.float32)
+    codes = rng.integers(-1, 2, n_cells)
+    among = rng.random(n_cells) < 0.8
+    groups = CellGroups("key", codes, ("a", "b"))
+    order = rng.permutation(n_cells)
+    blocks = [CellBlock(rows, own[rows], expression[rows], 2 * expression[rows]) for rows in np.split(order, [7, 30])]
+    found = group_totals(counts, groups, blocks, among=among)
+    for code in range(2):
+        cells = np.flatnonzero((codes == code) & among)
+        mine, size = own[cells].toarray().astype(float), own[cells].toarray().sum(1, dtype=float)
+        assert found.n_cells[code] == len(cells)
+        np.testing.assert_allclose(found.observed[code], counts[cells].toarray().sum(0), rtol=1e-6)
+        np.testing.assert_allclose(found.own[code], mine.sum(0), rtol=1e-6)
+        np.testing.assert_allclose(found.expected[code], size @ expression[cells], rtol=1e-5)
+        np.testing.assert_allclose(found.reference[code], 2 * size @ expression[cells], rtol=1e-5)
+        residual = mine - np.outer(size, mine.sum(0) / size.sum())
+        np.testing.assert_allclose(found.variance[code], len(cells) * residual.var(0, ddof=1), rtol=0.05, atol=1e-3)
+
+
+def test_intervals_hold_the_true_expression_as_often_as_they_say():
+    # The prior's own world: the group's factor on the decoder's expectation is Gamma(1, 1), its molecules are Poisson.
+    expected = np.repeat([0.5, 5.0, 50.0], 700)
+    factor = rng.standard_gamma(1.0, expected.shape)
+    totals = totals_of(rng.poisson(factor * expected), expected, size=1000.0)
+    draws = draw_expression(totals, [0], slice(None), n_samples=400, rng=rng)[:, 0]
+    rank = (draws < factor * expected / 1000).mean(axis=0)
+    for part in np.split(rank, 3):
+        assert stats.kstest(part, "uniform").pvalue > 1e-3
+    low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+    truth = factor * expected / 1000
+    # 2,100 intervals have a standard error of 0.65%.
+    assert ((low < truth) & (truth < high)).mean() == pytest.approx(0.9, abs=0.025)
+
+
+def test_the_mean_of_the_draws_is_the_posterior_mean():
+    totals = totals_of([[0, 3, 200]], [[2.0, 9.0, 100.0]], size=500.0)
+    draws = draw_expression(totals, [0], slice(None), n_samples=40_000, rng=rng)[:, 0]
+    by_hand = np.array([2, 9, 100]) / 500 * np.array([1 / 3, 4 / 10, 201 / 101])
+    np.testing.assert_allclose(totals.mean_expression()[0], by_hand)
+    np.testing.assert_allclose(draws.mean(0), by_hand, rtol=0.03)
+
+
+def test_molecules_of_one_cell_are_less_evidence_than_those_of_many():
+    shared = {"n_cells": np.array([10, 10]), "size": np.array([1000.0, 1000.0])}
+    own = np.full((2, 1), 100.0)
+    totals = GroupTotals(
+        **shared, observed=own, own=own, expected=own, reference=own, variance=np.array([[100.0], [10_000.0]])
+    )
+    many, one = draw_expression(totals, [0, 1], slice(None), n_samples=5000, rng=rng).std(axis=0).ravel()
+    # 101 and 2 events: relative errors of 0.1 and 0.7.
+    assert many == pytest.approx(0.1 / np.sqrt(101), rel=0.05) and one == pytest.approx(0.1 / np.sqrt(2), rel=0.05)
+
+
+def test_received_molecules_are_known_up_to_a_quarter():
+    # So many molecules that counting has no part in it.
+    observed, own = 1e8, np.array([9e7, 7e7, 5e7])
+    totals = totals_of(own, own, observed=np.full(3, observed), size=1e8)
+    draws = draw_expression(totals, [0], slice(None), n_samples=20_000, rng=rng)[:, 0] * 1e8
+    foreign = (observed - draws) / (observed - own)
+    np.testing.assert_allclose(foreign.std(axis=0), 0.25, rtol=0.1)
+    assert (draws < observed * 1.001).all()
+
+
+def test_a_gene_that_was_mostly_received_may_be_all_its_own_or_none():
+    totals = totals_of([[1e4]], [[1e4]], observed=[[1e6]], size=1e6)
+    draws = draw_expression(totals, [0], slice(None), n_samples=20_000, rng=rng).ravel()
+    assert np.quantile(draws, 0.05) < 0.001 and 0.3 < np.quantile(draws, 0.95) < 1
+
+
+@pytest.mark.parametrize("held", [1 << 28, 1])
+def test_several_groups_together_are_averaged_over_their_cells(monkeypatch, held):
+    monkeypatch.setattr(comparing, "_HELD", held)
+    own = np.array([[4e6, 2e6], [1e6, 3e6], [3e6, 1e6]])
+    totals = totals_of(own, own, size=1e8)
+    n_cells = np.array([10, 30, 10])
+    totals = GroupTotals(**vars(totals) | {"n_cells": n_cells})
+    seen = Detection(n_cells, own, np.ones((3, 2)))
+    (table,) = compare_expression(
+        totals,
+        [Comparison(0, (1, 2), "a", "rest")],
+        seen,
+        seen,
+        mode="change",
+        delta=0.25,
+        fdr=0.05,
+        pseudocount=1e-9,
+        depth=100.0,
+        n_samples=2000,
+        rng=np.random.default_rng(1),
+    )
+    np.testing.assert_allclose(table["expression2"], [0.015, 0.025], rtol=0.01)
+    np.testing.assert_allclose(table["lfc_mean"], np.log2([4 / 1.5, 2 / 2.5]), atol=0.01)
+    assert table["is_de_fdr"].tolist() == [True, True] and (table["n_cells2"] == 40).all()

@@ -1,0 +1,66 @@
+"""What is refused before a fit, so that no result is computed that cannot be written."""
+
+import os
+from pathlib import Path
+
+import pytest
+import spatialdata as sd
+from _stores import add_results, digests
+
+from resolvi_sd.io import check_writable, write_results
+
+
+def test_a_store_that_can_be_written_passes_with_and_without_results_and_is_left_alone(store, rng):
+    sdata = sd.read_zarr(store)
+    before = digests(store)
+    check_writable(sdata)
+    add_results(sdata["table"], rng)
+    check_writable(sdata, "table", key_added="resolvi")
+    assert digests(store) == before
+    write_results(sdata)
+    before = digests(store)
+    check_writable(sdata)
+    assert digests(store) == before
+
+
+def test_an_object_in_memory_is_refused(v3):
+    backed = sd.read_zarr(v3)
+    with pytest.raises(ValueError, match=r"not backed.*sdata\.write\(path\)"):
+        check_writable(sd.SpatialData(shapes=backed.shapes, tables=backed.tables))
+    with pytest.raises(TypeError, match=r"AnnData.*knows no store"):
+        check_writable(backed["table"])
+
+
+def test_a_table_that_is_not_in_the_store_is_refused(v3):
+    sdata = sd.read_zarr(v3)
+    sdata["other"] = sdata["table"].copy()
+    with pytest.raises(KeyError, match=r"'other'.*write_element\('other'\)"):
+        check_writable(sdata, "other")
+    with pytest.raises(KeyError, match=r"'nothing'.*it has"):
+        check_writable(sdata, "nothing")
+
+
+def test_other_rows_than_on_disk_are_refused(v3):
+    sdata = sd.read_zarr(v3)
+    sdata.tables["table"] = sdata["table"][::2].copy()
+    with pytest.raises(ValueError, match=r"(?s)rows.*15 in memory, 30 in the store.*table_new"):
+        check_writable(sdata)
+
+
+def test_a_remote_store_is_refused(v3, monkeypatch):
+    sdata = sd.read_zarr(v3)
+    monkeypatch.setattr(sd.SpatialData, "path", "s3://bucket/section.zarr")
+    with pytest.raises(ValueError, match=r"remote.*sdata\.write"):
+        check_writable(sdata)
+
+
+def test_a_read_only_store_is_refused(v3, monkeypatch):
+    sdata = sd.read_zarr(v3)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "obsm")
+    with pytest.raises(PermissionError, match=r"read-only.*obsm.*sdata\.write\(path\)"):
+        check_writable(sdata)
+
+
+def test_a_prefix_that_is_no_name_is_refused(v3):
+    with pytest.raises(ValueError, match="key_added"):
+        check_writable(sd.read_zarr(v3), key_added="T cells")

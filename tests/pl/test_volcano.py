@@ -1,0 +1,117 @@
+"""Each gene is where its change and its odds are; names stand apart."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+
+import resolvi_sd as rsd
+
+UP, DOWN = to_rgba("#d55e00"), to_rgba("#0072b2")
+
+
+def rows_of(adata, group1):
+    table = adata.uns["resolvi_de"]
+    return table[table["group1"] == group1]
+
+
+def names_of(ax):
+    return [text for text in ax.texts if text.get_text().startswith("GENE")]
+
+
+def points_of(ax, color):
+    points = [
+        c.get_offsets() for c in ax.collections if len(c.get_facecolor()) and tuple(c.get_facecolor()[0]) == color
+    ]
+    return np.concatenate(points) if points else np.empty((0, 2))
+
+
+def test_points_are_the_genes_in_the_color_of_their_call(compared):
+    axes = rsd.pl.volcano(compared, return_ax=True)
+    assert [ax.get_title() for ax in axes] == ["tumor vs rest", "immune vs rest", "stroma vs rest"]
+    for ax, group in zip(axes, ["tumor", "immune", "stroma"], strict=True):
+        rows = rows_of(compared, group)
+        for color, side in ((UP, rows["lfc_mean"] > 0), (DOWN, rows["lfc_mean"] < 0)):
+            expected = rows.loc[rows["is_de_fdr"] & side, ["lfc_mean", "bayes_factor"]]
+            np.testing.assert_allclose(points_of(ax, color), expected)
+        drawn = sum(len(collection.get_offsets()) for collection in ax.collections)
+        assert drawn == len(rows) == 40
+        assert all(collection.get_rasterized() for collection in ax.collections)
+
+
+def test_numbers_of_calls_and_the_line_between(compared):
+    """In the last comparison the draws of all genes have mean 0, so that none is called."""
+    tumor, _, stroma = rsd.pl.volcano(compared, return_ax=True)
+    rows = rows_of(compared, "tumor")
+    up, down = ((rows["is_de_fdr"] & (sign * rows["lfc_mean"] > 0)).sum() for sign in (1, -1))
+    assert {f"{up} higher", f"{down} lower"} <= {text.get_text() for text in tumor.texts}
+    assert {"0 higher", "0 lower"} <= {text.get_text() for text in stroma.texts}
+    (edge,) = {line.get_ydata()[0] for line in tumor.lines if line.get_linestyle() == "--"}
+    np.testing.assert_array_equal(rows["bayes_factor"] > edge, rows["is_de_fdr"])
+    assert not [line for line in stroma.lines if line.get_linestyle() == "--"]
+
+
+def test_most_probable_genes_are_named(compared):
+    tumor, _, stroma = rsd.pl.volcano(compared, n_genes=5, return_ax=True)
+    rows = rows_of(compared, "tumor")
+    rows = rows[rows["is_de_fdr"]].assign(size=rows["lfc_mean"].abs())
+    expected = rows.sort_values(["bayes_factor", "size"], ascending=False)["gene"].head(5)
+    assert {text.get_text() for text in names_of(tumor)} == set(expected)
+    assert not names_of(stroma)
+    assert not names_of(rsd.pl.volcano(compared, n_genes=0, return_ax=True)[0])
+
+
+def test_chosen_genes_are_named_called_or_not(compared):
+    stroma = rsd.pl.volcano(compared, group1="stroma", genes=["GENE3", "GENE8"], return_ax=True)[0]
+    assert {text.get_text() for text in names_of(stroma)} == {"GENE3", "GENE8"}
+
+
+@pytest.mark.parametrize(("figsize", "least"), [((10, 3.3), 10), ((6, 2), 5)])  # the second is an inch high inside
+def test_names_neither_overlap_nor_leave_the_panel(compared, figsize, least):
+    axes = rsd.pl.volcano(compared, n_genes=12, figsize=figsize, return_ax=True)
+    axes[0].figure.canvas.draw()
+    for ax in axes:
+        boxes = [super(type(text), text).get_window_extent() for text in names_of(ax)]  # without the line to the point
+        panel = ax.get_window_extent()
+        for box in boxes:
+            assert panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert len(names_of(axes[0])) >= least
+
+
+def test_comparisons_in_the_order_asked_for(compared):
+    axes = rsd.pl.volcano(compared, group1=["stroma", "tumor"], return_ax=True)
+    assert [ax.get_title() for ax in axes] == ["stroma vs rest", "tumor vs rest"]
+    figure = Figure(layout="constrained")
+    axes = rsd.pl.volcano(compared, group1="immune", ax=figure.subplots(), title=["A"], return_ax=True)
+    assert [ax.get_title() for ax in axes] == ["A"]
+    assert axes[0].get_ylabel() == "log odds of the change (nats)"
+    assert axes[0].get_xlabel() == "log2 fold change (mean)"
+
+
+def test_errors(compared):
+    with pytest.raises(KeyError, match=r"group1='myeloid' .*'tumor', 'immune', 'stroma'"):
+        rsd.pl.volcano(compared, group1="myeloid")
+    with pytest.raises(ValueError, match="`group1` is empty; the groups that were compared are: 'tumor'"):
+        rsd.pl.volcano(compared, group1=[])
+    with pytest.raises(KeyError, match="genes='XYZ'"):
+        rsd.pl.volcano(compared, genes=["XYZ"])
+    with pytest.raises(ValueError, match="`n_genes` must not be negative"):
+        rsd.pl.volcano(compared, n_genes=-1)
+    del compared.uns["resolvi_de"]["bayes_factor"]
+    with pytest.raises(ValueError, match="lacks the columns 'bayes_factor'"):
+        rsd.pl.volcano(compared)
+    del compared.uns["resolvi_de"]
+    with pytest.raises(
+        KeyError, match=r"'resolvi_de' is not in `table.uns`.*run `resolvi_sd.tl.differential_expression"
+    ):
+        rsd.pl.volcano(compared)
+
+
+def test_image(compare, compared):
+    draw = {"group1": ["tumor", "stroma"], "figsize": (6.4, 3.2)}
+    compare("volcano", lambda path: rsd.pl.volcano(compared, save=path, **draw), tolerance=2)
