@@ -11,7 +11,9 @@ from anndata import AnnData
 from scipy.stats import chi2, kstest, nbinom, norm, poisson
 
 from resolvi_sd import ModelConfig
+from resolvi_sd._model.delaporte import draw_own
 from resolvi_sd.datasets import simulate_from_model, simulate_tissue
+from resolvi_sd.metrics import coverage, rank_uniformity
 
 # Each test below looks at a handful of standard normal (or chi-squared) statistics of one fixed seed; beyond this
 # quantile, one in 10,000, something is wrong.
@@ -125,6 +127,23 @@ def test_own_molecules_follow_their_exact_posterior_given_the_counts(table: AnnD
     assert _is_standard_normal(np.array([deviation.sum() / np.sqrt(variance.sum())]))
     squares = np.square(deviation) - variance
     assert _is_standard_normal(np.array([squares.mean() / (squares.std() / np.sqrt(len(squares)))]))
+
+
+def test_draws_of_own_molecules_at_the_true_rates_are_calibrated(table: AnnData) -> None:
+    rates = _rates(table)
+    row, gene = table.X.nonzero()
+    counts = np.asarray(table.X[row, gene]).ravel()
+    r = table.var["true_dispersion"].to_numpy()[gene]
+    entries = [rate[row, gene].astype(np.float32) for rate in rates]
+    rng = np.random.default_rng(0)
+    draws = np.stack(
+        [draw_own(counts, *entries, r, rng.integers(0, 2**63, len(r), dtype=np.uint64)) for _ in range(39)]
+    )
+    truth = _dense(table.layers["true_own"])[row, gene]
+    found = coverage(draws, truth, levels=[0.5, 0.8])
+    assert _is_standard_normal(((found["coverage"] - found["level"]) / found["standard_error"]).to_numpy())
+    ranks = rank_uniformity(draws, truth, n_bins=10)
+    assert ranks.p_value > UNLIKELY
 
 
 def test_flow_goes_in_proportion_to_weight_and_expression(table: AnnData) -> None:

@@ -110,7 +110,7 @@ def test_without_a_size_factor_the_observed_molecules_are_expected(sized):
 def test_expression_per_size(sized, n_samples):
     """Own molecules of a cell, over its size; by the function and by the object, in every shape."""
     rsd.tl.fit(sized, size_factor_key="area", max_epochs=2, **QUIET)
-    settings = dict(library_size="latent", size_scaling=True, n_samples=n_samples)
+    settings = {"library_size": "latent", "size_scaling": True, "n_samples": n_samples}
     rsd.tl.normalized_expression(sized, **settings, **QUIET)
     own = np.asarray(sized.layers["resolvi_counts"].sum(axis=1)).ravel()
     relative = sized.obs["area"].to_numpy() / np.median(sized.obs["area"])

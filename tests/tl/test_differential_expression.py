@@ -175,6 +175,20 @@ def test_results_survive_stores_and_scanpy_reads_them(fitted, tmp_path):
         np.testing.assert_allclose(found["pvals"], 1 - row["proba_de"], atol=1e-12)
 
 
+def test_scanpys_view_is_made_again(fitted):
+    table = fitted.tables["table"]
+    with pytest.raises(KeyError, match=r"'resolvi_de'.*run .*differential_expression"):
+        rsd.tl.rank_genes_groups(fitted, "cell_type")
+    rsd.tl.differential_expression(fitted, groupby="cell_type", n_samples=50, **QUIET)
+    before = table.uns.pop(KEY)
+    rsd.tl.rank_genes_groups(fitted, "cell_type")
+    assert table.uns[KEY]["params"] == before["params"]
+    for name in ("names", "scores", "logfoldchanges", "pvals_adj"):
+        assert table.uns[KEY][name].tolist() == before[name].tolist()
+    with pytest.raises(ValueError, match="are not in obs\\['domain'\\]"):
+        rsd.tl.rank_genes_groups(fitted, "domain")
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_scanpy_plots_them(fitted):
     sc = pytest.importorskip("scanpy")

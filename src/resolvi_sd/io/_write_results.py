@@ -43,7 +43,7 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
 
     `uns['resolvi_rank_genes_groups']` stays in memory: its record arrays, which scanpy asks for, have no fixed form in
     zarr, and a store that holds them can be read by the version of zarr that wrote it and newer ones only. The same
-    numbers are in `uns['resolvi_de']`.
+    numbers are in `uns['resolvi_de']`, from which :func:`resolvi_sd.tl.rank_genes_groups` makes them again.
 
     Parameters
     ----------

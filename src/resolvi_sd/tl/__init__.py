@@ -12,6 +12,7 @@ from resolvi_sd.tl._normalized_expression import normalized_expression
 from resolvi_sd.tl._posterior_summary import posterior_summary
 from resolvi_sd.tl._predict import predict
 from resolvi_sd.tl._pseudobulk import pseudobulk
+from resolvi_sd.tl._rank_genes_groups import rank_genes_groups
 from resolvi_sd.tl._sample_posterior import sample_posterior
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "posterior_summary",
     "predict",
     "pseudobulk",
+    "rank_genes_groups",
     "sample_posterior",
 ]

@@ -1,0 +1,80 @@
+"""Differential expression in scanpy's layout, again."""
+
+from __future__ import annotations
+
+import pandas as pd
+from anndata import AnnData
+from spatialdata import SpatialData
+
+from resolvi_sd._analysis import cell_groups
+from resolvi_sd._analysis import rank_genes_groups as scanpy_layout
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._results import read_fit
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_key, listing
+
+__all__ = ["rank_genes_groups"]
+
+
+def rank_genes_groups(
+    data: SpatialData | AnnData,
+    groupby: str,
+    *,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+) -> None:
+    """Write the table of differential expression in scanpy's layout, for its plots and getters.
+
+    :func:`resolvi_sd.tl.differential_expression` does so already. :func:`resolvi_sd.io.write_results` leaves this view
+    out of the store, since a store with scanpy's record arrays cannot be opened by all versions of zarr; this makes it
+    again of a table that was read back.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table with `.uns['resolvi_de']`.
+    groupby
+        Column of `obs` with the groups that were compared.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+
+    Returns
+    -------
+    None. Modifies the table with `.uns['resolvi_rank_genes_groups']`.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, no table of differential expression, or no such column.
+    ValueError
+        If the groups of the table are not in the column.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.differential_expression(sdata, groupby="cell_type", show_progress_bar=False)
+    >>> table = sdata.tables["table"]
+    >>> del table.uns["resolvi_rank_genes_groups"]
+    >>> rsd.tl.rank_genes_groups(sdata, "cell_type")
+    >>> table.uns["resolvi_rank_genes_groups"]["names"].dtype.names[:2]
+    ('type_0', 'type_1')
+    """
+    adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    fitted = read_fit(adata, keys)
+    hint = "Please run `resolvi_sd.tl.differential_expression(...)` first."
+    check_key(keys.de, adata.uns, argument="the table", where="table.uns", hint=hint)
+    result: pd.DataFrame = adata.uns[keys.de]
+    known = cell_groups(adata, groupby, argument="groupby").names
+    unknown = sorted(set(result["group1"].astype(str)) - set(known))
+    if unknown:
+        raise ValueError(
+            f"The groups {listing(unknown)} of `uns[{keys.de!r}]` are not in obs[{groupby!r}], which has "
+            f"{listing(known)}: name the column that was compared."
+        )
+    layer = keys.counts if keys.counts in adata.layers else fitted.setup.layer
+    adata.uns[keys.rank_genes_groups] = scanpy_layout(result, groupby=groupby, layer=layer)
