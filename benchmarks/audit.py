@@ -1,6 +1,6 @@
 """Audit the default fit of real sections, and scvi-tools' RESOLVI by the same metrics; writes docs/audit_results.md.
 
-    RESOLVI_SD_DATA=folder python benchmarks/audit.py --peer-python .venv-scvi/bin/python
+RESOLVI_SD_DATA=folder python benchmarks/audit.py --peer-python .venv-scvi/bin/python
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def prepared(table: ad.AnnData, sections: str) -> ad.AnnData:
     return table
 
 
-def peer_audit(
-    table: ad.AnnData, settings: dict[str, Any], options: argparse.Namespace, number: int
-) -> pd.DataFrame:
+def peer_audit(table: ad.AnnData, settings: dict[str, Any], options: argparse.Namespace, number: int) -> pd.DataFrame:
     """Fit scvi-tools' RESOLVI to the same counts, and audit its corrected counts on the same neighbors."""
     home = HERE / "_runs"
     home.mkdir(exist_ok=True)

@@ -45,7 +45,7 @@ def test_areas_are_measured_and_come_back_from_the_store(tissue, tmp_path):
 def test_a_query_is_measured_as_the_reference_was(tissue):
     reference = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=1, transcripts=False)
     for data in (reference, tissue):
-        data.tables["table"].obs.drop(columns=["area"], errors="ignore", inplace=True)
+        data.tables["table"].obs = data.tables["table"].obs.drop(columns=["area"], errors="ignore")
     rsd.tl.fit(reference, size_factor_key="area", max_epochs=2, **QUIET)
     table = tissue.tables["table"]
     rsd.tl.map_query(tissue, reference, **QUIET)
