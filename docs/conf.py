@@ -35,7 +35,8 @@ if FULL:
         "squidpy": ("https://squidpy.readthedocs.io/en/stable/", None),
     }
 
-exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+# The results of the audit are part of another page.
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "audit_results.md"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = "resolvi_sd"
