@@ -13,8 +13,8 @@ from resolvi_sd._tiles import Minibatch
 __all__ = ["negative_elbo"]
 
 
-def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> Tensor:
-    """Negative evidence lower bound per cell, one draw of the latent and of the shares.
+def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Negative evidence lower bound per cell, one draw of the latent.
 
     The same number as `pyro.infer.Trace_ELBO` gives for the programs in `programs.py`, divided by the cells that
     are trained on; tracing them costs several milliseconds a step, which this does not.
@@ -30,14 +30,13 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     Returns
     -------
-    The scalar, in nats per cell.
+    The scalar, in nats per cell, and the shares of the core cells, core × 3, without gradient.
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
     divergence = posterior.log_prob(latent) - module.latent_prior(minibatch).log_prob(latent)
 
-    share_posterior = module.share_posterior(minibatch)
-    shares = share_posterior.rsample()
+    shares, share_mask = module.shares(minibatch), module.share_mask(minibatch)
     length = module.leakage_range()
     weights = module.neighbor_weights(minibatch, length)
     background = module.background_profile()
@@ -45,7 +44,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     core_terms = (
         -kl_weight * divergence
         + module.shares_prior(minibatch).log_prob(shares)
-        - share_posterior.log_prob(shares)
+        - softmax_log_density(shares, share_mask)
         + module.neighbor_prior(minibatch, length).log_prob(weights)
         - softmax_log_density(weights, minibatch.mask)
     )
@@ -61,8 +60,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     )
     likelihood = _log_likelihood(module, minibatch, latent, shares, weights, background)
     per_cell = (likelihood + core_terms.sum()) / minibatch.n_core
-    result: Tensor = -(per_cell + shared_terms / module.data.n_train)
-    return result
+    return -(per_cell + shared_terms / module.data.n_train), shares.detach()
 
 
 def _log_likelihood(

@@ -1,4 +1,4 @@
-"""Draws of a cell's molecules by source given its counts, compiled for the CPU."""
+"""Draws of a cell's own molecules given its counts, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
 
-__all__ = ["draw_sources"]
+__all__ = ["draw_own"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
@@ -54,7 +54,7 @@ def _binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, kept: Any, received: Any) -> None:
+def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, out: Any) -> None:
     for i in prange(len(value)):
         mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)
         x, state = int(value[i]), seeds[i]
@@ -62,19 +62,19 @@ def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any,
             state, k = _binomial(x, mu / (mu + lam[i]), state)
         else:
             state, k = _signal(x, mu, float(lam[i]), float(r[i]), state)
-        state, here = _binomial(k, own[i] / mu, state)
-        kept[i], received[i] = here, k - here
+        state, kept = _binomial(k, own[i] / mu, state)
+        out[i] = kept
 
 
-def draw_sources(
+def draw_own(
     value: NDArray[np.floating],
     own: NDArray[np.floating],
     diffused: NDArray[np.floating],
     background: NDArray[np.floating],
     r: NDArray[np.floating],
     seeds: NDArray[np.uint64],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw the own and the diffused molecules of each entry: k given x, then Binomial(k, own / (own + diffused)).
+) -> NDArray[np.float32]:
+    """Draw the own molecules of each entry: k given x, then Binomial(k, own / (own + diffused)).
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ def draw_sources(
 
     Returns
     -------
-    Whole numbers that add up to k, float32; x - k molecules are background.
+    Whole numbers between 0 and x, float32.
     """
-    kept, received = np.empty((2, len(value)), dtype=np.float32)
+    out = np.empty(len(value), dtype=np.float32)
     with ONE_AT_A_TIME:
-        _draw_all(value, own, diffused, background, r, seeds, kept, received)
-    return kept, received
+        _draw_all(value, own, diffused, background, r, seeds, out)
+    return out
