@@ -68,7 +68,7 @@ def test_one_cell_by_hand(sizes):
         # The shares are the output of a network, here taken as given: what follows from them is what is checked.
         alpha = small_module(tissue).shares(cut_minibatch(tissue, np.arange(60))).numpy()[n]
         module = small_module(tissue).double()
-        features = torch.from_numpy(encoder_features(tissue.counts)).double()
+        features = torch.from_numpy(encoder_features(tissue.counts, np.arange(tissue.n_cells))).double()
         categories = torch.from_numpy(tissue.categories)
         latent = module.latent_encoder(features, categories)[0]
         rho = module.expression(latent, categories).numpy()

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from resolvi_sd._tiles import Tissue, cut_minibatch, cut_patches, encoder_features, thin_rows
+from resolvi_sd._tiles import Tissue, cut_minibatch, cut_patches, encoder_features
 
 
 def tissue_of(n_cells, seed=0):
@@ -69,24 +69,48 @@ def test_neighbors_without_molecules_are_masked():
 
 
 def test_features_are_log1p_of_counts_over_their_mean():
-    counts = np.array([[1, 0, 3], [0, 0, 0], [2, 2, 2]], dtype=np.float32)
+    counts = np.array([[1, 0, 3], [0, 0, 0], [2, 2, 2], [0.5, 90, 0]], dtype=np.float32)
     expected = np.log1p([[0.75, 0, 2.25], [0, 0, 0], [1, 1, 1]])
-    np.testing.assert_allclose(encoder_features(sp.csr_matrix(counts)), expected, rtol=1e-6)
+    sparse = sp.csr_matrix(counts)
+    np.testing.assert_allclose(encoder_features(sparse, np.arange(3)), expected, rtol=1e-6)
+    # Fractional and large counts, rows in any order.
+    mean = 90.5 / 3
+    last = np.log1p([0.5 / mean, 90 / mean, 0])
+    np.testing.assert_allclose(encoder_features(sparse, np.array([3, 0])), [last, expected[0]], rtol=1e-6)
+
+
+def thinned_counts(counts, size, seed=0):
+    """The counts of which the encoder sees thinned features: exp(feature) - 1 over that of one molecule."""
+    depth = np.full(counts.shape[0], float(size))
+    shown = np.expm1(
+        encoder_features(counts, np.arange(counts.shape[0]), thinned_size=depth, rng=np.random.default_rng(seed))
+    )
+    one = np.where(shown > 0, shown, np.inf).min(axis=1, keepdims=True)
+    return shown / one
 
 
 def test_thinning_is_binomial():
     # One row of 1,000 entries of 8 molecules, thinned to a quarter: each entry is Binomial(8, 1/4).
     counts = sp.csr_matrix(np.full((1, 1000), 8, dtype=np.float32))
-    kept = thin_rows(counts, 2000, np.random.default_rng(0)).toarray().ravel()
-    observed = np.bincount(kept.astype(int), minlength=9)
+    kept = thinned_counts(counts, 2000).ravel()
+    np.testing.assert_allclose(kept, np.rint(kept), atol=1e-3)
+    observed = np.bincount(np.rint(kept).astype(int), minlength=9)
     expected = 1000 * stats.binom.pmf(np.arange(9), 8, 0.25)
     tail = slice(6, None)
     pooled = [np.append(v[:6], v[tail].sum()) for v in (observed, expected)]
     assert stats.chisquare(pooled[0], pooled[1] / pooled[1].sum() * pooled[0].sum()).pvalue > 1e-3
 
 
+def test_thinning_differs_between_rows_and_draws():
+    counts = sp.csr_matrix(np.full((2, 200), 8, dtype=np.float32))
+    first, second = thinned_counts(counts, 400, seed=0), thinned_counts(counts, 400, seed=1)
+    assert (np.abs(first[0] - first[1]) > 0.5).sum() > 50 and (np.abs(first - second) > 0.5).sum() > 100
+    np.testing.assert_array_equal(first, thinned_counts(counts, 400, seed=0))
+
+
 def test_thinning_leaves_shallow_rows_alone():
     counts = sp.csr_matrix(np.array([[1, 0, 2], [50, 50, 0]], dtype=np.float32))
-    thinned = thin_rows(counts, 10, np.random.default_rng(0)).toarray()
-    np.testing.assert_array_equal(thinned[0], [1, 0, 2])
-    assert 0 < thinned[1].sum() < 40
+    shown = encoder_features(counts, np.arange(2), thinned_size=np.full(2, 10.0), rng=np.random.default_rng(0))
+    np.testing.assert_allclose(shown[0], np.log1p([1.0, 0, 2.0]), rtol=1e-6)
+    # Rows are scaled to their mean, so that of the second only its ratio can have changed.
+    assert shown[1, 2] == 0 and shown[1, 0] != shown[1, 1]

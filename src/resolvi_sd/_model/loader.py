@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,9 @@ def patch_size_of(config: TrainingConfig, n_train: int) -> int:
 
 
 class PatchStream(IterableDataset[Minibatch]):
-    """Minibatches of an epoch, cut by a thread while the one before is in use.
+    """Minibatches of an epoch.
+
+    They are cut in turn with the steps: by a thread beside them, they keep a core from the step that takes them longer.
 
     Parameters
     ----------
@@ -59,13 +60,8 @@ class PatchStream(IterableDataset[Minibatch]):
         # Equal groups: a small last one would have as much say as the others.
         groups = np.array_split(self.rng.permutation(len(self.patches)), len(self))
         streams = self.rng.spawn(len(groups))
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            upcoming = pool.submit(self._cut, groups[0], streams[0])
-            for group, stream in zip(groups[1:], streams[1:], strict=True):
-                ready = upcoming.result()
-                upcoming = pool.submit(self._cut, group, stream)
-                yield ready
-            yield upcoming.result()
+        for group, stream in zip(groups, streams, strict=True):
+            yield self._cut(group, stream)
 
     def _cut(self, group: NDArray[np.int64], rng: np.random.Generator) -> Minibatch:
         core = np.concatenate([self.patches.cells(patch) for patch in group])

@@ -28,9 +28,9 @@ def encode(
     mean, spread = np.empty((2, counts.shape[0], module.config.n_latent), np.float32)
     module.eval()
     for start in tqdm(range(0, counts.shape[0], _ROWS), desc="Encoding", disable=not show_progress_bar):
-        rows = slice(start, start + _ROWS)
+        rows = np.arange(start, min(start + _ROWS, counts.shape[0]))
         with torch.no_grad():
-            features = torch.from_numpy(encoder_features(counts[rows]))
+            features = torch.from_numpy(encoder_features(counts, rows))
             centre, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
         mean[rows], spread[rows] = centre.numpy(), width.numpy()
     return mean, spread

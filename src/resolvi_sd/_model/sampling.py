@@ -185,7 +185,7 @@ class _Setting:
     def of(cls, module: ResolviModule, tissue: Tissue, cells: NDArray[np.int64], *, alone: bool) -> _Setting:
         """Encode `cells`, and their neighbors too unless `alone`."""
         if alone:
-            features = torch.from_numpy(encoder_features(tissue.counts[cells]))
+            features = torch.from_numpy(encoder_features(tissue.counts, cells))
             categories = torch.from_numpy(tissue.categories[cells])
             mean, spread = module.latent_encoder(features, categories)
             none = torch.empty(len(cells), 0)

@@ -42,7 +42,7 @@ class _Loop(pl.LightningModule):
         cells = torch.optim.SparseAdam(list(self.module.neighbor_logits.parameters()), lr=self.config.lr_cell)
         named = self.module.named_parameters()
         shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
-        return [cells, torch.optim.Adam(shared, lr=self.config.lr)] if shared else [cells]
+        return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
         return batch if device.type == "cpu" else batch.to(device)

@@ -1,8 +1,8 @@
 """Pieces of tissue: patches, their halos, and the minibatches made of them."""
 
-from resolvi_sd._tiles._minibatch import Minibatch, SparseCounts, cut_minibatch, encoder_features
+from resolvi_sd._tiles._features import encoder_features
+from resolvi_sd._tiles._minibatch import Minibatch, SparseCounts, cut_minibatch
 from resolvi_sd._tiles._patches import Patches, cut_patches
-from resolvi_sd._tiles._thinning import thin_rows
 from resolvi_sd._tiles._tissue import Tissue
 
 __all__ = [
@@ -13,5 +13,4 @@ __all__ = [
     "cut_minibatch",
     "cut_patches",
     "encoder_features",
-    "thin_rows",
 ]

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._tiles._thinning import thin_rows
+from resolvi_sd._tiles._features import encoder_features
+from resolvi_sd._tiles._numbering import number_locally
 from resolvi_sd._tiles._tissue import Tissue
 from resolvi_sd._types import CSR
 
-__all__ = ["Minibatch", "SparseCounts", "cut_minibatch", "encoder_features"]
+__all__ = ["Minibatch", "SparseCounts", "cut_minibatch"]
 
 
 @dataclass(frozen=True)
@@ -164,40 +164,21 @@ def cut_minibatch(
     Minibatch on the CPU.
     """
     neighbor, mask = tissue.neighbor[core], tissue.mask[core]
-    halo = np.setdiff1d(neighbor[mask], core)
-    cells = np.concatenate([core, halo])
-    counts = tissue.counts[cells]
-    core_counts = counts[: len(core)]
-    if thinned_size is not None and rng is not None:
-        thinned = thin_rows(core_counts, thinned_size, rng)
-        encoded = sp.vstack([thinned, counts[len(core) :]], format="csr")
-    else:
-        encoded = counts
+    cells, local = number_locally(core, neighbor, mask)
+    depth = np.full(len(cells), np.inf)
+    if thinned_size is not None:
+        depth[: len(core)] = thinned_size
     return Minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),
-        counts=SparseCounts.from_scipy(core_counts),
-        features=torch.from_numpy(encoder_features(encoded)),
+        counts=SparseCounts.from_scipy(tissue.counts[core]),
+        features=torch.from_numpy(encoder_features(tissue.counts, cells, thinned_size=depth, rng=rng)),
         categories=torch.from_numpy(tissue.categories[cells]),
         library_size=torch.from_numpy(tissue.library_size[cells]),
         size=torch.from_numpy(tissue.size[core]),
         label=torch.from_numpy(tissue.label[core]),
-        neighbor=torch.from_numpy(_local_numbers(neighbor, mask, cells)),
+        neighbor=torch.from_numpy(local),
         distance=torch.from_numpy(tissue.distance[core]),
         mask=torch.from_numpy(mask),
     )
 
-
-def encoder_features(counts: CSR) -> NDArray[np.float32]:
-    """Return log1p(x / mean x) of each row, dense float32; zeros for a row without counts."""
-    total = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
-    scale = np.divide(counts.shape[1], total, out=np.zeros_like(total), where=total > 0)
-    data = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr))).astype(np.float32, copy=False)
-    dense: NDArray[np.float32] = sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape).toarray()
-    return dense
-
-
-def _local_numbers(neighbor: NDArray[np.int64], mask: NDArray[np.bool_], cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    order = np.argsort(cells, kind="stable")
-    local = order[np.minimum(np.searchsorted(cells, neighbor, sorter=order), len(cells) - 1)]
-    return np.where(mask, local, 0)

@@ -6,25 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, uint64
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
+from resolvi_sd._compiled import ONE_AT_A_TIME, binomial, next_uniform
 
 __all__ = ["draw_own"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
-
-
-@njit(inline="always")
-def _next(state: Any) -> tuple[Any, float]:
-    """Next state and a uniform number in [0, 1) of splitmix64 (Steele, Lea & Flood 2014)."""
-    state = uint64(state + uint64(0x9E3779B97F4A7C15))
-    z = uint64((state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
-    z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
-    z = uint64(z ^ (z >> uint64(31)))
-    return state, float(z >> uint64(11)) * (1.0 / 9007199254740992.0)
 
 
 @njit(inline="always", error_model="numpy")
@@ -35,7 +25,7 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
     for k in range(x, 0, -1):
         term *= k * step / ((r + k - 1.0) * (x - k + 1.0))
         total += term
-        state, u = _next(state)
+        state, u = next_uniform(state)
         if u * total < term:
             chosen = k - 1
         if total > _LARGE:
@@ -44,25 +34,16 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
     return state, chosen
 
 
-@njit(inline="always", error_model="numpy")
-def _binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
-    kept = 0
-    for _ in range(n):
-        state, u = _next(state)
-        kept += u < p
-    return state, kept
-
-
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, out: Any) -> None:
     for i in prange(len(value)):
         mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)
         x, state = int(value[i]), seeds[i]
         if math.isinf(r[i]):
-            state, k = _binomial(x, mu / (mu + lam[i]), state)
+            state, k = binomial(x, mu / (mu + lam[i]), state)
         else:
             state, k = _signal(x, mu, float(lam[i]), float(r[i]), state)
-        state, kept = _binomial(k, own[i] / mu, state)
+        state, kept = binomial(k, own[i] / mu, state)
         out[i] = kept
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
+from resolvi_sd._compiled import ONE_AT_A_TIME
 
 __all__ = ["delaporte_entries"]
 

@@ -13,7 +13,7 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from resolvi_sd._model.delaporte._kernel import _entry
-from resolvi_sd._model.delaporte._threads import ONE_AT_A_TIME
+from resolvi_sd._compiled import ONE_AT_A_TIME
 
 __all__ = ["MixtureGradient", "mixture_pass"]
 

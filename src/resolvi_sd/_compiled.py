@@ -1,0 +1,31 @@
+"""What compiled functions share: that one runs at a time, and their random numbers."""
+
+import threading
+from typing import Any
+
+from numba import njit, uint64
+
+__all__ = ["ONE_AT_A_TIME", "binomial", "next_uniform"]
+
+# Numba's portable threading layer ends the process when two threads enter a parallel function at once.
+ONE_AT_A_TIME = threading.Lock()
+
+
+@njit(inline="always")
+def next_uniform(state: Any) -> tuple[Any, float]:
+    """Next state and a uniform number in [0, 1) of splitmix64 (Steele, Lea & Flood 2014)."""
+    state = uint64(state + uint64(0x9E3779B97F4A7C15))
+    z = uint64((state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
+    z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
+    z = uint64(z ^ (z >> uint64(31)))
+    return state, float(z >> uint64(11)) * (1.0 / 9007199254740992.0)
+
+
+@njit(inline="always", error_model="numpy")
+def binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
+    """Next state and a draw from Binomial(n, p), molecule by molecule."""
+    kept = 0
+    for _ in range(n):
+        state, u = next_uniform(state)
+        kept += u < p
+    return state, kept
