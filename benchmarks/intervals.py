@@ -4,7 +4,7 @@
     python benchmarks/intervals.py --cases model --plot coverage.png
 
 The shares are those of a cell's counted molecules: what it has of each source, over what it has. Their draws, and those
-of the corrected counts, are from `tl.sample_posterior`. Shares and neighbour weights of the model are point estimates.
+of the corrected counts, are from `tl.sample_posterior`. Neighbour weights of the model are point estimates.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy.stats import chi2, kstest, nbinom, norm, poisson
 
 from resolvi_sd import ModelConfig
-from resolvi_sd._model.delaporte import draw_own
+from resolvi_sd._model.delaporte import draw_sources
 from resolvi_sd.datasets import simulate_from_model, simulate_tissue
 from resolvi_sd.metrics import coverage, rank_uniformity
 
@@ -137,7 +137,7 @@ def test_draws_of_own_molecules_at_the_true_rates_are_calibrated(table: AnnData)
     entries = [rate[row, gene].astype(np.float32) for rate in rates]
     rng = np.random.default_rng(0)
     draws = np.stack(
-        [draw_own(counts, *entries, r, rng.integers(0, 2**63, len(r), dtype=np.uint64)) for _ in range(39)]
+        [draw_sources(counts, *entries, r, rng.integers(0, 2**63, len(r), dtype=np.uint64))[0] for _ in range(39)]
     )
     truth = _dense(table.layers["true_own"])[row, gene]
     found = coverage(draws, truth, levels=[0.5, 0.8])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp
 
-from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, draw_own, expected_signal, poisson_log_prob
+from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, draw_sources, expected_signal, poisson_log_prob
 from resolvi_sd._model.delaporte._terms import delaporte_terms
 from resolvi_sd._tiles import SparseCounts
 
@@ -122,10 +122,11 @@ def test_draws_have_the_posterior_mean(r):
     x, own, diffused, lam, n = 9, 2.0, 1.0, 1.5, 100_000
     full = lambda v: np.full(n, v, np.float32)  # noqa: E731
     seeds = np.random.default_rng(3).integers(0, 2**63, n, dtype=np.uint64)
-    draws = draw_own(full(x), full(own), full(diffused), full(lam), full(r), seeds)
+    draws, received = draw_sources(full(x), full(own), full(diffused), full(lam), full(r), seeds)
     mu = own + diffused
     signal = x * mu / (mu + lam) if np.isinf(r) else convolution(x, mu, lam, r)[1]
     # The draws lie in 0..9, so the standard error of their mean is below 9 / 2 / sqrt(n) = 0.015.
     assert draws.mean() == pytest.approx(signal * own / mu, abs=0.06)
-    assert draws.min() >= 0 and draws.max() <= x
-    assert (draws == np.round(draws)).all()
+    assert received.mean() == pytest.approx(signal * diffused / mu, abs=0.06)
+    assert min(draws.min(), received.min()) >= 0 and (draws + received).max() <= x
+    assert (draws == np.round(draws)).all() and (received == np.round(received)).all()

@@ -23,7 +23,7 @@ def one_dimensional(tissue, **config):
         module = ResolviModule(config, small_module(tissue).data)
         for parameter in (module.background_logits, module.log_concentration, module.neighbor_logits.weight):
             torch.nn.init.normal_(parameter, std=0.5)
-        torch.nn.init.normal_(module.share_encoder.logits.weight, std=0.3)
+        torch.nn.init.normal_(module.share_encoder.loc.weight, std=0.3)
     return module.eval()
 
 

@@ -57,10 +57,11 @@ def test_rates_sum_to_the_library_and_profiles_to_one(config):
     np.testing.assert_allclose(draws["expression"].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(draws["shares"].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(draws["neighbor_weights"].sum(-1), sampler.tissue.mask.any(1), rtol=1e-5)
-    scale = sampler.tissue.library_size[:, None] * draws["shares"][:, :1]
+    scale = sampler.tissue.library_size[:, None] * draws["shares"][:, :, :1]
     np.testing.assert_allclose(draws["corrected_rate"], scale * draws["expression"], rtol=1e-5)
-    own, counts = draws["own_counts"], sampler.tissue.counts.toarray()
-    assert own.dtype == np.int32 and (own >= 0).all() and (own <= counts).all()
+    molecules = [draws[f"{source}_counts"] for source in ("own", "diffused", "background")]
+    assert all(part.dtype == np.int32 and (part >= 0).all() for part in molecules)
+    np.testing.assert_array_equal(sum(molecules), np.broadcast_to(sampler.tissue.counts.toarray(), molecules[0].shape))
     assert {name: values.ndim for name, values in draws.items()} == {n: len(s.dims) for n, s in SITES.items()}
 
 
@@ -103,5 +104,5 @@ def test_rates_follow_from_the_latent_of_the_same_draw():
     with torch.no_grad():
         background = module.background_profile().numpy()[tissue.batch]
     size, shares = tissue.library_size[:, None], draws["shares"]
-    expected = size * (shares[:, 1:2] * around + shares[:, 2:] * background)
+    expected = size * (shares[..., 1:2] * around + shares[..., 2:] * background)
     np.testing.assert_allclose(draws["residual_rate"], expected, rtol=1e-3, atol=1e-5)

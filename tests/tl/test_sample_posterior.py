@@ -115,7 +115,7 @@ def test_large_results_are_lazy_and_the_same(fitted, monkeypatch):
     monkeypatch.setattr(blocks, "_BLOCK", 64 * 40 * 4 * 2)
     lazy = rsd.tl.sample_posterior(fitted, sites=sites, n_samples=5, **QUIET)
     assert lazy["own_counts"].chunks == ((2, 2, 1), (64,) * 6 + (16,), (40,))
-    assert lazy["shares"].chunks == ((64,) * 6 + (16,), (3,))
+    assert lazy["shares"].chunks == ((2, 2, 1), (64,) * 6 + (16,), (3,))
     computed = lazy.compute(scheduler="threads", num_workers=2)
     for found in (in_blocks, computed):
         xr.testing.assert_allclose(found, eager, rtol=1e-4, atol=1e-5)
@@ -165,7 +165,7 @@ def test_bad_input_is_told_what_exists(fitted, arguments, error, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"site": "shares"}, "point estimate and has no draws"),
+        ({"site": "neighbor_weights"}, "point estimate and has no draws"),
         ({"site": "rho"}, "site='rho' is unknown; choose from 'latent'"),
         ({"site": "latent", "statistics": ["mode"]}, "`statistics` has unknown names: 'mode'"),
         ({"site": "latent", "statistics": []}, "`statistics` is empty"),

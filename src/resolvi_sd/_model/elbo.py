@@ -13,8 +13,8 @@ from resolvi_sd._tiles import Minibatch
 __all__ = ["negative_elbo"]
 
 
-def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Negative evidence lower bound per cell, one draw of the latent.
+def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> Tensor:
+    """Negative evidence lower bound per cell, one draw of the latent and of the shares.
 
     The same number as `pyro.infer.Trace_ELBO` gives for the programs in `programs.py`, divided by the cells that
     are trained on; tracing them costs several milliseconds a step, which this does not.
@@ -30,13 +30,14 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     Returns
     -------
-    The scalar, in nats per cell, and the shares of the core cells, core × 3, without gradient.
+    The scalar, in nats per cell.
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
     divergence = posterior.log_prob(latent) - module.latent_prior(minibatch).log_prob(latent)
 
-    shares, share_mask = module.shares(minibatch), module.share_mask(minibatch)
+    share_posterior = module.share_posterior(minibatch)
+    shares = share_posterior.rsample()
     length = module.leakage_range()
     weights = module.neighbor_weights(minibatch, length)
     background = module.background_profile()
@@ -44,7 +45,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     core_terms = (
         -kl_weight * divergence
         + module.shares_prior(minibatch).log_prob(shares)
-        - softmax_log_density(shares, share_mask)
+        - share_posterior.log_prob(shares)
         + module.neighbor_prior(minibatch, length).log_prob(weights)
         - softmax_log_density(weights, minibatch.mask)
     )
@@ -60,7 +61,8 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     )
     likelihood = _log_likelihood(module, minibatch, latent, shares, weights, background)
     per_cell = (likelihood + core_terms.sum()) / minibatch.n_core
-    return -(per_cell + shared_terms / module.data.n_train), shares.detach()
+    result: Tensor = -(per_cell + shared_terms / module.data.n_train)
+    return result
 
 
 def _log_likelihood(

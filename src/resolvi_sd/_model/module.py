@@ -13,13 +13,16 @@ from torch.nn import functional as F
 from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
+from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
 from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
 
-_SHARE_MOMENTUM = 0.02
+# The prior mean of the shares is one number for all cells, and has to keep up with theirs.
+_SHARE_PRIOR_SPEED = 10.0
+_SHARE_SCALE = 0.4
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,6 @@ class ResolviModule(nn.Module):
     store and any number of models live side by side.
     """
 
-    share_mean: Tensor
-
     def __init__(self, config: ModelConfig, data: DataSummary) -> None:
         super().__init__()
         self.config, self.data = config, data
@@ -120,10 +121,13 @@ class ResolviModule(nn.Module):
         nn.init.zeros_(self.neighbor_logits.weight)
         prior = torch.tensor(config.share_prior)
         self.log_depth = math.log1p(data.depth)
-        self.register_buffer("share_mean", prior / prior.sum())
+        start = (prior / prior.sum()).log()
+        self.share_prior_logits = nn.Parameter(start / _SHARE_PRIOR_SPEED, requires_grad=config.adapt_share_prior)
         with torch.no_grad():
-            self.share_encoder.logits.weight.zero_()
-            self.share_encoder.logits.bias.copy_(self.share_mean.log())
+            self.share_encoder.loc.weight.zero_()
+            self.share_encoder.loc.bias.copy_(start[1:] - start[0])
+            self.share_encoder.log_scale.weight.zero_()
+            self.share_encoder.log_scale.bias.fill_(math.log(_SHARE_SCALE))
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
 
     # Shared between cells
@@ -153,15 +157,12 @@ class ResolviModule(nn.Module):
         """Distribution of the label given the latent."""
         return dist.Categorical(logits=self.classifier(latent), validate_args=False)
 
-    @torch.no_grad()
-    def follow_shares(self, shares: Tensor) -> None:
-        """Move the prior mean of the shares towards the mean of `shares`, cells × 3.
+    def share_mean(self) -> Tensor:
+        """Prior mean of the shares (own, diffusion, background).
 
-        How much leaks differs tenfold between tissues, so the prior takes it from the data, by moments. The gradient of
-        the Dirichlet's density would match logarithms of point estimates instead, which overstates small shares.
+        How much leaks differs tenfold between tissues, so the mean is learned; the weight of the prior is fixed.
         """
-        if self.config.adapt_share_prior:
-            self.share_mean.lerp_(shares.mean(dim=0), _SHARE_MOMENTUM)
+        return torch.softmax(_SHARE_PRIOR_SPEED * self.share_prior_logits, dim=0)
 
     def background_prior(self) -> dist.Dirichlet:
         """Symmetric Dirichlet over the background profile of each batch."""
@@ -211,10 +212,14 @@ class ResolviModule(nn.Module):
 
     def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
         """Dirichlet over the shares (own, diffusion, background) of each cell."""
-        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean, self.share_mask(minibatch))
+        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean(), self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
-        """Point estimate of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
+        """Posterior mean of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
+        return self.share_posterior(minibatch).mean
+
+    def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
+        """Logistic-normal over the shares of the core cells."""
         core = minibatch.n_core
         weights = masked_softmax(self.neighbor_kernel(minibatch, torch.ones(())), minibatch.mask)
         profiles = self.share_encoder.around(minibatch.features)
@@ -231,8 +236,8 @@ class ResolviModule(nn.Module):
             dim=1,
         )
         counts = torch.log1p(minibatch.counts.to_dense())
-        logits = self.share_encoder(counts, around, setting, minibatch.core_batch)
-        return masked_softmax(logits.clamp(-10.0, 10.0), self.share_mask(minibatch))
+        loc, scale = self.share_encoder(counts, around, setting, minibatch.core_batch)
+        return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
         """Expression profile rho, cells × genes; rows sum to 1. `categories` is cells × (batch and covariates)."""

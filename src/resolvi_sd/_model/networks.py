@@ -98,7 +98,7 @@ class DensityDecoder(nn.Module):
 
 
 class ShareEncoder(nn.Module):
-    """From a cell's counts and its surroundings to the logits of its shares.
+    """From a cell's counts and its surroundings to the posterior of its shares, in log-ratios to the own share.
 
     What a cell received can only be told by comparing it with its neighbors, so their profiles, depths and distances
     are inputs beside the cell's own counts.
@@ -111,10 +111,11 @@ class ShareEncoder(nn.Module):
         self.setting = nn.Linear(N_SETTING, n_hidden, bias=False)
         self.norm = nn.LayerNorm(n_hidden)
         self.hidden = Perceptron(n_hidden, n_hidden, n_layers - 1, (n_batches,))
-        self.logits = nn.Linear(n_hidden, 3)
+        self.loc = nn.Linear(n_hidden, 2)
+        self.log_scale = nn.Linear(n_hidden, 2)
 
-    def forward(self, counts: Tensor, around: Tensor, setting: Tensor, batch: Tensor) -> Tensor:
-        """Map core cells to logits, cells × 3.
+    def forward(self, counts: Tensor, around: Tensor, setting: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Map core cells to means and standard deviations, both cells × 2.
 
         Parameters
         ----------
@@ -128,8 +129,8 @@ class ShareEncoder(nn.Module):
             Batch of the cells.
         """
         hidden = torch.relu(self.norm(self.own(counts) + around + self.setting(setting)))
-        logits: Tensor = self.logits(self.hidden(hidden, batch[:, None]))
-        return logits
+        hidden = self.hidden(hidden, batch[:, None])
+        return self.loc(hidden).clamp(-10.0, 10.0), torch.exp(self.log_scale(hidden).clamp(-5.0, 1.5))
 
 
 class Classifier(nn.Module):

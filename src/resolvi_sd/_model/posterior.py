@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from resolvi_sd._model.delaporte import draw_own, expected_signal
+from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._model.molecules import draw_molecules
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
 __all__ = ["Posterior", "infer", "split_counts"]
@@ -75,7 +76,7 @@ def infer(
     patches
         A partition of all cells.
     n_samples
-        1: at the mean of the latent posterior; more: averaged over so many draws of it.
+        1: at the posterior means of latent and shares; more: averaged over so many draws of both.
     integer_counts
         Whether `own` is a draw of whole molecules in place of the expectation.
     rng
@@ -92,7 +93,7 @@ def infer(
     own = np.zeros(tissue.counts.nnz, np.float32)
     labelled = module.data.n_labels > 0
     probabilities = np.zeros((n_cells, module.data.n_labels), np.float32)
-    noise = _latent_noise(n_samples, latent.shape, rng)
+    noise = _noise(n_samples, n_cells, module.config.n_latent, rng)
     seeds = rng.integers(0, 2**63, tissue.counts.nnz, dtype=np.uint64) if integer_counts else None
 
     module.eval()
@@ -101,10 +102,14 @@ def infer(
         entries = _entries(tissue.counts.indptr, core)
         with torch.no_grad():
             mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
-            beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
+            beta = module.neighbor_weights(minibatch, module.leakage_range())
+            share_posterior = module.share_posterior(minibatch)
+            draws = [(mean, share_posterior.mean)]
+            if noise is not None:
+                rows = minibatch.cells
+                draws = [(mean + spread * z[rows], share_posterior.at(y[rows[: len(core)]])) for z, y in noise]
         latent[core], weights[core] = mean[: len(core)].numpy(), beta.numpy()
-        draws = [mean] if noise is None else [mean + spread * draw[minibatch.cells] for draw in noise]
-        for draw in draws:
+        for draw, shares in draws:
             split = split_counts(module, minibatch, draw, shares, beta)
             flow[core] += _flow(module, minibatch, split, beta).numpy() / len(draws)
             molecules[core] += split.molecules.numpy() / len(draws)
@@ -113,18 +118,21 @@ def infer(
                 with torch.no_grad():
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
         if seeds is not None:
-            own[entries] = _draw_molecules(module, minibatch, draws[0], shares, beta, seeds[entries])
+            with torch.no_grad():
+                rates, _ = _rates(module, minibatch, *draws[0], beta)
+            own[entries], _ = draw_molecules(module, minibatch, rates, seeds[entries])
     corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
     return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
 
-def _latent_noise(n_samples: int, shape: tuple[int, int], rng: np.random.Generator) -> list[Tensor] | None:
-    """Noise of every cell and draw, made before the patches are: a cell's noise must not depend on them."""
+def _noise(n_samples: int, n_cells: int, n_latent: int, rng: np.random.Generator) -> list[tuple[Tensor, Tensor]] | None:
+    """Noise of every cell and draw, for latent and shares, made before the patches are: it must not depend on them."""
     if n_samples < 1:
         raise ValueError(f"`n_samples` must be at least 1, got {n_samples}.")
     if n_samples == 1:
         return None
-    return [torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) for _ in range(n_samples)]
+    normal = rng.standard_normal((n_samples, n_cells, n_latent + 2), dtype=np.float32)
+    return [(torch.from_numpy(draw[:, :-2]), torch.from_numpy(draw[:, -2:])) for draw in normal]
 
 
 def _groups(patches: Patches, batch_size: int, show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
@@ -208,29 +216,3 @@ def _flow(module: ResolviModule, minibatch: Minibatch, split: Split, beta: Tenso
         mixed = module.neighbor_expression(minibatch, split.profiles, leaf)
         (slope,) = torch.autograd.grad(mixed, leaf, split.ratio)
     return beta * slope
-
-
-def _draw_molecules(
-    module: ResolviModule,
-    minibatch: Minibatch,
-    latent: Tensor,
-    shares: Tensor,
-    beta: Tensor,
-    seeds: NDArray[np.uint64],
-) -> NDArray[np.float32]:
-    """Whole own molecules of every entry, drawn from their posterior."""
-    with torch.no_grad():
-        rates, _ = _rates(module, minibatch, latent, shares, beta)
-        row, gene = minibatch.counts.rows(), minibatch.counts.gene
-        r = torch.full_like(rates.own[:1], torch.inf)
-        if module.config.likelihood == "nb":
-            r = module.concentration()
-        group = module.concentration_group(minibatch.core_batch)
-        return draw_own(
-            minibatch.counts.value.numpy(),
-            rates.own[row, gene].numpy(),
-            rates.diffused[row, gene].numpy(),
-            rates.background[row, gene].numpy(),
-            r[group[row], gene].numpy(),
-            seeds,
-        )

@@ -38,7 +38,7 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
 
 
 def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
-    """Approximate posterior: Normal for the latent, point estimates for all else."""
+    """Approximate posterior: normal for the latent, logistic-normal for the shares, point estimates for all else."""
     background = module.background_profile()
     everywhere = torch.ones_like(background, dtype=torch.bool)
     density = softmax_log_density(background, everywhere).sum()
@@ -49,9 +49,7 @@ def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
     with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
         with scale(scale=kl_weight):
             pyro.sample("latent", module.latent_posterior(minibatch))
-        shares = module.shares(minibatch)
-        density = softmax_log_density(shares, module.share_mask(minibatch))
-        pyro.sample("shares", dist.Delta(shares, density, event_dim=1))
+        pyro.sample("shares", module.share_posterior(minibatch))
         weights = module.neighbor_weights(minibatch, length)
         density = softmax_log_density(weights, minibatch.mask)
         pyro.sample("neighbor_weights", dist.Delta(weights, density, event_dim=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 
-from resolvi_sd._model.delaporte import draw_own
+from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._model.molecules import draw_molecules
 from resolvi_sd._tiles import Minibatch, Tissue, cut_minibatch, encoder_features
 
 __all__ = ["SITES", "SOURCES", "Sampler", "Site"]
@@ -49,19 +51,21 @@ class Site:
         return "sample" in self.dims
 
 
+_BY_GENE = ("sample", "cell", "gene")
 SITES = {
     "latent": Site(("sample", "cell", "latent_dim"), np.float32, "latent z"),
-    "expression": Site(("sample", "cell", "gene"), np.float32, "expression profile rho, sums to 1 over all genes"),
-    "shares": Site(("cell", "source"), np.float32, "shares of the sources alpha, sum to 1"),
+    "expression": Site(_BY_GENE, np.float32, "expression profile rho, sums to 1 over all genes"),
+    "shares": Site(("sample", "cell", "source"), np.float32, "shares of the sources alpha, sum to 1"),
     "neighbor_weights": Site(("cell", "neighbor"), np.float32, "neighbor weights beta, sum to 1"),
-    "own_counts": Site(("sample", "cell", "gene"), np.int32, "own molecules among those counted", "molecules"),
-    "corrected_rate": Site(("sample", "cell", "gene"), np.float32, "expected own molecules", "molecules"),
-    "residual_rate": Site(
-        ("sample", "cell", "gene"), np.float32, "expected diffused and background molecules", "molecules"
-    ),
+    "own_counts": Site(_BY_GENE, np.int32, "own molecules among those counted", "molecules"),
+    "diffused_counts": Site(_BY_GENE, np.int32, "molecules of neighbors among those counted", "molecules"),
+    "background_counts": Site(_BY_GENE, np.int32, "background among the molecules counted", "molecules"),
+    "corrected_rate": Site(_BY_GENE, np.float32, "expected own molecules", "molecules"),
+    "residual_rate": Site(_BY_GENE, np.float32, "expected diffused and background molecules", "molecules"),
 }
 _WITHOUT_NEIGHBORS = {"latent", "expression"}
-_OF_RATES = {"own_counts", "corrected_rate", "residual_rate"}
+_OF_MOLECULES = ("own_counts", "diffused_counts", "background_counts")
+_OF_RATES = {*_OF_MOLECULES, "corrected_rate", "residual_rate"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Sampler:
     tissue
         All cells.
     seeds
-        Of the latent and of the molecules of each draw, draws × 2, uint64.
+        Of the latent, the shares and the molecules of each draw, draws × 3, uint64.
     """
 
     module: ResolviModule
@@ -85,7 +89,7 @@ class Sampler:
     @classmethod
     def create(cls, module: ResolviModule, tissue: Tissue, *, n_samples: int, rng: np.random.Generator) -> Sampler:
         """Take the seeds from `rng`; fewer draws are the first of more."""
-        return cls(module.eval(), tissue, rng.integers(0, 2**64, (n_samples, 2), dtype=np.uint64))
+        return cls(module.eval(), tissue, rng.integers(0, 2**64, (n_samples, 3), dtype=np.uint64))
 
     @property
     def n_samples(self) -> int:
@@ -102,9 +106,9 @@ class Sampler:
     ) -> dict[str, NDArray[np.generic]]:
         """Draw `sites` of some cells.
 
-        The latent of the cells and of their neighbors is drawn from its normal posterior; expression and rates follow
-        from it. Own molecules are then drawn given the rates and the counts. Shares and neighbor weights are point
-        estimates.
+        The latent of the cells and of their neighbors is drawn from its normal posterior, the shares of the cells from
+        their logistic-normal one; expression and rates follow. Molecules by source are then drawn given the rates and
+        the counts. Neighbor weights are point estimates.
 
         Parameters
         ----------
@@ -129,24 +133,23 @@ class Sampler:
         }
         with torch.no_grad():
             setting = _Setting.of(self.module, self.tissue, cells, alone=_WITHOUT_NEIGHBORS.issuperset(sites))
-            if "shares" in sites:
-                out["shares"] = setting.shares.numpy()
             if "neighbor_weights" in sites:
-                out["neighbor_weights"] = setting.weights.numpy()
-            for i, (latent_seed, molecule_seed) in enumerate(seeds if sampled else ()):
-                noise = _normal(latent_seed, setting.rows, self.module.config.n_latent)
-                latent = setting.mean + setting.spread * torch.from_numpy(noise)
-                for site, values in self._one_draw(setting, latent, molecule_seed, genes, sampled).items():
+                out["neighbor_weights"] = setting.neighbor_weights().numpy()
+            for i, draw_seeds in enumerate(seeds if sampled else ()):
+                for site, values in self._one_draw(setting, draw_seeds, genes, sampled).items():
                     out[site][i] = values
         return out
 
     def _width(self, site: str, genes: NDArray[np.int64]) -> int:
-        return self.module.config.n_latent if site == "latent" else len(genes)
+        return {"latent": self.module.config.n_latent, "shares": len(SOURCES)}.get(site, len(genes))
 
     def _one_draw(
-        self, setting: _Setting, latent: Tensor, seed: np.uint64, genes: NDArray[np.int64], sites: Collection[str]
+        self, setting: _Setting, seeds: NDArray[np.uint64], genes: NDArray[np.int64], sites: Collection[str]
     ) -> dict[str, NDArray[np.generic]]:
         module, n_core = self.module, setting.n_core
+        latent_seed, share_seed, molecule_seed = seeds
+        noise = _normal(latent_seed, setting.rows, module.config.n_latent)
+        latent = setting.mean + setting.spread * torch.from_numpy(noise)
         out: dict[str, NDArray[np.generic]] = {}
         if "latent" in sites:
             out["latent"] = latent[:n_core].numpy()
@@ -155,17 +158,32 @@ class Sampler:
         profiles = module.expression(latent, setting.categories)
         if "expression" in sites:
             out["expression"] = profiles[:n_core].numpy()[:, genes]
-        if setting.minibatch is None or _OF_RATES.isdisjoint(sites):
+        if setting.surroundings is None:
             return out
-        amount = module.amount(setting.minibatch, latent, setting.shares)
-        rates = module.rates(setting.minibatch, profiles, amount, setting.weights, module.background_profile())
+        minibatch, weights, share_posterior = setting.surroundings
+        shares = share_posterior.at(torch.from_numpy(_normal(share_seed, setting.rows[:n_core], len(SOURCES) - 1)))
+        if "shares" in sites:
+            out["shares"] = shares.numpy()
+        if _OF_RATES.isdisjoint(sites):
+            return out
+        amount = module.amount(minibatch, latent, shares)
+        rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
         if "corrected_rate" in sites:
             out["corrected_rate"] = rates.own.numpy()[:, genes]
         if "residual_rate" in sites:
             out["residual_rate"] = (rates.diffused + rates.background).numpy()[:, genes]
-        if "own_counts" in sites:
-            out["own_counts"] = _draw_molecules(module, setting.minibatch, rates, seed, genes)
+        if not set(_OF_MOLECULES).isdisjoint(sites):
+            molecules = _dense_molecules(module, minibatch, rates, molecule_seed, genes)
+            out |= {site: values for site, values in molecules.items() if site in sites}
         return out
+
+
+class _Surroundings(NamedTuple):
+    """What is known of the cells only together with their neighbors."""
+
+    minibatch: Minibatch
+    weights: Tensor
+    share_posterior: MaskedLogisticNormal
 
 
 @dataclass(frozen=True)
@@ -177,9 +195,13 @@ class _Setting:
     categories: Tensor
     mean: Tensor
     spread: Tensor
-    shares: Tensor
-    weights: Tensor
-    minibatch: Minibatch | None
+    surroundings: _Surroundings | None
+
+    def neighbor_weights(self) -> Tensor:
+        """Neighbor weights of the cells, core × k."""
+        if self.surroundings is None:
+            raise ValueError("The cells were encoded without their neighbors.")
+        return self.surroundings.weights
 
     @classmethod
     def of(cls, module: ResolviModule, tissue: Tissue, cells: NDArray[np.int64], *, alone: bool) -> _Setting:
@@ -188,8 +210,7 @@ class _Setting:
             features = torch.from_numpy(encoder_features(tissue.counts, cells))
             categories = torch.from_numpy(tissue.categories[cells])
             mean, spread = module.latent_encoder(features, categories)
-            none = torch.empty(len(cells), 0)
-            return cls(len(cells), cells, categories, mean, spread, none, none, None)
+            return cls(len(cells), cells, categories, mean, spread, None)
         minibatch = cut_minibatch(tissue, cells)
         mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
         return cls(
@@ -198,9 +219,11 @@ class _Setting:
             minibatch.categories,
             mean,
             spread,
-            module.shares(minibatch),
-            module.neighbor_weights(minibatch, module.leakage_range()),
-            minibatch,
+            _Surroundings(
+                minibatch,
+                module.neighbor_weights(minibatch, module.leakage_range()),
+                module.share_posterior(minibatch),
+            ),
         )
 
 
@@ -223,29 +246,21 @@ def _normal(seed: np.uint64, rows: NDArray[np.int64], width: int) -> NDArray[np.
     return normal
 
 
-def _draw_molecules(
+def _dense_molecules(
     module: ResolviModule, minibatch: Minibatch, rates: Rates, seed: np.uint64, genes: NDArray[np.int64]
-) -> NDArray[np.int32]:
-    """Draw the own molecules of the core cells, core × `genes`; zero wherever the counts are."""
+) -> dict[str, NDArray[np.int32]]:
+    """Draw the molecules of the core cells by source, core × `genes`; zero wherever the counts are."""
     n_cells, n_genes = rates.own.shape
     column = np.full(n_genes, -1)
     column[genes] = np.arange(len(genes))
-    row, gene = minibatch.counts.rows(), minibatch.counts.gene
-    wanted = torch.from_numpy(column[gene.numpy()] >= 0)
-    row, gene, value = row[wanted], gene[wanted], minibatch.counts.value[wanted]
-    r = torch.full_like(rates.own[:1], torch.inf)
-    if module.config.likelihood == "nb":
-        r = module.concentration()
-    group = module.concentration_group(minibatch.core_batch)
+    counts = minibatch.counts
+    wanted = torch.from_numpy(np.flatnonzero(column[counts.gene.numpy()] >= 0))
+    row, gene = counts.rows()[wanted], counts.gene[wanted]
     entry = (minibatch.cells[row] * n_genes + gene).numpy().astype(np.uint64)
-    own = draw_own(
-        value.numpy(),
-        rates.own[row, gene].numpy(),
-        rates.diffused[row, gene].numpy(),
-        rates.background[row, gene].numpy(),
-        r[group[row], gene].numpy(),
-        _hash(seed, entry),
-    )
-    dense = np.zeros((n_cells, len(genes)), np.int32)
-    dense[row.numpy(), column[gene.numpy()]] = own
+    own, diffused = draw_molecules(module, minibatch, rates, _hash(seed, entry), wanted)
+    background = counts.value[wanted].numpy() - own - diffused
+    dense = {}
+    for site, values in zip(_OF_MOLECULES, (own, diffused, background), strict=True):
+        dense[site] = np.zeros((n_cells, len(genes)), np.int32)
+        dense[site][row.numpy(), column[gene.numpy()]] = values
     return dense

@@ -57,13 +57,12 @@ class _Loop(pl.LightningModule):
         for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
-        loss, shares = negative_elbo(self.module, minibatch, kl_weight)
+        loss = negative_elbo(self.module, minibatch, kl_weight)
         self.manual_backward(loss)
         for shared in optimizers[1:]:
             self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
         for optimizer in optimizers:
             optimizer.step()
-        self.module.follow_shares(shares)
         self._sum -= float(loss.detach()) * minibatch.n_core
         self._cells += minibatch.n_core
 

@@ -49,9 +49,10 @@ def sample_posterior(
 
         - `"latent"`: the latent z, (sample, cell, latent_dim);
         - `"expression"`: the expression profile rho, which sums to 1 over all genes, (sample, cell, gene);
-        - `"shares"`: the shares alpha of the three sources, a point estimate, (cell, source);
+        - `"shares"`: the shares alpha of the three sources, (sample, cell, source);
         - `"neighbor_weights"`: the neighbor weights beta, a point estimate, (cell, neighbor);
-        - `"own_counts"`: whole own molecules among those counted, int32, (sample, cell, gene);
+        - `"own_counts"`, `"diffused_counts"`, `"background_counts"`: whole molecules by source, int32, (sample, cell,
+          gene), which add up to the counts;
         - `"corrected_rate"`: expected own molecules, library size × own share × rho, (sample, cell, gene);
         - `"residual_rate"`: expected molecules from neighbors and background, (sample, cell, gene).
     n_samples

@@ -1,4 +1,4 @@
-"""Draws of a cell's own molecules given its counts, compiled for the CPU."""
+"""Draws of a cell's molecules by source given its counts, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME, binomial, next_uniform
 
-__all__ = ["draw_own"]
+__all__ = ["draw_sources"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
@@ -35,7 +35,7 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, out: Any) -> None:
+def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, kept: Any, received: Any) -> None:
     for i in prange(len(value)):
         mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)
         x, state = int(value[i]), seeds[i]
@@ -43,19 +43,19 @@ def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any,
             state, k = binomial(x, mu / (mu + lam[i]), state)
         else:
             state, k = _signal(x, mu, float(lam[i]), float(r[i]), state)
-        state, kept = binomial(k, own[i] / mu, state)
-        out[i] = kept
+        state, here = binomial(k, own[i] / mu, state)
+        kept[i], received[i] = here, k - here
 
 
-def draw_own(
+def draw_sources(
     value: NDArray[np.floating],
     own: NDArray[np.floating],
     diffused: NDArray[np.floating],
     background: NDArray[np.floating],
     r: NDArray[np.floating],
     seeds: NDArray[np.uint64],
-) -> NDArray[np.float32]:
-    """Draw the own molecules of each entry: k given x, then Binomial(k, own / (own + diffused)).
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw the own and the diffused molecules of each entry: k given x, then Binomial(k, own / (own + diffused)).
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ def draw_own(
 
     Returns
     -------
-    Whole numbers between 0 and x, float32.
+    Whole numbers that add up to k, float32; x - k molecules are background.
     """
-    out = np.empty(len(value), dtype=np.float32)
+    kept, received = np.empty((2, len(value)), dtype=np.float32)
     with ONE_AT_A_TIME:
-        _draw_all(value, own, diffused, background, r, seeds, out)
-    return out
+        _draw_all(value, own, diffused, background, r, seeds, kept, received)
+    return kept, received

@@ -1,0 +1,51 @@
+"""Whole molecules by source, drawn for entries of a minibatch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resolvi_sd._model.delaporte import draw_sources
+from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._tiles import Minibatch
+
+__all__ = ["draw_molecules"]
+
+
+@torch.no_grad()
+def draw_molecules(
+    module: ResolviModule,
+    minibatch: Minibatch,
+    rates: Rates,
+    seeds: NDArray[np.uint64],
+    entries: Tensor | slice = slice(None),
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw own and diffused molecules of stored counts of the core; the others are background.
+
+    Parameters
+    ----------
+    module
+        Fitted model.
+    minibatch
+        The cells.
+    rates
+        Expected molecules by source.
+    seeds
+        A seed for each entry that is drawn.
+    entries
+        Which of the stored counts.
+    """
+    counts = minibatch.counts
+    row, gene, value = counts.rows()[entries], counts.gene[entries], counts.value[entries]
+    r = module.concentration() if module.config.likelihood == "nb" else torch.full_like(rates.own[:1], torch.inf)
+    group = module.concentration_group(minibatch.core_batch)
+    return draw_sources(
+        value.numpy(),
+        rates.own[row, gene].numpy(),
+        rates.diffused[row, gene].numpy(),
+        rates.background[row, gene].numpy(),
+        r[group[row], gene].numpy(),
+        seeds,
+    )
