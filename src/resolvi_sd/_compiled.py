@@ -3,12 +3,18 @@
 import threading
 from typing import Any
 
+import torch
 from numba import njit, uint64
 
-__all__ = ["ONE_AT_A_TIME", "binomial", "next_uniform"]
+__all__ = ["ONE_AT_A_TIME", "binomial", "is_compiled", "next_uniform"]
 
 # Numba's portable threading layer ends the process when two threads enter a parallel function at once.
 ONE_AT_A_TIME = threading.Lock()
+
+
+def is_compiled(tensor: torch.Tensor) -> bool:
+    """Whether the compiled functions take such a tensor: they are for the CPU, and for float32."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 @njit(inline="always")

@@ -112,9 +112,9 @@ class TrainingConfig:
     epoch_limit
         Largest number of epochs when `max_epochs` is None.
     min_steps
-        Fewest gradient steps when `max_epochs` is None.
+        Gradient steps before which the ELBO is not called converged when `max_epochs` is None.
     batch_size
-        Core cells of a minibatch, rounded to whole patches; None: 2,048, or less for small tissues.
+        Core cells of a minibatch, rounded to whole patches; None: an eighth of the cells, between 128 and 2,048.
     patch_size
         Largest number of cells of a patch; None: so that a minibatch has at least 16 patches, and at most 128. With
         few patches the gradient of a step knows only a corner of the tissue.
@@ -122,8 +122,9 @@ class TrainingConfig:
         Adam's learning rate of the networks and of all that is shared between cells.
     lr_cell
         Learning rate of the per-cell neighbor weights.
-    kl_warmup_epochs
-        Epochs over which the weight of the latent's KL divergence grows from 0 to 1.
+    kl_warmup_steps
+        Gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, or half of the training if
+        that is shorter. Cut short, clusters of cells that the latent has not told apart yet merge for good.
     thin_counts
         Whether the latent encoder sees randomly thinned counts in training, so that the latent does not
         depend on depth.
@@ -141,12 +142,12 @@ class TrainingConfig:
 
     max_epochs: int | None = None
     epoch_limit: int = 200
-    min_steps: int = 1000
+    min_steps: int = 400
     batch_size: int | None = None
     patch_size: int | None = None
-    lr: float = 3e-3
+    lr: float = 1e-2
     lr_cell: float = 1e-2
-    kl_warmup_epochs: int = 10
+    kl_warmup_steps: int = 200
     thin_counts: bool = True
     gradient_clip: float = 10.0
     checkpoint_dir: str | None = None
@@ -158,7 +159,7 @@ class TrainingConfig:
         _require(self.epoch_limit >= 1, "epoch_limit", self.epoch_limit, "an integer of at least 1")
         for name in ("lr", "lr_cell", "gradient_clip"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
-        for name in ("kl_warmup_epochs", "min_steps"):
+        for name in ("kl_warmup_steps", "min_steps"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
 
 

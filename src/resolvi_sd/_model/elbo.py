@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from resolvi_sd._compiled import is_compiled
 from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob, poisson_log_prob
 from resolvi_sd._model.masked_dirichlet import softmax_log_density
 from resolvi_sd._model.module import ResolviModule
@@ -39,15 +40,14 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     share_posterior = module.share_posterior(minibatch)
     shares = share_posterior.rsample()
     length = module.leakage_range()
-    weights = module.neighbor_weights(minibatch, length)
+    weights, weights_density = module.neighbor_weights_and_density(minibatch, length)
     background = module.background_profile()
 
     core_terms = (
         -kl_weight * divergence
         + module.shares_prior(minibatch).log_prob(shares)
         - share_posterior.log_prob(shares)
-        + module.neighbor_prior(minibatch, length).log_prob(weights)
-        - softmax_log_density(weights, minibatch.mask)
+        + weights_density
     )
     if module.data.n_labels:
         log_label = module.label_likelihood(latent).log_prob(minibatch.label.clamp_min(0))
@@ -73,7 +73,7 @@ def _log_likelihood(
     own, around = module.expression(latent, minibatch.core_categories), module.halo_expression(minibatch)
     r, group = module.concentration(), module.concentration_group(core_batch)
     amount = module.amount(minibatch, latent, shares)
-    if module.config.likelihood == "nb" and own.device.type == "cpu" and own.dtype == torch.float32:
+    if module.config.likelihood == "nb" and is_compiled(own):
         return mixture_log_prob(
             counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group
         )

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resolvi_sd._compiled import is_compiled
 from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
-from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, softmax_log_density
+from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
 from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
 
@@ -192,17 +194,31 @@ class ResolviModule(nn.Module):
     def neighbor_kernel(self, minibatch: Minibatch, length: Tensor) -> Tensor:
         """Logarithm of the unnormalised prior weight of each slot, empty or not, core × k: -d^2 / (2 length^2)."""
         relative = minibatch.distance / (length * self.data.neighbor_distance)
-        return (-0.5 * relative.square()).clamp_min(-30.0)
+        return (-0.5 * relative.square()).clamp_min(LEAST_LOG_KERNEL)
 
     def neighbor_prior(self, minibatch: Minibatch, length: Tensor) -> MaskedDirichlet:
         """Dirichlet over the neighbor weights, concentrated on near neighbors."""
         base = masked_softmax(self.neighbor_kernel(minibatch, length), minibatch.mask)
-        return MaskedDirichlet(self.config.neighbor_prior_weight * base + 1e-2, minibatch.mask)
+        return MaskedDirichlet(self.config.neighbor_prior_weight * base + LEAST_CONCENTRATION, minibatch.mask)
 
     def neighbor_weights(self, minibatch: Minibatch, length: Tensor) -> Tensor:
         """Point estimate of the neighbor weights beta, core × k; rows sum to 1, or 0 without neighbors."""
         free = self.neighbor_logits(minibatch.cells[: minibatch.n_core])
         return masked_softmax(self.neighbor_kernel(minibatch, length) + free, minibatch.mask)
+
+    def neighbor_weights_and_density(self, minibatch: Minibatch, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the :meth:`neighbor_weights`, and the logarithm of their prior over their guide, core."""
+        if is_compiled(minibatch.distance):
+            return weights_and_density(
+                self.neighbor_logits(minibatch.cells[: minibatch.n_core]),
+                self.log_range,
+                minibatch.distance / self.data.neighbor_distance,
+                minibatch.mask,
+                self.config.neighbor_prior_weight,
+            )
+        weights = self.neighbor_weights(minibatch, length)
+        prior = self.neighbor_prior(minibatch, length).log_prob(weights)
+        return weights, prior - softmax_log_density(weights, minibatch.mask)
 
     def share_mask(self, minibatch: Minibatch) -> Tensor:
         """Which sources a cell can have, core × 3: one without neighbors cannot have received from any."""
@@ -223,7 +239,10 @@ class ResolviModule(nn.Module):
         core = minibatch.n_core
         weights = masked_softmax(self.neighbor_kernel(minibatch, torch.ones(())), minibatch.mask)
         profiles = self.share_encoder.around(minibatch.features)
-        around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
+        if is_compiled(profiles):
+            around = neighbor_sum(profiles, minibatch.neighbor, weights)
+        else:
+            around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
         depth = torch.log1p(minibatch.library_size)
         relative = minibatch.distance / self.data.neighbor_distance
         setting = torch.stack(
@@ -235,8 +254,7 @@ class ResolviModule(nn.Module):
             ],
             dim=1,
         )
-        counts = torch.log1p(minibatch.counts.to_dense())
-        loc, scale = self.share_encoder(counts, around, setting, minibatch.core_batch)
+        loc, scale = self.share_encoder(minibatch.log_counts, around, setting, minibatch.core_batch)
         return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
@@ -258,14 +276,10 @@ class ResolviModule(nn.Module):
         They are read only as neighbors', so they need no gradient.
         """
         halo = slice(minibatch.n_core, None)
-        training = self.training
-        self.eval()
         with torch.no_grad():
             categories = minibatch.categories[halo]
-            mean, _ = self.latent_encoder(minibatch.features[halo], categories)
-            profile = self.expression(mean, categories)
-        self.train(training)
-        return profile
+            mean, _ = self.latent_encoder(minibatch.features[halo], categories, dropout=False)
+            return self.expression(mean, categories)
 
     def amount(self, minibatch: Minibatch, latent: Tensor, shares: Tensor) -> Tensor:
         """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are read.

@@ -34,13 +34,18 @@ class Perceptron(nn.Module):
         )
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, categories: Tensor) -> Tensor:
-        """Map cells × n_in, and the category of each covariate, cells × covariates, to cells × n_hidden."""
+    def forward(self, x: Tensor, categories: Tensor, *, dropout: bool = True) -> Tensor:
+        """Map cells × n_in, and the category of each covariate, cells × covariates, to cells × n_hidden.
+
+        Without `dropout` nothing is dropped in training either.
+        """
         for linear, norm, effects in zip(self.linear, self.norm, self.category, strict=True):
             x = linear(x)
             for covariate, effect in effects.named_parameters():
                 x = x + F.embedding(categories[:, int(covariate)], effect)
-            x = self.dropout(torch.relu(norm(x)))
+            x = torch.relu(norm(x))
+            if dropout:
+                x = self.dropout(x)
         return x
 
 
@@ -61,9 +66,9 @@ class LatentEncoder(nn.Module):
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
-    def forward(self, features: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
         """Map cells × genes and cells × covariates to two tensors cells × n_latent."""
-        hidden = self.hidden(features, categories)
+        hidden = self.hidden(features, categories, dropout=dropout)
         scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
         return self.mean(hidden), scale + 1e-4
 

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["DecayWhenFlat"]
 
-_DECAY_SHARE = 0.25
+_DECAY_SHARE = 0.3
 _LAST_FACTOR = 0.02
 
 
@@ -16,8 +16,8 @@ _LAST_FACTOR = 0.02
 class DecayWhenFlat:
     """Constant learning rate, then a linear decay, then stop.
 
-    With a given number of epochs the decay takes the last quarter of them. Without, it starts when the ELBO has
-    become flat, takes a third as many epochs as there were before it, and ends the training.
+    With a given number of epochs the decay takes the last three tenths of them. Without, it starts when the ELBO has
+    become flat, takes 3/7 as many epochs as there were before it, and ends the training.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class DecayWhenFlat:
     max_epochs: int | None
     epoch_limit: int
     min_epochs: int
-    window: int = 5
+    window: int
     tolerance: float = 0.004
     elbo: list[float] = field(default_factory=list)
     decay_from: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,16 @@ from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.loader import PatchStream, batch_size_of
 from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.row_adam import RowAdam
 from resolvi_sd._model.schedule import DecayWhenFlat
 from resolvi_sd._tiles import Minibatch, Patches, Tissue
 
 __all__ = ["train"]
 
 _CHECKPOINT = "resolvi"
+# Steps over which the ELBO is averaged to tell whether it still rises; epochs that every cell is seen at least.
+_WINDOW_STEPS = 64
+_MIN_EPOCHS = 10
 
 
 class _Loop(pl.LightningModule):
@@ -35,11 +40,12 @@ class _Loop(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
+        self.warmup_steps = min(config.kl_warmup_steps, schedule.n_epochs * n_steps // 2)
         self.learning_rate: list[float] = []
         self._sum, self._cells = 0.0, 0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        cells = torch.optim.SparseAdam(list(self.module.neighbor_logits.parameters()), lr=self.config.lr_cell)
+        cells = RowAdam(self.module.neighbor_logits.parameters(), lr=self.config.lr_cell)
         named = self.module.named_parameters()
         shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
         return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
@@ -50,8 +56,7 @@ class _Loop(pl.LightningModule):
     def training_step(self, minibatch: Minibatch, index: int) -> None:
         progress = self.current_epoch + index / self.n_steps
         factor = self.schedule.factor(progress)
-        warmup = self.config.kl_warmup_epochs
-        kl_weight = min(1.0, (progress + 1 / self.n_steps) / warmup) if warmup else 1.0
+        kl_weight = min(1.0, (progress * self.n_steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):
@@ -159,10 +164,13 @@ def train(
     devices = _one_device(devices)
     batch_size = batch_size_of(config, len(patches.order))
     stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
+    window = math.ceil(_WINDOW_STEPS / len(stream))
+    min_epochs = math.ceil(max(config.min_steps, config.kl_warmup_steps) / len(stream))
     schedule = DecayWhenFlat(
         config.max_epochs,
-        max(config.epoch_limit, -(-config.min_steps // len(stream))),
-        min_epochs=max(config.kl_warmup_epochs + 1, -(-config.min_steps // len(stream))),
+        max(config.epoch_limit, 2 * min_epochs),
+        min_epochs=max(min_epochs, _MIN_EPOCHS),
+        window=window,
     )
     loop = _Loop(module, config, schedule, len(stream))
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []

@@ -1,4 +1,4 @@
-"""What the latent encoder reads of a cell: its counts, thinned in training, over their mean and on a log scale.
+"""What the encoders read of a cell: its counts on a log scale; for the latent thinned in training, and over their mean.
 
 Compiled: gathering rows, binomial thinning and densifying by separate array functions took as long as a third of the
 training step that the result is for.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resolvi_sd._compiled import ONE_AT_A_TIME, binomial
 from resolvi_sd._types import CSR
 
-__all__ = ["encoder_features"]
+__all__ = ["encoder_features", "log_counts"]
 
 # Most counts are small, so that a row needs few logarithms.
 _TABULATED = 8
@@ -45,6 +45,33 @@ def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: A
             x = out[gene[e]]
             small = int(x)
             out[gene[e]] = table[small] if small < _TABULATED and small == x else math.log1p(x * scale)
+
+
+@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+def _all_logs(indptr: Any, gene: Any, value: Any, rows: Any, logs: Any) -> None:
+    table = np.empty(_TABULATED)
+    for x in range(_TABULATED):
+        table[x] = math.log1p(x)
+    for i in prange(len(rows)):
+        for e in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            x, small = value[e], int(value[e])
+            logs[i, gene[e]] = table[small] if small < _TABULATED and small == x else math.log1p(x)
+
+
+def log_counts(counts: CSR, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return log1p of the counts of some rows, dense, rows × genes, float32.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse as sp
+    >>> from resolvi_sd._tiles import log_counts
+    >>> log_counts(sp.csr_matrix([[0.0, 4.0], [1.0, 1.0]]), np.array([0])).round(3)
+    array([[0.   , 1.609]], dtype=float32)
+    """
+    logs = np.zeros((len(rows), counts.shape[1]), np.float32)
+    with ONE_AT_A_TIME:
+        _all_logs(counts.indptr, counts.indices, counts.data, rows, logs)
+    return logs
 
 
 def encoder_features(

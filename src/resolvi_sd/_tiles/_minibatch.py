@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._tiles._features import encoder_features
+from resolvi_sd._tiles._features import encoder_features, log_counts
 from resolvi_sd._tiles._numbering import number_locally
 from resolvi_sd._tiles._tissue import Tissue
 from resolvi_sd._types import CSR
@@ -89,6 +89,8 @@ class Minibatch:
         How many of `cells` are core.
     counts
         Counts of the core.
+    log_counts
+        log1p of them, dense float32: what the share encoder reads.
     features
         log1p(x / mean x) of all cells, dense float32: what the latent encoder reads. In training the
         core's counts are thinned first.
@@ -111,6 +113,7 @@ class Minibatch:
     cells: Tensor
     n_core: int
     counts: SparseCounts
+    log_counts: Tensor
     features: Tensor
     categories: Tensor
     library_size: Tensor
@@ -172,6 +175,7 @@ def cut_minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),
         counts=SparseCounts.from_scipy(tissue.counts[core]),
+        log_counts=torch.from_numpy(log_counts(tissue.counts, core)),
         features=torch.from_numpy(encoder_features(tissue.counts, cells, thinned_size=depth, rng=rng)),
         categories=torch.from_numpy(tissue.categories[cells]),
         library_size=torch.from_numpy(tissue.library_size[cells]),

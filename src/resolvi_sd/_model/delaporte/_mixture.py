@@ -30,8 +30,7 @@ class _MixtureLogProb(torch.autograd.Function):
         batch: Tensor,
         group: Tensor,
     ) -> Tensor:
-        profiles = torch.cat([own, around])
-        tensors = (counts.indptr, counts.gene, counts.value, profiles, neighbor, weights, amount, background)
+        tensors = (counts.indptr, counts.gene, counts.value, own, around, neighbor, weights, amount, background)
         result = mixture_pass(*(t.detach().numpy() for t in (*tensors, batch, r, group)))
         ctx.save_for_backward(*map(torch.from_numpy, result[1:]))
         return own.new_tensor(result.log_prob)

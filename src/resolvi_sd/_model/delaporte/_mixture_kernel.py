@@ -57,10 +57,11 @@ def _log1p_in_place(t: Any, u: Any, bits: Any, exponent: Any) -> None:
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp"})
 def _all_cells(
     indptr: Any, gene: Any, value: Any,
-    profiles: Any, neighbor: Any, weights: Any, amount: Any, background: Any, batch: Any, r: Any, group: Any,
+    own_profiles: Any, halo_profiles: Any, neighbor: Any, weights: Any, amount: Any, background: Any, batch: Any, r: Any, group: Any,
     bounds: Any, log_prob: Any, d_own: Any, d_weights: Any, d_amount: Any, d_background: Any, d_r: Any,
+    ambient_total: Any,
 ) -> None:  # fmt: skip
-    n_genes = profiles.shape[1]
+    n_core, n_genes = own_profiles.shape
     for part in prange(len(bounds) - 1):
         around = np.empty(n_genes, np.float32)
         mu = np.empty(n_genes, np.float32)
@@ -70,13 +71,14 @@ def _all_cells(
         exponent = np.empty(n_genes, np.float32)
         bits = u.view(np.int32)
         for cell in range(bounds[part], bounds[part + 1]):
-            own, shape, ambient = profiles[cell], r[group[cell]], background[batch[cell]]
+            own, shape, ambient = own_profiles[cell], r[group[cell]], background[batch[cell]]
             a_own, a_around, a_background = amount[cell, 0], amount[cell, 1], amount[cell, 2]
             around[:] = 0
             for m in range(neighbor.shape[1]):
                 weight = weights[cell, m]
                 if weight > 0:
-                    source = profiles[neighbor[cell, m]]
+                    there = neighbor[cell, m]
+                    source = own_profiles[there] if there < n_core else halo_profiles[there - n_core]
                     for g in range(n_genes):
                         around[g] += weight * source[g]
             for g in range(n_genes):
@@ -90,7 +92,7 @@ def _all_cells(
                 zeros += shape[g] * odds[g]
                 slope[g] = -shape[g] * inverse
                 by_shape[g] += mu[g] * inverse - odds[g]
-                by_ambient[g] -= a_background
+            ambient_total[part, batch[cell]] += a_background
             total = -float(zeros) - a_background
             outside = 0.0
             for e in range(indptr[cell], indptr[cell + 1]):
@@ -113,7 +115,8 @@ def _all_cells(
             d_amount[cell, 0], d_amount[cell, 1] = by_own, by_around
             for m in range(neighbor.shape[1]):
                 if weights[cell, m] > 0:
-                    source = profiles[neighbor[cell, m]]
+                    there = neighbor[cell, m]
+                    source = own_profiles[there] if there < n_core else halo_profiles[there - n_core]
                     dot = np.float32(0.0)
                     for g in range(n_genes):
                         dot += slope[g] * source[g]
@@ -124,7 +127,8 @@ def mixture_pass(
     indptr: NDArray[np.int64],
     gene: NDArray[np.int64],
     value: NDArray[np.float32],
-    profiles: NDArray[np.float32],
+    own_profiles: NDArray[np.float32],
+    halo_profiles: NDArray[np.float32],
     neighbor: NDArray[np.int64],
     weights: NDArray[np.float32],
     amount: NDArray[np.float32],
@@ -139,8 +143,8 @@ def mixture_pass(
     ----------
     indptr, gene, value
         Counts of the core, CSR.
-    profiles
-        Expression profiles of all cells, the core first, cells × genes.
+    own_profiles, halo_profiles
+        Expression profiles of the core and of the halo, cells × genes.
     neighbor, weights
         Neighbors of the core and their weights, core × k; weights of empty slots are zero.
     amount
@@ -154,7 +158,7 @@ def mixture_pass(
     -------
     MixtureGradient.
     """
-    n_core, n_genes = len(indptr) - 1, profiles.shape[1]
+    n_core, n_genes = own_profiles.shape
     bounds = np.linspace(0, n_core, get_num_threads() + 1).astype(np.int64)
     parts = len(bounds) - 1
     log_prob = np.zeros(parts)
@@ -163,9 +167,12 @@ def mixture_pass(
     d_amount = np.empty((n_core, 3), np.float32)
     d_background = np.zeros((parts, *background.shape), np.float32)
     d_r = np.zeros((parts, *r.shape), np.float32)
+    ambient_total = np.zeros((parts, len(background)))
     with ONE_AT_A_TIME:
         _all_cells(
-            indptr, gene, value, profiles, neighbor, weights, amount, background, batch, r, group,
-            bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r,
+            indptr, gene, value, own_profiles, halo_profiles, neighbor, weights, amount, background, batch, r, group,
+            bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r, ambient_total,
         )  # fmt: skip
-    return MixtureGradient(float(log_prob.sum()), d_own, d_weights, d_amount, d_background.sum(0), d_r.sum(0))
+    # Every background molecule that is expected costs one nat, whatever its gene.
+    by_background = (d_background.sum(0) - ambient_total.sum(0)[:, None]).astype(np.float32)
+    return MixtureGradient(float(log_prob.sum()), d_own, d_weights, d_amount, by_background, d_r.sum(0))
