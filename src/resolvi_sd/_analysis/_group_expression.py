@@ -18,7 +18,7 @@ __all__ = ["GroupTotals", "draw_expression", "group_totals"]
 # What the decoder says of a gene in a group counts as much as this many molecules.
 _PRIOR_EVENTS = 1.0
 # Relative standard deviation of the molecules of a gene that a group is said to have received. On simulated tissues
-# (six regimes, genes with at least 100 of them) 0.1 to 0.3 around a mean excess of 0.1 to 0.35.
+# (five regimes, genes with at least 50 of them) 0.12 to 0.20, around means that are 0.05 to 0.18 too low.
 _ATTRIBUTION_ERROR = 0.25
 _LARGEST_LOGIT_SD = 3.0
 _LEAST_SHARE = 1e-3

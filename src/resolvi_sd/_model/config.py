@@ -80,7 +80,7 @@ class ModelConfig:
     label_prior_logit: float = 10.0
     classification_weight: float = 50.0
     background_prior_weight: float = 5.0
-    neighbor_prior_weight: float = 100.0
+    neighbor_prior_weight: float = 30.0
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
@@ -146,8 +146,8 @@ class TrainingConfig:
     batch_size: int | None = None
     patch_size: int | None = None
     lr: float = 1e-2
-    lr_cell: float = 1e-2
-    kl_warmup_steps: int = 200
+    lr_cell: float = 5e-2
+    kl_warmup_steps: int = 300
     thin_counts: bool = True
     gradient_clip: float = 10.0
     checkpoint_dir: str | None = None

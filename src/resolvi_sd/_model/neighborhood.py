@@ -87,7 +87,7 @@ def neighbor_sum(values: Tensor, neighbor: Tensor, weights: Tensor) -> Tensor:
 
 @njit(inline="always", error_model="numpy")
 def _log_gamma_and_digamma(x: float) -> tuple[float, float]:
-    """Stirling's series at x + 6, and the recurrence back: errors below 1e-8 for x > 0 (Abramowitz & Stegun, 6.1, 6.3)."""
+    """Stirling's series at x + 6, and the recurrence back: exact to 1e-8 for x > 0 (Abramowitz & Stegun, 6.1, 6.3)."""
     product, harmonic = 1.0, 0.0
     for i in range(6):
         product *= x + i

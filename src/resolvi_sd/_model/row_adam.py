@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ __all__ = ["RowAdam"]
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _update(table: Any, mean: Any, square: Any, rows: Any, grad: Any, beta1: Any, beta2: Any, rate: Any, eps: Any) -> None:
+def _update(
+    table: Any, mean: Any, square: Any, rows: Any, grad: Any, beta1: Any, beta2: Any, rate: Any, eps: Any
+) -> None:
     for i in prange(len(rows)):
         for c in range(table.shape[1]):
             g = grad[i, c]
@@ -43,10 +45,10 @@ class RowAdam(torch.optim.SparseAdam):
         super().__init__(list(params), lr=lr)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> Any:
         """Update the rows that have a gradient."""
         if not all(is_compiled(p) for group in self.param_groups for p in group["params"]):
-            return super().step(closure)
+            return super().step(closure)  # type: ignore[no-untyped-call]
         loss = None if closure is None else closure()
         for group in self.param_groups:
             beta1, beta2 = group["betas"]

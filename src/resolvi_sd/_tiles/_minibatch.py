@@ -185,4 +185,3 @@ def cut_minibatch(
         distance=torch.from_numpy(tissue.distance[core]),
         mask=torch.from_numpy(mask),
     )
-

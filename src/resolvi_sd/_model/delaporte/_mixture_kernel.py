@@ -12,8 +12,8 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from resolvi_sd._model.delaporte._kernel import _entry
 from resolvi_sd._compiled import ONE_AT_A_TIME
+from resolvi_sd._model.delaporte._kernel import _entry
 
 __all__ = ["MixtureGradient", "mixture_pass"]
 
@@ -57,7 +57,8 @@ def _log1p_in_place(t: Any, u: Any, bits: Any, exponent: Any) -> None:
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp"})
 def _all_cells(
     indptr: Any, gene: Any, value: Any,
-    own_profiles: Any, halo_profiles: Any, neighbor: Any, weights: Any, amount: Any, background: Any, batch: Any, r: Any, group: Any,
+    own_profiles: Any, halo_profiles: Any, neighbor: Any, weights: Any, amount: Any, background: Any, batch: Any,
+    r: Any, group: Any,
     bounds: Any, log_prob: Any, d_own: Any, d_weights: Any, d_amount: Any, d_background: Any, d_r: Any,
     ambient_total: Any,
 ) -> None:  # fmt: skip
