@@ -22,8 +22,11 @@ def batch_size_of(config: TrainingConfig, n_train: int) -> int:
 
 
 def patch_size_of(config: TrainingConfig, n_train: int) -> int:
-    """Cells of a patch: large ones have small halos, small ones leave a minibatch with many."""
-    return config.patch_size or int(np.clip(batch_size_of(config, n_train) // 16, 8, 128))
+    """Most cells of a patch: large ones have small halos, small ones leave a minibatch with many.
+
+    Sections are halved until the pieces are no larger, so that patches have between half and all of it.
+    """
+    return config.patch_size or int(np.clip(3 * batch_size_of(config, n_train) // 32, 8, 192))
 
 
 class PatchStream(IterableDataset[Minibatch]):
