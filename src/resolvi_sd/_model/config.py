@@ -68,7 +68,7 @@ class ModelConfig:
     n_components: int = 50
     n_hidden: int = 32
     n_hidden_encoder: int = 128
-    n_hidden_share: int = 64
+    n_hidden_share: int = 32
     n_layers: int = 2
     dropout_rate: float = 0.0
     likelihood: Literal["nb", "poisson"] = "nb"
@@ -78,7 +78,7 @@ class ModelConfig:
     adapt_share_prior: bool = True
     encode_covariates: bool = False
     label_prior_logit: float = 10.0
-    classification_weight: float = 50.0
+    classification_weight: float = 20.0
     background_prior_weight: float = 5.0
     neighbor_prior_weight: float = 30.0
 
