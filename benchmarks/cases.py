@@ -33,8 +33,14 @@ class Method:
 
 OURS = "resolvi_sd"
 REFERENCE = "scvi_exact"
+# Of the case "reach": how far a given number of epochs gets.
+SHORT = {f"resolvi_sd_{n}": n for n in (10, 20, 30, 40)}
 METHODS = {
     OURS: Method("resolvi_sd", "ours.py", False, (2, 8)),
+    **{
+        name: Method(f"resolvi_sd, {n} epochs", "ours.py", False, (2, 8), ("--epochs", str(n)))
+        for name, n in SHORT.items()
+    },
     "scvi_shipped": Method("scvi RESOLVI, as shipped", "peer_scvi.py", True, (1, 3), ("--neighbors", "shipped")),
     REFERENCE: Method("scvi RESOLVI, exact neighbours", "peer_scvi.py", True, (1, 3)),
     "scvi_paper": Method(
@@ -48,7 +54,8 @@ class Case:
     """One question.
 
     `"speed"` takes the difference of two short trainings; the others train by default settings: `"quality"` judges
-    corrected counts, `"labels"` predicted labels and `"de"` differential expression.
+    corrected counts, `"labels"` predicted labels and `"de"` differential expression. With `halved`, the methods see half
+    of each cell's molecules, and are judged by the other half as well.
     """
 
     kind: Literal["speed", "quality", "labels", "de"]
@@ -57,6 +64,7 @@ class Case:
     regimes: tuple[str, ...]
     seeds: range
     methods: tuple[str, ...] = field(default=(OURS, "scvi_shipped", REFERENCE))
+    halved: bool = False
 
 
 CASES = {
@@ -65,7 +73,12 @@ CASES = {
     "deep": Case("quality", 3_000, 1_000, ("deep",), range(2)),
     "labels": Case("labels", 5_000, 0, ("mpoa", "cosmx"), range(3), (OURS, REFERENCE)),
     "de": Case("de", 3_000, 200, ("xenium", "deep"), range(2), (OURS, REFERENCE)),
-    "speed_genes": Case("speed", 4_000, 5_000, ("deep",), range(1), (OURS, REFERENCE)),
+    "reach": Case("quality", 5_000, 300, ("xenium", "deep"), range(2), (OURS, *SHORT, REFERENCE), halved=True),
+    "speed_genes": Case("speed", 2_500, 5_000, ("deep",), range(1), (OURS, REFERENCE)),
+    "cells_5000": Case("speed", 5_000, 300, ("xenium",), range(1), (OURS, REFERENCE)),
+    "cells_100000": Case("speed", 100_000, 300, ("xenium",), range(1), (OURS,)),
+    "cells_300000": Case("speed", 300_000, 300, ("xenium",), range(1), (OURS,)),
+    "genes_1000": Case("speed", 5_000, 1_000, ("deep",), range(1), (OURS, REFERENCE)),
 }
 DEFAULT_CASES = ("speed", "quality")
 
@@ -75,7 +88,8 @@ def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
 
     Named after the code that makes them too: data of other code would be other data.
     """
-    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}-seed{seed}-{_digest(case)}"
+    half = "-half" if case.halved else ""
+    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}{half}-seed{seed}-{_digest(case)}"
     if not (folder / "data.h5ad").exists():
         data, truth = make_labels(case.n_cells, regime, seed) if case.kind == "labels" else simulate(case, regime, seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,11 +113,24 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     table = table[np.asarray(table.X.sum(axis=1)).ravel() >= MIN_COUNTS]
     counts = table.X.astype(np.float32).tocsr()
     counts.sort_indices()
+    layers = {"own": table.layers["true_own"].tocsr(), "profile": np.asarray(table.layers["true_profile"])}
+    if case.halved:
+        rng = np.random.default_rng(seed)
+        seen = counts.copy()
+        seen.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+        layers["held_out"] = counts - seen
+        # Of the molecules that are seen, as many are expected to be own as of all.
+        share = layers["own"].multiply(counts.power(-1.0))
+        layers["own"] = share.multiply(seen).tocsr()
+        enough = np.asarray(seen.sum(axis=1)).ravel() >= MIN_COUNTS
+        table, counts = table[enough], seen[enough]
+        counts.eliminate_zeros()
+        layers = {name: layer[enough] for name, layer in layers.items()}
     data = AnnData(X=counts, obsm={"spatial": np.asarray(table.obsm["spatial"])})
     truth = AnnData(
         X=counts,
         obs={"own_share": table.obs["true_own_share"].to_numpy()},
-        layers={"own": table.layers["true_own"].tocsr(), "profile": np.asarray(table.layers["true_profile"])},
+        layers=layers,
     )
     if case.kind == "de":
         data.obs_names, truth.obs_names = table.obs_names, table.obs_names

@@ -55,7 +55,7 @@ def main() -> None:
         if labels:
             arrays["predicted"] = np.asarray(model.predict(), dtype=str)
         else:
-            corrected, arrays["own_share"] = infer(model, adata.X)
+            corrected, arrays["own_share"], arrays["expected"] = infer(model, adata.X)
     if options.task == "de":
         with watch("comparisons"):
             arrays |= compare(model, adata)
@@ -108,8 +108,8 @@ def train(model: RESOLVI, settings: dict[str, Any]) -> None:
     model.train(**settings, accelerator="cpu", enable_progress_bar=False)
 
 
-def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray]:
-    """Corrected counts by two recipes, and the own share of each cell.
+def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Corrected counts by two recipes, the own share of each cell, and the expected counts of all sources together.
 
     `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of
     the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
@@ -133,7 +133,7 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray]:
         "default": counts.multiply(rate / (rate + residual["mean"]["mean_poisson"])).tocsr(),
         "weighted": counts.multiply(own / (own + rest)).tocsr(),
     }
-    return corrected, share
+    return corrected, share, (own + rest).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,11 @@ from typing import Any
 from cases import METHODS, OURS, REFERENCE
 
 Run = dict[str, Any]
+_Metric = tuple[str, str | None, str | None]
 
 # Column, where in a run's scores, where in those of its corrected counts.
-_METRICS: tuple[tuple[str, str | None, str | None], ...] = (
+_METRICS: tuple[_Metric, ...] = (
+    ("held-out loss", "held_out", None),
     ("profile error, rates", "profile_error", None),
     ("profile error, counts", None, "profile_error"),
     ("own share r, model", "share_correlation", None),
@@ -88,11 +90,12 @@ def _speed(runs: list[Run]) -> str:
 
 
 def _quality(runs: list[Run]) -> str:
-    header = ["method", *(name for name, *_ in _METRICS), "epochs", "whole run, s", "ratio"]
+    metrics = tuple(metric for metric in _METRICS if _values(runs, metric, "default"))
+    header = ["method", *(name for name, *_ in metrics), "epochs", "whole run, s", "ratio"]
     parts = []
     for regime in dict.fromkeys(run["regime"] for run in runs):
         here = [run for run in runs if run["regime"] == regime]
-        rows = [row for method in ("raw", *_methods(here)) for row in _quality_rows(here, method)]
+        rows = [row for method in ("raw", *_methods(here)) for row in _quality_rows(here, method, metrics)]
         parts.append(f"### {regime}\n\n{_table(header, rows)}")
     return "\n\n".join([*parts, _wins(runs)])
 
@@ -150,7 +153,7 @@ def _de_scores(run: Run, recipe: str) -> dict[str, Any] | None:
     return found if recipe == "own" or found is None else found.get(recipe)
 
 
-def _quality_rows(runs: list[Run], method: str) -> list[list[str]]:
+def _quality_rows(runs: list[Run], method: str, metrics: tuple[_Metric, ...]) -> list[list[str]]:
     """One row for each recipe of corrected counts; what does not depend on it stands in the first."""
     own = _of(runs, method)
     if not own:
@@ -160,12 +163,12 @@ def _quality_rows(runs: list[Run], method: str) -> list[list[str]]:
         first = recipe == "default"
         label = "raw counts" if method == "raw" else METHODS[method].label + _RECIPES[recipe]
         row = [label]
-        for metric in _METRICS:
+        for metric in metrics:
             row.append(_number(_values(own, metric, recipe), 3) if first or metric[2] else "")
         if first and method != "raw":
             row.append(_number([run["trainings"][-1]["epochs"] for run in own], 0))
             row += [_number([whole(run) for run in own], 1), _ratio(runs, method, whole)]
-        rows.append(row + [""] * (len(_METRICS) + 4 - len(row)))
+        rows.append(row + [""] * (len(metrics) + 4 - len(row)))
     return rows
 
 
@@ -200,7 +203,7 @@ def _loss(name: str, value: float) -> float:
     return -value if " r, " in name or name.startswith("foreign removed") else value
 
 
-def _values(runs: list[Run], metric: tuple[str, str | None, str | None], recipe: str) -> list[float]:
+def _values(runs: list[Run], metric: _Metric, recipe: str) -> list[float]:
     _, of_run, of_counts = metric
     scores = [run["scores"] if of_run else run["scores"]["counts"][recipe] for run in runs]
     # Runs of before a metric was added do not have it.

@@ -19,11 +19,18 @@ _BISECTIONS = 16
 
 
 def score(
-    truth_path: Path, corrected: dict[str, sp.csr_matrix], expression: np.ndarray, own_share: np.ndarray
+    truth_path: Path,
+    corrected: dict[str, sp.csr_matrix],
+    expression: np.ndarray,
+    own_share: np.ndarray,
+    expected: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Scores of a method: of its rates, of its own share, and of the corrected counts by every recipe of it."""
     truth = ad.read_h5ad(truth_path)
-    return {
+    held_out = {}
+    if "held_out" in truth.layers and expected is not None:
+        held_out["held_out"] = held_out_loss(expected, truth.layers["held_out"])
+    return held_out | {
         "profile_error": _mean(profile_error(expression, truth.layers["profile"])),
         **share_scores(own_share, truth.obs["own_share"].to_numpy()),
         "counts": {recipe: count_scores(matrix, truth) for recipe, matrix in corrected.items()},
@@ -40,7 +47,7 @@ def score_task(
         found = {name: arrays[f"de_{name}"] for name in ("called", "change", "strength")}
         tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
         return {"own": score_de(truth_path, **found), "wilcoxon": tested}
-    return score(truth_path, corrected, arrays["expression"], arrays["own_share"])
+    return score(truth_path, corrected, arrays["expression"], arrays["own_share"], arrays.get("expected"))
 
 
 def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
@@ -51,6 +58,13 @@ def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
     if kind == "de":
         return {"wilcoxon": {"default": score_de(truth_path, **wilcoxon(truth.X, truth_path))}}
     return score(truth_path, {"default": truth.X}, truth.X.toarray(), np.ones(truth.n_obs))
+
+
+def held_out_loss(expected: np.ndarray, held_out: sp.csr_matrix) -> float:
+    """Nats per molecule that was not seen, under the expected composition of its cell, all sources together."""
+    composition = np.maximum(expected, 1e-12) / np.maximum(expected, 1e-12).sum(axis=1, keepdims=True)
+    entries = held_out.tocoo()
+    return float(-(entries.data * np.log(composition[entries.row, entries.col])).sum() / entries.data.sum())
 
 
 def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, float | None]:
