@@ -34,7 +34,7 @@ class Method:
 OURS = "resolvi_sd"
 REFERENCE = "scvi_exact"
 # Of the case "reach": how far a given number of epochs gets.
-SHORT = {f"resolvi_sd_{n}": n for n in (10, 20, 30, 40)}
+SHORT = {f"resolvi_sd_{n}": n for n in (10, 20, 30, 45)}
 METHODS = {
     OURS: Method("resolvi_sd", "ours.py", False, (2, 8)),
     **{

@@ -123,8 +123,8 @@ class TrainingConfig:
     lr_cell
         Learning rate of the per-cell neighbor weights.
     kl_warmup_steps
-        Gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, or half of the training if
-        that is shorter. Cut short, clusters of cells that the latent has not told apart yet merge for good.
+        Gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, as their square, or 60% of
+        the training if that is shorter. Cut short, kinds of cells that the latent has not told apart yet stay merged.
     thin_counts
         Whether the latent encoder sees randomly thinned counts in training, so that the latent does not
         depend on depth.

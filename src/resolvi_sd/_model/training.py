@@ -31,6 +31,8 @@ _CHECKPOINT = "resolvi"
 # Steps over which the ELBO is averaged to tell whether it still rises; epochs that every cell is seen at least.
 _WINDOW_STEPS = 64
 _MIN_EPOCHS = 10
+# Longest share of the training that the divergence is warmed up in.
+_LONGEST_WARMUP = 0.6
 
 
 class _Loop(pl.LightningModule):
@@ -40,7 +42,7 @@ class _Loop(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
-        self.warmup_steps = min(config.kl_warmup_steps, schedule.n_epochs * n_steps // 2)
+        self.warmup_steps = min(config.kl_warmup_steps, round(_LONGEST_WARMUP * schedule.n_epochs * n_steps))
         self.learning_rate: list[float] = []
         self._sum, self._cells = 0.0, 0
 
@@ -56,13 +58,13 @@ class _Loop(pl.LightningModule):
     def training_step(self, minibatch: Minibatch, index: int) -> None:
         progress = self.current_epoch + index / self.n_steps
         factor = self.schedule.factor(progress)
-        kl_weight = min(1.0, (progress * self.n_steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        warmed_up = min(1.0, (progress * self.n_steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
-        loss = negative_elbo(self.module, minibatch, kl_weight)
+        loss = negative_elbo(self.module, minibatch, warmed_up**2)
         self.manual_backward(loss)
         for shared in optimizers[1:]:
             self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
