@@ -54,8 +54,8 @@ class Case:
     """One question.
 
     `"speed"` takes the difference of two short trainings; the others train by default settings: `"quality"` judges
-    corrected counts, `"labels"` predicted labels and `"de"` differential expression. With `halved`, the methods see half
-    of each cell's molecules, and are judged by the other half as well.
+    corrected counts, `"labels"` predicted labels and `"de"` differential expression. With `halved`, the methods see
+    half of each cell's molecules, and are judged by the other half as well.
     """
 
     kind: Literal["speed", "quality", "labels", "de"]

@@ -56,6 +56,10 @@ def render(runs: list[Run]) -> str:
         # Data sets of labels have sizes of their own.
         size = "A tenth of the labels is known." if draw is _labels else _size(of_case)
         parts.append(f"## {case}\n\n{size}\n\n{draw(of_case)}")
+    parts.append(
+        "## Plots\n\n![Foreign against own molecules removed; dots: as it is](removal.png)\n\n"
+        "![Time and memory against cells and genes](growth.png)"
+    )
     parts.append(f"## Run on\n\n{_environment(runs)}")
     return "\n\n".join(parts) + "\n"
 

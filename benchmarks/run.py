@@ -19,6 +19,7 @@ from typing import Any
 import anndata as ad
 from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder
 from exchange import load
+from plots import draw
 from render import render
 from score import score_raw, score_task
 
@@ -37,6 +38,9 @@ def main() -> None:
     results = home / "results.json"
     home.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = json.loads(results.read_text()) if results.exists() else []
+    if options.rescore:
+        runs = [rescored(run, home) for run in runs]
+        options.cases = []
     environment = {"machine": machine(), "threads": options.threads, **commit()}
     for identity, case in plan(selected(options)):
         if options.resume and stored(runs, identity, environment):
@@ -48,9 +52,33 @@ def main() -> None:
         runs = [r for r in runs if any(r[key] != identity[key] for key in IDENTITY)]
         runs.append(identity | {"kind": case.kind} | environment | started | measured)
         # After every run, so that what was measured survives an interruption.
-        results.write_text(json.dumps(runs, indent=1) + "\n")
-        (home / "RESULTS.md").write_text(render(runs))
+        write(runs, home)
+    write(runs, home)
     log.info("Wrote %s and %s", results, home / "RESULTS.md")
+
+
+def write(runs: list[dict[str, Any]], home: Path) -> None:
+    """Write the measurements, the tables and the plots."""
+    (home / "results.json").write_text(json.dumps(runs, indent=1) + "\n")
+    (home / "RESULTS.md").write_text(render(runs))
+    draw(runs, home)
+
+
+def rescored(run: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Score what a run found anew, where that and its data are still there."""
+    case, kind = CASES.get(run["case"]), run["kind"]
+    path = home / "_runs" / (_name(run) + ".npz")
+    if case is None or kind == "speed" or (run["method"] != "raw" and not path.exists()):
+        return run
+    truth = data_folder(home / "_data", case, run["regime"], run["seed"]) / "truth.h5ad"
+    if run["method"] == "raw":
+        return run | {"scores": score_raw(kind, truth)}
+    _, corrected, arrays = load(path)
+    return run | {"scores": score_task(kind, truth, corrected, arrays)}
+
+
+def _name(identity: dict[str, Any]) -> str:
+    return "-".join(str(identity[key]) for key in IDENTITY)
 
 
 def plan(cases: dict[str, Case]) -> Iterator[tuple[dict[str, Any], Case]]:
@@ -73,6 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peer-python", type=Path, default=HERE.parent / ".venv-scvi/bin/python")
     parser.add_argument("--resume", action="store_true", help="skip what was measured at this commit")
+    parser.add_argument("--rescore", action="store_true", help="run nothing, but score anew what earlier runs found")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that everything works; kept apart")
     options = parser.parse_args()
     options.cases = options.cases or list(DEFAULT_CASES)
@@ -118,7 +147,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
         return size | {"scores": score_raw(case.kind, truth)}
     chosen = METHODS[method]
     out.mkdir(parents=True, exist_ok=True)
-    path = out / ("-".join(str(identity[key]) for key in IDENTITY) + ".npz")
+    path = out / (_name(identity) + ".npz")
     epochs = chosen.speed_epochs if case.kind == "speed" else ()
     if options.quick:
         epochs = (1, 2) if case.kind == "speed" else (2,)

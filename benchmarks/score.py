@@ -15,6 +15,8 @@ from labels import predict_from_counts, score_labels
 from resolvi_sd.metrics import Removal, profile_error, removal
 
 OWN_REMOVED = 0.1
+# What is kept of each count is taken to these powers; 1 is the correction as it is.
+POWERS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0)
 _BISECTIONS = 16
 
 
@@ -67,7 +69,7 @@ def held_out_loss(expected: np.ndarray, held_out: sp.csr_matrix) -> float:
     return float(-(entries.data * np.log(composition[entries.row, entries.col])).sum() / entries.data.sum())
 
 
-def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, float | None]:
+def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, Any]:
     """Scores of corrected counts; their own share is what is left of the cell's molecules."""
     counts, own = truth.X, truth.layers["own"]
     removed = removal(counts, own, corrected)
@@ -76,10 +78,18 @@ def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, float
         "foreign_removed": _finite(removed.foreign),
         "own_removed": _finite(removed.own),
         "foreign_removed_at_equal_own": foreign_removed_at(OWN_REMOVED, counts, own, corrected),
+        "curve": removal_curve(counts, own, corrected),
         "error_per_molecule": float(abs(corrected - own).sum() / counts.sum()),
         "profile_error": _mean(profile_error(corrected, truth.layers["profile"])),
         **share_scores(left, truth.obs["own_share"].to_numpy()),
     }
+
+
+def removal_curve(counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix) -> list[tuple[float, float]]:
+    """Shares of own and of foreign molecules removed, by the correction made weaker and stronger (see `POWERS`)."""
+    kept = corrected.multiply(counts.power(-1.0)).tocsr()
+    points = (removal(counts, own, counts.multiply(kept.power(power))) for power in POWERS)
+    return [(float(point.own), float(point.foreign)) for point in points]
 
 
 def foreign_removed_at(

@@ -17,7 +17,7 @@ KEYS = Keys()
 def _fitted():
     sdata = rsd.datasets.simulate_tissue(n_cells=240, n_genes=30, n_types=4, n_samples=2, rng=0)
     set_transformation(sdata["cells_1"], Identity(), "section_1")
-    rsd.tl.fit(sdata, labels_key="cell_type", n_neighbors=6, max_epochs=2, show_progress_bar=False)
+    rsd.tl.fit(sdata, labels_key="cell_type", n_neighbors=6, max_epochs=20, show_progress_bar=False)
     return sdata
 
 

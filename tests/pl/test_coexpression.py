@@ -97,7 +97,7 @@ def test_pairs_from_markers_and_from_raw_counts(mixed):
 
 def test_the_means_are_those_of_the_audit():
     sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
-    rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+    rsd.tl.fit(sdata, max_epochs=20, show_progress_bar=False)
     audit = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
     rate = audit[audit["metric"] == "coexpression_rate"].set_index("layer")
     ax = rsd.pl.coexpression(sdata, labels_key="cell_type", return_ax=True)[0]

@@ -19,7 +19,7 @@ RECORDS = "ignore:The data type .* does not have a Zarr V3 specification"
 def truth():
     """Table of a tissue that was fitted long enough to be judged by its truth."""
     sdata = rsd.datasets.simulate_tissue(n_cells=1200, n_genes=80, n_types=4, n_rare=0, rng=3, transcripts=False)
-    rsd.tl.fit(sdata, max_epochs=50, **QUIET)
+    rsd.tl.fit(sdata, **QUIET)
     return sdata.tables["table"]
 
 

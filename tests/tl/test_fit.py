@@ -152,7 +152,8 @@ def test_integer_counts_are_whole_molecules(tissue, n_samples):
     drawn = table.layers["resolvi_counts"]
     assert drawn.dtype == np.int32 and drawn.min() >= 0 and (drawn - table.X).max() <= 0
     share = table.obs["resolvi_true"].to_numpy() * table.X.sum(1).A1
-    assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02)
+    # Molecules are drawn at the first draw of latent and shares, whose mean over 300 cells has an error of 2%.
+    assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02 if n_samples == 1 else 0.06)
 
 
 def test_poisson_likelihood_and_another_key(tissue):

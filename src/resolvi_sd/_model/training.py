@@ -28,9 +28,11 @@ from resolvi_sd._tiles import Minibatch, Patches, Tissue
 __all__ = ["train"]
 
 _CHECKPOINT = "resolvi"
-# Steps over which the ELBO is averaged to tell whether it still rises; epochs that every cell is seen at least.
+# Steps over which the ELBO is averaged to tell whether it still rises; how often each cell, and how many cells in all,
+# are seen before it is asked.
 _WINDOW_STEPS = 64
 _MIN_EPOCHS = 10
+_FEWEST_CELLS_SEEN = 150_000
 # Longest share of the training that the divergence is warmed up in.
 _LONGEST_WARMUP = 0.6
 
@@ -166,15 +168,20 @@ def train(
     devices = _one_device(devices)
     batch_size = batch_size_of(config, len(patches.order))
     stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
-    window = math.ceil(_WINDOW_STEPS / len(stream))
-    min_epochs = math.ceil(max(config.min_steps, config.kl_warmup_steps) / len(stream))
+    n_steps = len(stream)
+    min_epochs = max(
+        math.ceil(max(config.min_steps, config.kl_warmup_steps) / n_steps),
+        # The small minibatches of small tissues say less each.
+        min(math.ceil(_FEWEST_CELLS_SEEN / len(patches.order)), config.epoch_limit // 2),
+        _MIN_EPOCHS,
+    )
     schedule = DecayWhenFlat(
         config.max_epochs,
         max(config.epoch_limit, 2 * min_epochs),
-        min_epochs=max(min_epochs, _MIN_EPOCHS),
-        window=window,
+        min_epochs=min_epochs,
+        window=math.ceil(_WINDOW_STEPS / n_steps),
     )
-    loop = _Loop(module, config, schedule, len(stream))
+    loop = _Loop(module, config, schedule, n_steps)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None
     if config.checkpoint_dir is not None:

@@ -91,7 +91,7 @@ def audit(
     --------
     >>> import resolvi_sd as rsd
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
-    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.fit(sdata, max_epochs=20, show_progress_bar=False)
     >>> rsd.tl.audit(sdata, "cell_type", show_progress_bar=False)
     >>> axes = rsd.pl.audit(sdata, metrics=["neighbor_contamination"], return_ax=True)
     >>> axes[1].get_xlabel()

@@ -122,7 +122,7 @@ def audit(
     --------
     >>> import resolvi_sd as rsd
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
-    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> rsd.tl.fit(sdata, max_epochs=20, show_progress_bar=False)
     >>> result = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
     >>> list(result.columns)
     ['metric', 'layer', 'value', 'better', 'n', 'note']
