@@ -171,7 +171,9 @@ def _quality_rows(runs: list[Run], method: str, metrics: tuple[_Metric, ...]) ->
             row.append(_number(_values(own, metric, recipe), 3) if first or metric[2] else "")
         if first and method != "raw":
             row.append(_number([run["trainings"][-1]["epochs"] for run in own], 0))
-            row += [_number([whole(run) for run in own], 1), _ratio(runs, method, whole)]
+            # Some were run for their quality only, on fewer threads.
+            timed = [run for run in own if run["threads"] == max(other["threads"] for other in runs)]
+            row += [_number([whole(run) for run in timed], 1), _ratio(runs, method, whole)]
         rows.append(row + [""] * (len(metrics) + 4 - len(row)))
     return rows
 
@@ -226,8 +228,10 @@ def _of(runs: list[Run], method: str) -> list[Run]:
 
 def _ratio(runs: list[Run], method: str, timing: Callable[[Run], float]) -> str:
     """Median over data sets of a method's time over ours."""
-    ours = {(run["regime"], run["seed"]): timing(run) for run in _of(runs, OURS)}
-    theirs = {(run["regime"], run["seed"]): timing(run) for run in _of(runs, method)}
+    ours, theirs = (
+        {(run["regime"], run["seed"], run["threads"]): timing(run) for run in _of(runs, name)}
+        for name in (OURS, method)
+    )
     shared = ours.keys() & theirs.keys()
     return f"{median(theirs[key] / ours[key] for key in shared):.1f}" if shared else ""
 

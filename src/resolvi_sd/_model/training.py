@@ -31,7 +31,7 @@ _CHECKPOINT = "resolvi"
 # Steps over which the ELBO is averaged to tell whether it still rises; how often each cell, and how many cells in all,
 # are seen before it is asked.
 _WINDOW_STEPS = 64
-_MIN_EPOCHS = 10
+_MIN_EPOCHS = 20
 _FEWEST_CELLS_SEEN = 150_000
 # Longest share of the training that the divergence is warmed up in.
 _LONGEST_WARMUP = 0.6
