@@ -13,7 +13,6 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from cases import METHODS, OURS, REFERENCE
-from matplotlib.axes import Axes
 from render import per_epoch
 from score import POWERS
 
@@ -84,15 +83,10 @@ def _draw_growth(runs: list[Run]) -> Any:
             of_method = [run for run in chosen if run["method"] == method]
             sizes = sorted({run[size] for run in of_method})
             values = [median(measure(run) for run in of_method if run[size] == n) for n in sizes]
-            axis.plot(sizes, values, "o-", color=color, label=METHODS[method].label)
-        _label(axis, xlabel, ylabel)
+            if sizes:
+                axis.loglog(sizes, values, "o-", color=color, label=METHODS[method].label)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure
-
-
-def _label(axis: Axes, xlabel: str, ylabel: str) -> None:
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)

@@ -54,14 +54,14 @@ def main() -> None:
         # After every run, so that what was measured survives an interruption.
         write(runs, home)
     write(runs, home)
+    draw(runs, home)
     log.info("Wrote %s and %s", results, home / "RESULTS.md")
 
 
 def write(runs: list[dict[str, Any]], home: Path) -> None:
-    """Write the measurements, the tables and the plots."""
+    """Write the measurements and the tables."""
     (home / "results.json").write_text(json.dumps(runs, indent=1) + "\n")
     (home / "RESULTS.md").write_text(render(runs))
-    draw(runs, home)
 
 
 def rescored(run: dict[str, Any], home: Path) -> dict[str, Any]:
