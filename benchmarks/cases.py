@@ -83,13 +83,15 @@ CASES = {
 DEFAULT_CASES = ("speed", "quality")
 
 
-def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
-    """Return the folder with `data.h5ad` and `truth.h5ad`, made unless it is there.
-
-    Named after the code that makes them too: data of other code would be other data.
-    """
+def folder_of(root: Path, case: Case, regime: str, seed: int) -> Path:
+    """Name the folder of a data set after the code that makes it too: data of other code would be other data."""
     half = "-half" if case.halved else ""
-    folder = root / f"{regime}-{case.n_cells}x{case.n_genes}{half}-seed{seed}-{_digest(case)}"
+    return root / f"{regime}-{case.n_cells}x{case.n_genes}{half}-seed{seed}-{_digest(case)}"
+
+
+def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
+    """Return the folder with `data.h5ad` and `truth.h5ad`, made unless it is there."""
+    folder = folder_of(root, case, regime, seed)
     if not (folder / "data.h5ad").exists():
         data, truth = make_labels(case.n_cells, regime, seed) if case.kind == "labels" else simulate(case, regime, seed)
         folder.mkdir(parents=True, exist_ok=True)

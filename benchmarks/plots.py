@@ -64,7 +64,7 @@ def _draw_curves(runs: list[Run]) -> Any:
     figure.supxlabel("own molecules removed")
     figure.supylabel("foreign molecules removed")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -88,5 +88,5 @@ def _draw_growth(runs: list[Run]) -> Any:
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder
+from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder, folder_of
 from exchange import load
 from plots import draw
 from render import render
@@ -68,9 +68,11 @@ def rescored(run: dict[str, Any], home: Path) -> dict[str, Any]:
     """Score what a run found anew, where that and its data are still there."""
     case, kind = CASES.get(run["case"]), run["kind"]
     path = home / "_runs" / (_name(run) + ".npz")
-    if case is None or kind == "speed" or (run["method"] != "raw" and not path.exists()):
+    if case is None or kind == "speed":
         return run
-    truth = data_folder(home / "_data", case, run["regime"], run["seed"]) / "truth.h5ad"
+    truth = folder_of(home / "_data", case, run["regime"], run["seed"]) / "truth.h5ad"
+    if not truth.exists() or (run["method"] != "raw" and not path.exists()):
+        return run
     if run["method"] == "raw":
         return run | {"scores": score_raw(kind, truth)}
     _, corrected, arrays = load(path)
@@ -109,7 +111,7 @@ def parse() -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown case {unknown}; there are {list(CASES)}")
     wanted = options.methods or [method for name in options.cases for method in CASES[name].methods]
-    if any(METHODS[method].peer for method in wanted) and not options.peer_python.exists():
+    if not options.rescore and any(METHODS[method].peer for method in wanted) and not options.peer_python.exists():
         parser.error(
             f"there is no interpreter at {options.peer_python}: `make bench` sets it up, or --peer-python PATH"
         )

@@ -40,7 +40,7 @@ class ModelConfig:
     share_prior_weight
         Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
     adapt_share_prior
-        Whether `share_prior` is only where the training starts, and follows the mean over cells from there.
+        Whether `share_prior` is only where the training starts, and is learned from there.
     encode_covariates
         Whether the latent encoder sees batch and covariates; without, the latent is freer of them.
     label_prior_logit
@@ -54,8 +54,9 @@ class ModelConfig:
 
     Notes
     -----
-    The number of latent dimensions, components and the widths are those of the reference implementation (Ergen &
-    Yosef 2025); the share prior's weight was chosen on simulated tissues (see `benchmarks/NOTES.md`).
+    The number of latent dimensions, components and the widths of latent encoder and decoder are those of the reference
+    implementation (Ergen & Yosef 2025); the width of the share encoder and the weights of the priors were chosen on
+    simulated tissues (see `benchmarks/NOTES.md`).
 
     Examples
     --------
@@ -112,12 +113,13 @@ class TrainingConfig:
     epoch_limit
         Largest number of epochs when `max_epochs` is None.
     min_steps
-        Gradient steps before which the ELBO is not called converged when `max_epochs` is None.
+        Gradient steps before which the ELBO is not called converged when `max_epochs` is None; nor is it before the end
+        of the warm-up, 20 epochs, and 150,000 cells seen, as far as `epoch_limit` allows.
     batch_size
         Core cells of a minibatch, rounded to whole patches; None: an eighth of the cells, between 128 and 2,048.
     patch_size
-        Largest number of cells of a patch; None: so that a minibatch has at least 16 patches, and at most 128. With
-        few patches the gradient of a step knows only a corner of the tissue.
+        Largest number of cells of a patch; None: so that a minibatch has 11 to 21 patches, and at most 192. With few
+        patches the gradient of a step knows only a corner of the tissue.
     lr
         Adam's learning rate of the networks and of all that is shared between cells.
     lr_cell

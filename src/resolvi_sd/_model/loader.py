@@ -32,7 +32,7 @@ def patch_size_of(config: TrainingConfig, n_train: int) -> int:
 class PatchStream(IterableDataset[Minibatch]):
     """Minibatches of an epoch.
 
-    They are cut in turn with the steps: by a thread beside them, they keep a core from the step that takes them longer.
+    They are cut between the steps: a thread beside these would take a core from them.
 
     Parameters
     ----------

@@ -191,24 +191,24 @@ class ResolviModule(nn.Module):
         mean, spread = self.latent_encoder(minibatch.features[:core], minibatch.categories[:core])
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
-    def neighbor_kernel(self, minibatch: Minibatch, length: Tensor) -> Tensor:
+    def neighbor_kernel(self, distance: Tensor, length: Tensor) -> Tensor:
         """Logarithm of the unnormalised prior weight of each slot, empty or not, core × k: -d^2 / (2 length^2)."""
-        relative = minibatch.distance / (length * self.data.neighbor_distance)
+        relative = distance / (length * self.data.neighbor_distance)
         return (-0.5 * relative.square()).clamp_min(LEAST_LOG_KERNEL)
 
     def neighbor_prior(self, minibatch: Minibatch, length: Tensor) -> MaskedDirichlet:
         """Dirichlet over the neighbor weights, concentrated on near neighbors."""
-        base = masked_softmax(self.neighbor_kernel(minibatch, length), minibatch.mask)
+        base = masked_softmax(self.neighbor_kernel(minibatch.distance, length), minibatch.mask)
         return MaskedDirichlet(self.config.neighbor_prior_weight * base + LEAST_CONCENTRATION, minibatch.mask)
 
     def neighbor_weights(self, minibatch: Minibatch, length: Tensor) -> Tensor:
         """Point estimate of the neighbor weights beta, core × k; rows sum to 1, or 0 without neighbors."""
         free = self.neighbor_logits(minibatch.cells[: minibatch.n_core])
-        return masked_softmax(self.neighbor_kernel(minibatch, length) + free, minibatch.mask)
+        return masked_softmax(self.neighbor_kernel(minibatch.distance, length) + free, minibatch.mask)
 
     def neighbor_weights_and_density(self, minibatch: Minibatch, length: Tensor) -> tuple[Tensor, Tensor]:
         """Return the :meth:`neighbor_weights`, and the logarithm of their prior over their guide, core."""
-        if is_compiled(minibatch.distance):
+        if is_compiled(minibatch.distance) and is_compiled(self.neighbor_logits.weight):
             return weights_and_density(
                 self.neighbor_logits(minibatch.cells[: minibatch.n_core]),
                 self.log_range,
@@ -237,7 +237,7 @@ class ResolviModule(nn.Module):
     def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
         """Logistic-normal over the shares of the core cells."""
         core = minibatch.n_core
-        weights = masked_softmax(self.neighbor_kernel(minibatch, torch.ones(())), minibatch.mask)
+        weights = masked_softmax(self.neighbor_kernel(minibatch.distance, torch.ones(())), minibatch.mask)
         profiles = self.share_encoder.around(minibatch.features)
         if is_compiled(profiles):
             around = neighbor_sum(profiles, minibatch.neighbor, weights)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numba import get_num_threads, njit, prange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from resolvi_sd._compiled import ONE_AT_A_TIME
 
@@ -57,6 +58,7 @@ class _NeighborSum(torch.autograd.Function):
         return torch.from_numpy(out)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         neighbor, weights = ctx.saved_tensors
         grad = upstream[0].contiguous().numpy()
@@ -160,6 +162,7 @@ class _WeightsAndDensity(torch.autograd.Function):
         return torch.from_numpy(weights), torch.from_numpy(density)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         weights, by_free, by_range, kernel_slope = ctx.saved_tensors
         by_weight, by_density = upstream

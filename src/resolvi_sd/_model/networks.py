@@ -127,7 +127,7 @@ class ShareEncoder(nn.Module):
         counts
             log1p of the cells' counts, cells × genes.
         around
-            :meth:`summarise` of their neighbors, averaged, cells × n_hidden.
+            Image of their neighbors' features under `around`, averaged, cells × n_hidden.
         setting
             Depth and distances, cells × `N_SETTING`.
         batch

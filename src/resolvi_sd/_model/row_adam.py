@@ -31,7 +31,7 @@ def _update(
 class RowAdam(torch.optim.SparseAdam):
     """:class:`torch.optim.SparseAdam` with its step compiled for the CPU: 0.1 in place of 0.7 ms for 2,000 rows.
 
-    The gradients are sparse, and each row is in them once.
+    The gradients are sparse.
 
     Parameters
     ----------
@@ -49,7 +49,10 @@ class RowAdam(torch.optim.SparseAdam):
         """Update the rows that have a gradient."""
         if not all(is_compiled(p) for group in self.param_groups for p in group["params"]):
             return super().step(closure)  # type: ignore[no-untyped-call]
-        loss = None if closure is None else closure()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for table in group["params"]:
@@ -60,7 +63,8 @@ class RowAdam(torch.optim.SparseAdam):
                     state.update(step=0, exp_avg=torch.zeros_like(table), exp_avg_sq=torch.zeros_like(table))
                 state["step"] += 1
                 rate = group["lr"] * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
-                tensors = (table, state["exp_avg"], state["exp_avg_sq"], table.grad._indices()[0], table.grad._values())
+                grad = table.grad.coalesce()
+                tensors = (table, state["exp_avg"], state["exp_avg_sq"], grad.indices()[0], grad.values())
                 with ONE_AT_A_TIME:
                     _update(*(t.detach().numpy() for t in tensors), beta1, beta2, rate, group["eps"])
         return loss

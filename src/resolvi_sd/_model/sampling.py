@@ -153,19 +153,20 @@ class Sampler:
         out: dict[str, NDArray[np.generic]] = {}
         if "latent" in sites:
             out["latent"] = latent[:n_core].numpy()
-        if not set(sites) - {"latent"}:
+        shares = None
+        if setting.surroundings is not None:
+            noise = _normal(share_seed, setting.rows[:n_core], len(SOURCES) - 1)
+            shares = setting.surroundings.share_posterior.at(torch.from_numpy(noise))
+            if "shares" in sites:
+                out["shares"] = shares.numpy()
+        if not set(sites) - {"latent", "shares"}:
             return out
         profiles = module.expression(latent, setting.categories)
         if "expression" in sites:
             out["expression"] = profiles[:n_core].numpy()[:, genes]
-        if setting.surroundings is None:
+        if setting.surroundings is None or shares is None or _OF_RATES.isdisjoint(sites):
             return out
-        minibatch, weights, share_posterior = setting.surroundings
-        shares = share_posterior.at(torch.from_numpy(_normal(share_seed, setting.rows[:n_core], len(SOURCES) - 1)))
-        if "shares" in sites:
-            out["shares"] = shares.numpy()
-        if _OF_RATES.isdisjoint(sites):
-            return out
+        minibatch, weights, _ = setting.surroundings
         amount = module.amount(minibatch, latent, shares)
         rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
         if "corrected_rate" in sites:
@@ -188,7 +189,7 @@ class _Surroundings(NamedTuple):
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all draws of some cells share: the cells and their halo, encoded, and the point estimates of the cells."""
+    """What all draws of some cells share: the cells and their halo, encoded, and what is known of them together."""
 
     n_core: int
     rows: NDArray[np.int64]

@@ -169,18 +169,15 @@ def train(
     batch_size = batch_size_of(config, len(patches.order))
     stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
     n_steps = len(stream)
+    window = math.ceil(_WINDOW_STEPS / n_steps)
     min_epochs = max(
-        math.ceil(max(config.min_steps, config.kl_warmup_steps) / n_steps),
+        math.ceil(config.min_steps / n_steps),
+        # With a growing weight of the divergence the ELBO falls, so both windows come after the warm-up.
+        math.ceil(config.kl_warmup_steps / n_steps) + 2 * window,
         # The small minibatches of small tissues say less each.
-        min(math.ceil(_FEWEST_CELLS_SEEN / len(patches.order)), config.epoch_limit // 2),
-        _MIN_EPOCHS,
+        min(max(_MIN_EPOCHS, math.ceil(_FEWEST_CELLS_SEEN / len(patches.order))), config.epoch_limit // 2),
     )
-    schedule = DecayWhenFlat(
-        config.max_epochs,
-        max(config.epoch_limit, 2 * min_epochs),
-        min_epochs=min_epochs,
-        window=math.ceil(_WINDOW_STEPS / n_steps),
-    )
+    schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
     loop = _Loop(module, config, schedule, n_steps)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None

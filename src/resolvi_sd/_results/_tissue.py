@@ -17,7 +17,7 @@ from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, read_fit
 from resolvi_sd._tables import read_sizes, table_counts
-from resolvi_sd._tiles import Tissue, cut_minibatch
+from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_key
 from resolvi_sd.gr._graph import NeighborGraph
 
@@ -84,10 +84,8 @@ def _by_slot(matrix: Any, graph: NeighborGraph) -> NDArray[np.float32]:
 def _set_weights(module: ResolviModule, tissue: Tissue, weights: NDArray[np.float32]) -> None:
     """Give every cell the free logits whose softmax, on top of the kernel of the distances, is its weights."""
     module.data = replace(module.data, n_cells=tissue.n_cells, n_neighbors=tissue.n_neighbors)
-    # The kernel looks at distances only, so the tissue needs no genes here.
-    bare = replace(tissue, counts=tissue.counts[:, :0])
     with torch.no_grad():
-        kernel = module.neighbor_kernel(cut_minibatch(bare, np.arange(tissue.n_cells)), module.leakage_range())
+        kernel = module.neighbor_kernel(torch.from_numpy(tissue.distance), module.leakage_range())
         logits = torch.from_numpy(np.log(np.maximum(weights, _TINY))) - kernel
     # Slots without a neighbor are masked when weights are made of the logits.
     logits = logits.masked_fill(~torch.from_numpy(tissue.mask), 0.0)

@@ -22,6 +22,14 @@ __all__ = ["encoder_features", "log_counts"]
 _TABULATED = 8
 
 
+@njit(inline="always")
+def _scaled_logs(scale: float) -> Any:
+    table = np.empty(_TABULATED)
+    for x in range(_TABULATED):
+        table[x] = math.log1p(x * scale)
+    return table
+
+
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: Any, features: Any) -> None:
     for i in prange(len(rows)):
@@ -38,9 +46,7 @@ def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: A
                 out[gene[e]] = kept
                 total += kept
         scale = len(out) / max(total, 1e-30)
-        table = np.empty(_TABULATED)
-        for x in range(_TABULATED):
-            table[x] = math.log1p(x * scale)
+        table = _scaled_logs(scale)
         for e in range(start, stop):
             x = out[gene[e]]
             small = int(x)
@@ -49,9 +55,7 @@ def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: A
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _all_logs(indptr: Any, gene: Any, value: Any, rows: Any, logs: Any) -> None:
-    table = np.empty(_TABULATED)
-    for x in range(_TABULATED):
-        table[x] = math.log1p(x)
+    table = _scaled_logs(1.0)
     for i in prange(len(rows)):
         for e in range(indptr[rows[i]], indptr[rows[i] + 1]):
             x, small = value[e], int(value[e])
@@ -107,9 +111,12 @@ def encoder_features(
     array([[0.693, 0.693]], dtype=float32)
     """
     features = np.zeros((len(rows), counts.shape[1]), np.float32)
-    if thinned_size is None or rng is None:
-        thinned_size, rng = np.full(len(rows), np.inf), np.random.default_rng(0)
-    seeds = rng.integers(0, 2**64, len(rows), dtype=np.uint64)
+    if thinned_size is None:
+        thinned_size, seeds = np.full(len(rows), np.inf), np.zeros(len(rows), np.uint64)
+    elif rng is None:
+        raise ValueError("Thinning needs a generator: give `rng` together with `thinned_size`.")
+    else:
+        seeds = rng.integers(0, 2**64, len(rows), dtype=np.uint64)
     with ONE_AT_A_TIME:
         _all_rows(counts.indptr, counts.indices, counts.data, rows, thinned_size, seeds, features)
     return features

@@ -168,8 +168,9 @@ def cut_minibatch(
     """
     neighbor, mask = tissue.neighbor[core], tissue.mask[core]
     cells, local = number_locally(core, neighbor, mask)
-    depth = np.full(len(cells), np.inf)
+    depth = None
     if thinned_size is not None:
+        depth = np.full(len(cells), np.inf)
         depth[: len(core)] = thinned_size
     return Minibatch(
         cells=torch.from_numpy(cells),

@@ -17,8 +17,6 @@ from resolvi_sd._model.delaporte._kernel import _entry
 
 __all__ = ["MixtureGradient", "mixture_pass"]
 
-_SMALL = 1e-30
-
 
 class MixtureGradient(NamedTuple):
     """Log-likelihood of a minibatch, and its derivatives by what it was computed from."""
