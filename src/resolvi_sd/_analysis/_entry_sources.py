@@ -20,7 +20,7 @@ def entry_sources(
 ) -> NDArray[np.float32]:
     """Return the expected share of each source in the molecules of some entries.
 
-    At the mean of the latent posterior, as the corrected counts of a fit are: of x molecules, E[k | x] are not
+    At the means of latent and shares, as the corrected counts of a fit are: of x molecules, E[k | x] are not
     background, and of these own and neighbors have shares in proportion to their rates. The first column times x is
     the corrected count.
 

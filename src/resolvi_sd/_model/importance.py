@@ -104,10 +104,10 @@ def weigh_draws(sampler: Sampler, cells: NDArray[np.int64]) -> WeightedDraws:
         w_ns = p(x_n | z_s) p(z_s) / q(z_s | x_n)
 
     with q the encoder's normal, p(z) the mixture prior, and p(x_n | z_s) the Delaporte (or Poisson) probability of all
-    counts of the cell. In it shares are held at their posterior mean, neighbor weights, background and overdispersion at
-    their point estimates, and the expression of the neighbors is that at the means of their q, so that cells are weighed
-    one by one. A label of the cell enters by p(z), and only if the tissue has labels. Weighted means of draws tend to
-    expectations under the model's posterior, where plain ones tend to those under q.
+    counts of the cell. In it shares are held at their posterior mean, neighbor weights, background and overdispersion
+    at their point estimates, and the expression of the neighbors is that at the means of their q, so that cells are
+    weighed one by one. A label of the cell enters by p(z), and only if the tissue has labels. Weighted means of draws
+    tend to expectations under the model's posterior, where plain ones tend to those under q.
 
     Parameters
     ----------

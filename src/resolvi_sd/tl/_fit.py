@@ -107,7 +107,7 @@ def fit(
     batch_size
         Cells of a minibatch; None chooses by the number of cells.
     n_samples
-        1: the posterior at the mean of the latent; more: averaged over so many draws.
+        1: at the posterior means of latent and shares; more: averaged over so many draws of both.
     accelerator, devices
         Where to train, as in Lightning, on one device. `"auto"` takes a CUDA device where there is one; MPS has to be
         asked for by name.
