@@ -13,6 +13,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from cases import METHODS, OURS, REFERENCE
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, NullLocator
 from render import per_epoch
 from score import POWERS
 
@@ -85,8 +87,16 @@ def _draw_growth(runs: list[Run]) -> Any:
             values = [median(measure(run) for run in of_method if run[size] == n) for n in sizes]
             if sizes:
                 axis.loglog(sizes, values, "o-", color=color, label=METHODS[method].label)
+        _plain_ticks(axis, sorted({run[size] for run in chosen}))
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     return figure
+
+
+def _plain_ticks(axis: Axes, sizes: list[int]) -> None:
+    """Mark the sizes that were measured, as plain numbers."""
+    axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -35,6 +35,7 @@ from resolvi_sd._tables import (
     group_by,
     read_labels,
     read_sizes,
+    size_unit,
     table_view,
 )
 from resolvi_sd._tiles import Tissue, cut_patches
@@ -135,7 +136,7 @@ def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[N
     if key is None:
         return None, setup
     if key in adata.obs or not isinstance(data, SpatialData) or key not in get_args(Quantity):
-        return read_sizes(adata, key), replace(setup, size_unit=None)
+        return read_sizes(adata, key), replace(setup, size_unit=size_unit(adata, key))
     measured = cell_sizes(
         data,
         quantity=cast(Quantity, key),
@@ -154,15 +155,14 @@ def fit_model(
     accelerator: str = "auto",
     devices: int | str | list[int] = "auto",
     show_progress_bar: bool = True,
-    module: ResolviModule | None = None,
+    mapped: FittedModel | None = None,
 ) -> FittedModel:
-    """Train a model, from scratch or from `module`; global random states are left alone."""
+    """Train a model, from scratch or, for a query, from `mapped`; global random states are left alone."""
     view = model_input.view
     with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
         seed = draw_seed(generator)
         torch.manual_seed(seed)
-        if module is None:
-            module = ResolviModule(config, summarise(model_input))
+        module = ResolviModule(config, summarise(model_input)) if mapped is None else mapped.module
         patch_size = patch_size_of(training, module.data.n_train)
         patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
         history = train(
@@ -175,7 +175,7 @@ def fit_model(
             devices=devices,
             show_progress_bar=show_progress_bar,
         )
-    return FittedModel(
+    trained = FittedModel(
         module=module,
         setup=model_input.setup,
         training=training,
@@ -186,19 +186,42 @@ def fit_model(
         seed=seed,
         labels=() if model_input.labels is None else model_input.labels.names,
     )
+    if mapped is None:
+        return trained
+    return replace(trained, labels=mapped.labels, colors=mapped.colors, is_query=mapped.is_query)
 
 
-def read_query(query: SpatialData | AnnData, reference: FittedModel, setup: Setup) -> tuple[ModelInput, FittedModel]:
+def read_query(
+    query: SpatialData | AnnData,
+    reference: FittedModel,
+    setup: Setup,
+    *,
+    colors: tuple[str, ...] = (),
+    freeze: bool = True,
+) -> tuple[ModelInput, FittedModel]:
     """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
 
     New batches and categories are added behind those of the reference. The depth and the size that the model expects of
-    a cell stay the reference's.
+    a cell stay the reference's. Labels and an existing graph of the query are not looked at.
+
+    Parameters
+    ----------
+    query
+        The query, with the genes of the reference.
+    reference
+        Fitted model.
+    setup
+        Where the query's input is.
+    colors
+        Colors of the reference's labels.
+    freeze
+        Whether training keeps all that was learned on the reference.
 
     Returns
     -------
     The query, with the batches and categories of the extended model, and that model.
     """
-    own = read_input(query, replace(setup, labels_key=None))
+    own = read_input(query, replace(setup, labels_key=None, neighbors_key=None))
     batches = Groups(own.view.batch, own.view.batch_names)
     # Without a batch key all cells are of the one batch, whatever it was called.
     batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)
@@ -222,10 +245,12 @@ def read_query(query: SpatialData | AnnData, reference: FittedModel, setup: Setu
     )
     mapped = replace(
         reference,
-        module=extend_module(reference.module, data),
+        module=extend_module(reference.module, data, freeze=freeze),
         setup=model_input.setup,
         batches=batches.names,
         covariates=tuple(groups.names for groups in covariates),
+        is_query=True,
+        colors=colors,
     )
     return model_input, mapped
 

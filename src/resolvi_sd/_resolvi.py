@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd import tl
 from resolvi_sd._analysis._normalized import (
     LibrarySize,
     cell_scale,
@@ -32,13 +31,15 @@ from resolvi_sd._results import (
     FittedModel,
     Setup,
     category_codes,
+    label_colors,
     load_folder,
     most_probable,
     restore,
     save_folder,
     write_fit,
 )
-from resolvi_sd._tables import align_genes, read_sizes, resolve_table, table_counts
+from resolvi_sd._tables import align_genes, read_labels, read_sizes, resolve_table, table_counts
+from resolvi_sd._tasks import TableTasks
 from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_key, check_names, check_positive_int
 
@@ -47,7 +48,7 @@ __all__ = ["ResolVI"]
 _SETUP = "resolvi_setup"
 
 
-class ResolVI:
+class ResolVI(TableTasks):
     """ResolVI on a table (Ergen & Yosef 2025).
 
     The same engine as :func:`resolvi_sd.tl.fit`, for those who prefer an object: results are returned, and nothing is
@@ -98,7 +99,7 @@ class ResolVI:
         self._input: ModelInput = read_input(adata, setup)
         self._fitted: FittedModel | None = None
         self._posterior: Posterior | None = None
-        self._is_query = False
+        self._is_loaded = False
 
     @staticmethod
     def setup_anndata(
@@ -198,23 +199,28 @@ class ResolVI:
             Seed or generator.
         show_progress_bar
             Whether to show progress bars.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If a loaded model cannot be trained again: the table lacks the labels of the fit, or the model is a query's.
         """
         training = combine_configs(
             training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
         )
         generator = as_generator(rng)
-        before = self._fitted if self._is_query else None
-        trained = fit_model(
-            self._input,
+        model_input = self._training_input()
+        self._fitted = fit_model(
+            model_input,
             self.config,
             training,
             generator=generator,
             accelerator=accelerator,
             devices=devices,
             show_progress_bar=show_progress_bar,
-            module=None if before is None else before.module,
+            mapped=self._fitted if self._fitted is not None and self._fitted.is_query else None,
         )
-        self._fitted = trained if before is None else replace(trained, labels=before.labels)
+        self._input, self._is_loaded = model_input, False
         self._posterior = infer_posterior(
             self._fitted, self._input, generator=generator, show_progress_bar=show_progress_bar
         )
@@ -391,74 +397,20 @@ class ResolVI:
             return pd.DataFrame(probabilities, index=self._table(adata).obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)
 
-    def differential_expression(
-        self,
-        *,
-        groupby: str,
-        group1: str | Sequence[str] | None = None,
-        group2: str | Sequence[str] | None = None,
-        mode: Literal["change", "vanilla"] = "change",
-        delta: float = 0.25,
-        fdr: float = 0.05,
-        n_samples: int = 5000,
-        weights: Weights = "uniform",
-        batch_correction: bool = False,
-        rng: RandomLike = 0,
-        show_progress_bar: bool = True,
-    ) -> pd.DataFrame:
-        """Compare the true expression of groups of cells, see :func:`resolvi_sd.tl.differential_expression`."""
-        result = tl.differential_expression(
-            self._results_table(),
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
-            mode=mode,
-            delta=delta,
-            fdr=fdr,
-            n_samples=n_samples,
-            weights=weights,
-            batch_correction=batch_correction,
-            rng=rng,
-            copy=True,
-            show_progress_bar=show_progress_bar,
-        )
-        return cast(pd.DataFrame, result)
-
-    def differential_niche_abundance(
-        self,
-        *,
-        groupby: str,
-        group1: str | Sequence[str] | None = None,
-        group2: str | Sequence[str] | None = None,
-        weighting: Literal["uniform", "distance", "weights"] = "uniform",
-        mode: Literal["change", "vanilla"] = "change",
-        delta: float = 0.25,
-        fdr: float = 0.05,
-        n_samples: int = 5000,
-        rng: RandomLike = 0,
-    ) -> pd.DataFrame:
-        """Compare what surrounds groups of cells, see :func:`resolvi_sd.tl.differential_niche_abundance`."""
-        self.fitted.require_labels()
-        result = tl.differential_niche_abundance(
-            self._results_table(),
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
-            weighting=weighting,
-            mode=mode,
-            delta=delta,
-            fdr=fdr,
-            n_samples=n_samples,
-            rng=rng,
-            copy=True,
-        )
-        return cast(pd.DataFrame, result)
-
     def write(self, adata: AnnData | None = None, *, key_added: str = Keys.prefix) -> None:
-        """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does."""
-        target = self.adata if adata is None else adata
+        """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
+
+        Raises
+        ------
+        ValueError
+            If the genes or cells of the table are not those of the model.
+        """
+        target = self._table(adata)
         if not target.obs_names.equals(self.adata.obs_names):
-            raise ValueError("`adata` does not hold the cells of the model.")
+            raise ValueError(
+                f"The {target.n_obs:,} cells of `adata` are not the {self.adata.n_obs:,} of the model, in the same "
+                "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
+            )
         write_fit(
             target,
             self.fitted,
@@ -489,7 +441,7 @@ class ResolVI:
     def load(cls, folder: str | Path, adata: AnnData) -> ResolVI:
         """Read a model that :meth:`save` wrote, for the table it was fitted on; no code in the folder is run."""
         fitted = load_folder(Path(folder), adata.obs_names)
-        return cls._of(fitted, adata, read_input(adata, replace(fitted.setup, labels_key=None)))
+        return cls._of(fitted, adata, read_input(adata, replace(fitted.setup, labels_key=None)), is_loaded=True)
 
     @classmethod
     def from_table(
@@ -501,15 +453,15 @@ class ResolVI:
         keys, setup = Keys(key_added), fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
         found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
-        return cls._of(fitted, adata, read_input(data, found))
+        return cls._of(fitted, adata, read_input(data, found), is_loaded=True)
 
     @classmethod
-    def load_query_data(cls, adata: AnnData, reference_model: ResolVI) -> ResolVI:
+    def load_query_data(cls, adata: AnnData, reference_model: ResolVI, *, freeze: bool = True) -> ResolVI:
         """Extend a trained model to the cells of another table.
 
         Genes are matched by name: those that the query lacks count as zero, with a warning, and others are dropped. It
         works at once (labels, latent, expression); :meth:`train` then learns the neighbor weights of the new cells, and
-        the effects of new batches, and keeps all that was learned on the reference.
+        the effects of new batches, and keeps all that was learned on the reference, unless `freeze` is False.
 
         Parameters
         ----------
@@ -517,6 +469,9 @@ class ResolVI:
             The query, with the layer, coordinates and batches of the reference under the same names.
         reference_model
             Trained model.
+        freeze
+            Whether training keeps all that was learned on the reference. False: it starts from there, and the query's
+            model may depart from it in everything; `reference_model` itself is left alone.
 
         Raises
         ------
@@ -527,20 +482,17 @@ class ResolVI:
         """
         reference = reference_model.fitted
         aligned = align_genes(adata, reference.genes, reference.setup.layer)
-        model_input, fitted = read_query(aligned, reference, reference.setup)
-        return cls._of(fitted, aligned, model_input, is_query=True)
+        colors = label_colors(reference_model.adata, reference)
+        model_input, fitted = read_query(aligned, reference, reference.setup, colors=colors, freeze=freeze)
+        return cls._of(fitted, aligned, model_input)
 
     @classmethod
-    def _of(cls, fitted: FittedModel, adata: AnnData, model_input: ModelInput, *, is_query: bool = False) -> ResolVI:
-        if tuple(adata.var_names.astype(str)) != fitted.genes:
-            raise ValueError(
-                f"The model was fitted on {len(fitted.genes)} genes; the {adata.n_vars} of `adata` are not the same, "
-                "in the same order."
-            )
+    def _of(cls, fitted: FittedModel, adata: AnnData, model_input: ModelInput, *, is_loaded: bool = False) -> ResolVI:
+        fitted.require_genes(adata.var_names)
         model = cls.__new__(cls)
         model.adata, model.config = adata, fitted.module.config
         model._input = model_input
-        model._fitted, model._posterior, model._is_query = fitted, None, is_query
+        model._fitted, model._posterior, model._is_loaded = fitted, None, is_loaded
         return model
 
     def __repr__(self) -> str:
@@ -555,23 +507,39 @@ class ResolVI:
             f"{len(self._input.view.batch_names)} batches{labels}: {state}"
         )
 
+    def _training_input(self) -> ModelInput:
+        """Return the input, with the labels of the fit, which loading does not read: only training needs them."""
+        if not self._is_loaded:
+            return self._input
+        if self.fitted.is_query:
+            raise ValueError(
+                "The model is that of a query and was loaded: what of it is the reference's, to be kept, is no longer "
+                "known. Map the query again, with `ResolVI.load_query_data(adata, reference_model)`, and train that."
+            )
+        setup = self.fitted.setup
+        if setup.labels_key is None:
+            return self._input
+        hint = "The model was fitted with these labels: put them back, or start anew with `ResolVI.setup_anndata`."
+        check_key(setup.labels_key, self.adata.obs.columns, argument="labels_key", where="adata.obs", hint=hint)
+        labels = read_labels(self.adata, setup.labels_key, setup.unlabeled_category)
+        return replace(self._input, labels=labels, setup=replace(self._input.setup, labels_key=setup.labels_key))
+
     def _results_table(self) -> AnnData:
-        """Return a table that shares the counts of the model's and has its results, for the functions of `tl`."""
         own = self.adata
         table = AnnData(
             own.X,
             obs=own.obs.copy(),
-            var=own.var[[]].copy(),
+            var=own.var.copy(),
             layers={name: own.layers[name] for name in own.layers if name is not None},
-            obsm=dict(own.obsm),
+            # Where cells lie may be known from the elements of a SpatialData object only.
+            obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
         )
         self.write(table)
         return table
 
     def _table(self, adata: AnnData | None) -> AnnData:
         table = self.adata if adata is None else adata
-        if tuple(table.var_names.astype(str)) != self.fitted.genes:
-            raise ValueError("The genes of `adata` are not those of the model, in the same order.")
+        self.fitted.require_genes(table.var_names)
         return table
 
     def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial import KDTree
 from shapely import Point
-from spatialdata.models import ShapesModel, TableModel
+from spatialdata.models import Labels3DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 import resolvi_sd as rsd
 from resolvi_sd.gr._neighbors import knn_graph
+from tests.gr._elements import object_of
 
 
 def brute_force(coordinates, library, n_neighbors, rows=None):
@@ -201,6 +203,20 @@ def test_shuffled_regions_in_a_coordinate_system():
     for i in range(len(frame)):
         found = np.sort(written.data[written.indptr[i] : written.indptr[i + 1]])
         np.testing.assert_allclose(found, expected[i][np.isfinite(expected[i])], rtol=1e-6)
+
+
+def test_labels_in_three_dimensions():
+    """Cell 2 is above cell 1, by 2 planes of 5, and cell 3 beside it, by 4: in the plane, 2 would be on top of 1."""
+    image = np.zeros((3, 4, 6), dtype=np.int32)
+    image[0, 1, 0], image[2, 1, 0], image[0, 1, 4] = 1, 2, 3
+    labels = Labels3DModel.parse(
+        da.from_array(image, chunks=2),
+        dims=("z", "y", "x"),
+        transformations={"global": Scale([1.0, 1.0, 5.0], axes=("x", "y", "z"))},
+    )
+    found = rsd.gr.neighbors(object_of({"cells": labels}, {"cells": [1, 2, 3]}), n_neighbors=1, copy=True)
+    expected = [[0, 0, 4], [10, 0, 0], [4, 0, 0]]
+    np.testing.assert_allclose(found.distances.toarray(), expected)
 
 
 @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (2.5, TypeError)])

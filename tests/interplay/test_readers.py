@@ -55,21 +55,25 @@ def make_cells(rng):
     return Cells(corners + HALF, rng.poisson(rates))
 
 
-def transcripts(cells, ids, scale, **options):
-    """One molecule in the middle of each cell."""
+def transcripts(cells, columns, scale, feature_key, **options):
+    """One molecule in the middle of each cell, of one gene after the other; `columns` say which cell it is."""
     x, y = (cells.middles * scale).T
-    n = len(x)
-    frame = pd.DataFrame({"x": x, "y": y, "z": np.ones(n), "gene": pd.Categorical(GENES[:1] * n), "cell": ids})
-    return PointsModel.parse(dd.from_pandas(frame, npartitions=1), feature_key="gene", **options)
+    genes = pd.Categorical(np.resize(GENES, len(x)), categories=GENES)
+    frame = pd.DataFrame({"x": x, "y": y, "z": np.ones(len(x)), feature_key: genes, **columns})
+    return PointsModel.parse(dd.from_pandas(frame, npartitions=1), feature_key=feature_key, **options)
 
 
 def xenium(rng):
-    """Labels and polygons; the table annotates the labels, by their numbers; micrometres to pixels by a scale."""
+    """Labels and polygons; the table annotates the labels, by their numbers; micrometres to pixels by a scale.
+
+    Points have the names of cells. Two thirds of them are on a nucleus, and a fifth is of too low a quality to count.
+    """
     cells = make_cells(rng)
     names = pd.Index([f"aaaa{i:04d}-1" for i in range(64)])
     obs = pd.DataFrame({"cell_id": names.to_numpy(), "transcript_counts": cells.counts.sum(axis=1)}, index=names)
     obs["cell_area"] = (SIDE * XENIUM_PIXEL) ** 2
     obs["region"] = pd.Categorical(["cell_labels"] * 64)
+    obs["z_level"], obs["nucleus_count"] = 0.0, 1.0
     obs["cell_labels"] = np.arange(1, 65, dtype=np.int64)
     table = AnnData(sparse.csr_matrix(cells.counts.astype(np.float32)), obs=obs, var=pd.DataFrame(index=GENES))
     table.obsm["spatial"] = cells.middles * XENIUM_PIXEL
@@ -80,7 +84,15 @@ def xenium(rng):
     labels = Labels2DModel.parse(
         cells.labels(), dims=("y", "x"), scale_factors=[2], transformations={"global": Identity()}
     )
-    points = transcripts(cells, names.to_numpy(), XENIUM_PIXEL, instance_key="cell", transformations=to_pixels)
+    molecules = {
+        "cell_id": names.to_numpy(),
+        "overlaps_nucleus": (np.arange(64) % 3 > 0).astype(np.uint8),
+        "qv": np.where(np.arange(64) % 5 > 0, 40, 19).astype(np.float32),
+    }
+    to_pixels_3d = {"global": Scale([1 / XENIUM_PIXEL, 1 / XENIUM_PIXEL, 1], axes=("x", "y", "z"))}
+    points = transcripts(
+        cells, molecules, XENIUM_PIXEL, "feature_name", instance_key="cell_id", transformations=to_pixels_3d
+    )
     sdata = sd.SpatialData(
         labels={"cell_labels": labels},
         shapes={"cell_boundaries": polygons},
@@ -126,10 +138,11 @@ def merscope(rng):
     matrix = np.array([[MERSCOPE_PIXELS, 0, -3], [0, MERSCOPE_PIXELS, 40], [0, 0, 1]])
     to_pixels = {"global": Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))}
     squares = [MultiPolygon([square]) for square in cells.squares(1 / MERSCOPE_PIXELS)]
+    points = transcripts(cells, {"cell": ids}, 1 / MERSCOPE_PIXELS, "gene", transformations=to_pixels)
     frame = GeoDataFrame({"geometry": squares, "EntityID": ids.to_numpy(), "ZIndex": 0}, index=ids)
     sdata = sd.SpatialData(
         shapes={f"{dataset}_polygons": ShapesModel.parse(frame, transformations=to_pixels)},
-        points={f"{dataset}_transcripts": transcripts(cells, ids, 1 / MERSCOPE_PIXELS, transformations=to_pixels)},
+        points={f"{dataset}_transcripts": points},
         tables={"table": table},
         attrs={"spatialdata_io_reader": "merscope"},
     )
@@ -229,3 +242,39 @@ def test_fields_of_view_are_sections_unless_the_table_is_given_their_common_coor
     assert table.obsp[KEYS.connectivities].toarray()[across].any()
     found = np.sort(table.obsp[KEYS.distances].toarray(), axis=1)[:, -5:]
     np.testing.assert_allclose(found, nearest(table.obsm["global"], np.zeros(128, dtype=int), 5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [xenium, xenium_circles])
+def test_molecules_of_xenium_find_their_cells(layout):
+    """Whether the table annotates labels, by their numbers, or circles, by the names that the points have."""
+    sdata, _ = layout(np.random.default_rng(0))
+    sdata.tables["table"] = sdata["table"][np.random.default_rng(1).permutation(64)].copy()
+    table, points = sdata["table"], sdata["transcripts"].compute()
+    cell = table.obs_names.get_indexer(points["cell_id"].astype(str))
+    gene = table.var_names.get_indexer(points["feature_name"].astype(str))
+    rsd.tl.fit(sdata, n_neighbors=5, max_epochs=1, show_progress_bar=False)
+
+    found = rsd.tl.assign_transcripts(sdata, scale=np.inf, copy=True).compute()
+    counts, corrected = (np.asarray(matrix[cell, gene]).ravel() for matrix in (table.X, table.layers[KEYS.counts]))
+    seen = counts > 0
+    assert seen.sum() > 30
+    # Without positions a molecule gets the shares of its entry of the counts.
+    np.testing.assert_allclose(found[KEYS.true][seen], (corrected / np.maximum(counts, 1))[seen], atol=1e-3)
+    with_outlines = rsd.tl.assign_transcripts(sdata, scale=1.0, reassign=True, copy=True).compute()
+    np.testing.assert_allclose(with_outlines[list(KEYS.shares)].sum(axis=1), 1, rtol=1e-5)
+    assert set(with_outlines["resolvi_cell_id"]) <= set(points["cell_id"]) | {""}
+
+    expected = np.zeros(table.shape)
+    expected[cell, gene] = (points["overlaps_nucleus"] == 1) & (points["qv"] >= 20)
+    np.testing.assert_array_equal(rsd.metrics.nuclear_counts(sdata, quality_key="qv").toarray(), expected)
+
+
+def test_molecules_of_no_cell_of_the_table_are_told_so():
+    sdata, _ = xenium(np.random.default_rng(0))
+    rsd.tl.fit(sdata, n_neighbors=5, max_epochs=1, show_progress_bar=False)
+    sides = r"'cell_id' are such as 'aaaa0000-1'.*`table\.obs\['cell_labels'\]` has 1, 2, 3.*cell_id_key"
+    del sdata["table"].obs["cell_id"]
+    with pytest.raises(ValueError, match=sides):
+        rsd.tl.assign_transcripts(sdata)
+    with pytest.raises(ValueError, match=sides):
+        rsd.metrics.nuclear_counts(sdata)

@@ -3,9 +3,11 @@
 import importlib.util
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import scanpy as sc
+from matplotlib.text import Text
 
 import resolvi_sd as rsd
 
@@ -13,6 +15,7 @@ import resolvi_sd as rsd
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The set_bad function:PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The inplace keyword:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:set_ticklabels:UserWarning"),
 ]
 
 
@@ -85,4 +88,24 @@ def test_differential_expression_reads_as_that_of_scanpy(fitted):
     rows = expected.loc[list(zip(found["group"].astype(str), found["names"].astype(str), strict=True))]
     np.testing.assert_allclose(found["logfoldchanges"], rows["lfc_mean"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["pvals"], 1 - rows["proba_de"], rtol=1e-6, atol=1e-12)
-    sc.pl.rank_genes_groups_dotplot(table, key="resolvi_rank_genes_groups", n_genes=2, dendrogram=False, show=False)
+
+
+@pytest.mark.parametrize(
+    ("plot", "options"),
+    [
+        ("rank_genes_groups", {}),
+        ("rank_genes_groups_violin", {}),
+        ("rank_genes_groups_dotplot", {"dendrogram": False}),
+        ("rank_genes_groups_heatmap", {"dendrogram": False}),
+        ("rank_genes_groups_stacked_violin", {"dendrogram": False}),
+        ("rank_genes_groups_matrixplot", {"dendrogram": False}),
+        ("rank_genes_groups_tracksplot", {"dendrogram": False}),
+    ],
+)
+def test_plots_of_scanpy_name_the_genes_with_the_largest_scores(fitted, plot, options):
+    table, key = fitted["table"], "resolvi_rank_genes_groups"
+    rsd.tl.differential_expression(fitted, groupby="cell_type", n_samples=50, show_progress_bar=False)
+    getattr(sc.pl, plot)(table, groups=["type_1"], n_genes=3, key=key, show=False, **options)
+    plt.gcf().canvas.draw()
+    shown = {text.get_text() for text in plt.gcf().findobj(Text)}
+    assert set(sc.get.rank_genes_groups_df(table, group="type_1", key=key)["names"][:3]) <= shown

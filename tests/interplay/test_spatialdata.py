@@ -143,3 +143,23 @@ def test_a_fit_of_a_part_is_kept_as_a_table_of_its_own(tmp_path, assert_follow):
     assert_follow(again["part"], sdata["part"])
     assert rsd.io.results_state(sdata, "part") == "complete"
     assert "X_resolvi" not in again["table"].obsm
+
+
+def test_a_region_that_is_left_out_leaves_no_trace():
+    sdata = rsd.datasets.simulate_tissue(n_cells=240, n_genes=30, n_samples=2, rng=3, transcripts=False)
+    table = sdata["table"][np.random.default_rng(0).permutation(sdata["table"].n_obs)]
+    kept = table[table.obs["region"] != "cells_0"].copy()
+    sdata["kept"] = sd.SpatialData.update_annotated_regions_metadata(kept)
+    alone = sd.SpatialData(shapes={"cells_1": sdata["cells_1"]}, tables={"kept": sdata["kept"].copy()})
+    for data in (sdata, alone):
+        rsd.tl.fit(data, table_key="kept", n_neighbors=6, max_epochs=2, show_progress_bar=False)
+
+    found = sdata["kept"]
+    assert set(found.obs["region"]) == {"cells_1"}
+    places = sdata["cells_1"].centroid.loc[found.obs["cell_id"]].get_coordinates().to_numpy()
+    nearest = np.sort(np.linalg.norm(places[:, None] - places[None], axis=2), axis=1)[:, 1:7]
+    distances = found.obsp[KEYS.distances]
+    np.testing.assert_allclose(np.sort(distances.data.reshape(-1, 6), axis=1), nearest, rtol=1e-5)
+    np.testing.assert_array_equal(found.obsm[KEYS.latent], alone["kept"].obsm[KEYS.latent])
+    np.testing.assert_array_equal(found.layers[KEYS.counts].toarray(), alone["kept"].layers[KEYS.counts].toarray())
+    assert KEYS.latent not in sdata["table"].obsm

@@ -47,6 +47,27 @@ def test_other_rows_than_on_disk_are_refused(v3):
         check_writable(sdata)
 
 
+def test_columns_of_the_fit_that_the_store_lacks_are_refused(store, rng):
+    sdata = sd.read_zarr(store)
+    table = sdata["table"]
+    table.obs["mine"], table.obs["resolvi_predicted"] = "a", "T"
+    check_writable(sdata)
+    check_writable(sdata, columns=["cell_type", "measured_at_the_fit", "resolvi_predicted"])
+    with pytest.raises(ValueError, match=r"in memory only: 'mine'\..*write_element\('table_new'\).*sdata\.write"):
+        check_writable(sdata, columns=["cell_type", "mine"])
+    with pytest.raises(TypeError, match=r"`columns` must be a list"):
+        check_writable(sdata, columns="mine")
+
+    add_results(table, rng)
+    table.uns["resolvi"]["setup"] = {"n_neighbors": 10, "batch_key": "cell_type", "labels_key": "mine"}
+    before = digests(store)
+    for refuse in (check_writable, write_results):
+        with pytest.raises(ValueError, match=r"in memory only: 'mine'"):
+            refuse(sdata)
+    assert digests(store) == before
+    check_writable(sdata, columns=["cell_type"])  # those of the next fit
+
+
 def test_a_remote_store_is_refused(v3, monkeypatch):
     sdata = sd.read_zarr(v3)
     monkeypatch.setattr(sd.SpatialData, "path", "s3://bucket/section.zarr")

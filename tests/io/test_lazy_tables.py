@@ -68,6 +68,18 @@ def test_a_fit_of_lazy_counts_is_that_of_counts_in_memory(tissue, on_disk, where
     assert abs(stored.X - tissue["table"].X).nnz == 0
 
 
+def test_a_table_read_lazily_as_a_whole_has_to_be_loaded(tissue, on_disk):
+    path, _ = on_disk
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata, of what it calls experimental and of pandas
+        lazy = ad.experimental.read_lazy(path / "tables/table")
+        with pytest.raises(TypeError, match=r"read lazily: its `obs` is a Dataset2D.*table\.to_memory\(\)"):
+            rsd.tl.fit(lazy, max_epochs=1, show_progress_bar=False)
+        loaded = lazy.to_memory()
+    rsd.tl.fit(loaded, max_epochs=1, show_progress_bar=False)
+    assert loaded.obsm[KEYS.latent].shape[0] == tissue["table"].n_obs
+
+
 def test_lazy_values_that_are_no_counts_are_refused(tissue):
     table = tissue["table"].copy()
     table.X = da.from_array(table.X.astype(np.float32) * 0.5, chunks=(40, 30))

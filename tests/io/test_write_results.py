@@ -25,6 +25,7 @@ from _stores import (
     without_results,
 )
 from anndata._io.specs.registry import IORegistryError
+from upath import UPath
 
 from resolvi_sd.io import results_state, write_results
 
@@ -264,6 +265,12 @@ def test_a_remote_store_is_refused(v3, url, monkeypatch):
     with pytest.raises(ValueError, match="remote"):
         results_state(url)
     assert results_state(v3.as_uri()) == "absent"
+
+
+def test_paths_of_universal_pathlib(v3):
+    with pytest.raises(ValueError, match=r"'memory://bucket/section\.zarr' is remote \(memory\).*sdata\.write"):
+        results_state(UPath("memory://bucket/section.zarr"))
+    assert results_state(UPath(v3)) == results_state(UPath(v3.as_uri())) == "absent"
 
 
 def test_a_path_that_is_no_store_is_refused(tmp_path):

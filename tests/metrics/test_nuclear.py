@@ -1,5 +1,6 @@
 """Nuclear molecules: a case by hand, the truth of a simulation, and a real store."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,6 +107,10 @@ def test_errors_say_what_to_do(tissue):
         nuclear_counts(tissue, nucleus_key="nucleus")
     with pytest.raises(KeyError, match="quality_key='qv'"):
         nuclear_counts(tissue, quality_key="qv")
+    with pytest.raises(ValueError, match=r"No transcript.*'true_cell_id' are such as.*the table's genes.*gene_key"):
+        nuclear_counts(tissue, gene_key="true_cell_id")
+    with pytest.raises(ValueError, match=r"No transcript of 'transcripts' is on a nucleus.*'x' of at least inf"):
+        nuclear_counts(tissue, quality_key="x", min_quality=np.inf)
 
 
 def test_xenium(real_data):
@@ -122,3 +127,20 @@ def test_xenium(real_data):
     found = nuclear_agreement(table.X, table.X, nuclear, np.repeat("all", table.n_obs), rng=0)
     assert found.raw[0] == found.corrected[0] > 0
     assert found.removed[0] == 0
+
+
+def test_in_situ_sequencing(real_data):
+    """The nuclear molecules of a layer: against the definition, cell by cell; to keep these alone removes none."""
+    table = ad.read_h5ad(real_data("iss_ca1.h5ad"))
+    nuclear = table.layers["nucleus_counts"]
+    size = pd.qcut(table.obs["area"], 3, labels=["small", "medium", "large"])
+    found = nuclear_agreement(table.X, nuclear, nuclear, size, rng=0)
+    for label, distance in zip(found.labels, found.raw, strict=True):
+        inside = nuclear[(size == label).to_numpy()].toarray()
+        around = table.X[(size == label).to_numpy()].toarray() - inside
+        both = (inside.sum(axis=1) > 0) & (around.sum(axis=1) > 0)
+        shares = around[both] / around[both].sum(axis=1, keepdims=True)
+        p, q = (inside[both].sum(axis=1) @ shares), inside[both].sum(axis=0)
+        assert distance == pytest.approx(np.abs(p / p.sum() - q / q.sum()).sum() / 2, rel=1e-5)
+    assert found.n_cells.sum() == (nuclear.sum(axis=1) > 0).sum()
+    assert (found.removed == 0).all() and (found.removed_matched > 0).all()

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import spatialdata as sd
 from shapely import Point
-from spatialdata.models import Labels2DModel, ShapesModel, TableModel
+from spatialdata.models import Labels2DModel, Labels3DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
 
 from resolvi_sd._tables import cell_positions, table_view
@@ -159,6 +159,21 @@ def test_labels_have_the_mean_of_their_pixels(scale_factors):
     np.testing.assert_allclose(cell_positions(sdata).coordinates, expected)
     reference = sd.get_centroids(labels).compute().loc[[9, 2, 5], ["x", "y"]]
     np.testing.assert_allclose(reference, expected)
+
+
+def test_labels_in_three_dimensions_keep_z():
+    # Label 7 spans eight blocks of 4 x 4 x 4, label 3 is one voxel.
+    image = np.zeros((6, 8, 10), dtype=np.int32)
+    image[3:5, 3:5, 3:7] = 7
+    image[5, 7, 9] = 3
+    labels = Labels3DModel.parse(
+        da.from_array(image, chunks=4),
+        dims=("z", "y", "x"),
+        transformations={"global": Scale([0.5, 2.0, 10.0], axes=("x", "y", "z"))},
+    )
+    sdata = annotated({"cells": labels}, "cells", [3, 7])
+    # Voxel i covers [i, i + 1], so its centre is at i + 1/2.
+    np.testing.assert_allclose(cell_positions(sdata).coordinates, [[4.75, 15.0, 55.0], [2.5, 8.0, 40.0]])
 
 
 def test_table_that_annotates_nothing_uses_obsm(table):

@@ -42,6 +42,67 @@ def test_areas_are_measured_and_come_back_from_the_store(tissue, tmp_path):
     np.testing.assert_allclose(model.posterior.own.toarray(), table.layers["resolvi_counts"].toarray(), atol=1e-4)
 
 
+def test_the_unit_of_measured_sizes_goes_along_into_the_store(tissue, tmp_path):
+    """The column of `gr.cell_sizes` stays in memory; its sizes and their unit are among the results."""
+    tissue.write(tmp_path / "tissue.zarr")
+    rsd.gr.cell_sizes(tissue, unit="micrometer", key_added="outline_area")
+    rsd.tl.fit(tissue, size_factor_key="outline_area", max_epochs=2, write=True, **QUIET)
+
+    again = sd.read_zarr(tmp_path / "tissue.zarr")
+    table, stored = tissue["table"], again["table"]
+    assert stored.uns["resolvi"]["setup"]["size_unit"] == "micrometer^2"
+    assert "outline_area" not in stored.obs
+    np.testing.assert_allclose(stored.obs["resolvi_size"], table.obs["outline_area"], rtol=1e-6)
+    expected, found = (
+        rsd.tl.normalized_expression(data, library_size="latent", size_scaling=True, copy=True, **QUIET)
+        for data in (tissue, again)
+    )
+    np.testing.assert_allclose(
+        found.layers["resolvi_expression"], expected.layers["resolvi_expression"], rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_column_of_sizes_without_a_unit_has_none(tissue):
+    tissue["table"].obs["size"] = np.linspace(1, 2, 300)
+    rsd.tl.fit(tissue, size_factor_key="size", max_epochs=1, **QUIET)
+    assert "size_unit" not in tissue["table"].uns["resolvi"]["setup"]
+    assert "resolvi_size" not in tissue["table"].obs
+
+
+SETUPS = [
+    {"size_factor_key": "mine"},
+    {"batch_key": "mine"},
+    {"library_key": "mine"},
+    {"labels_key": "mine"},
+    {"categorical_covariate_keys": ["mine"]},
+]
+
+
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: next(iter(setup)))
+def test_a_fit_whose_columns_the_store_lacks_is_not_begun(tissue, tmp_path, monkeypatch, setup):
+    tissue.write(tmp_path / "tissue.zarr")
+    tissue["table"].obs["mine"] = np.resize([1, 2], 300)
+    monkeypatch.setattr("resolvi_sd.tl._fit.read_input", None)
+    with pytest.raises(ValueError, match=r"columns of `obs`.*in memory only: 'mine'.*write_element\('table_new'\)"):
+        rsd.tl.fit(tissue, write=True, **setup, **QUIET)
+
+
+def test_the_way_out_for_columns_that_the_store_lacks(tissue, tmp_path):
+    tissue.write(tmp_path / "tissue.zarr")
+    tissue["table"].obs["slide"] = np.resize(["a", "b"], 300)
+    rsd.tl.fit(tissue, batch_key="slide", max_epochs=1, **QUIET)
+    for refuse in (rsd.io.write_results, rsd.io.check_writable):
+        with pytest.raises(ValueError, match=r"in memory only: 'slide'"):
+            refuse(tissue)
+    assert rsd.io.results_state(tissue) == "absent"
+
+    tissue.tables["table_new"] = tissue.tables["table"]
+    tissue.write_element("table_new")
+    rsd.tl.fit(tissue, table_key="table_new", batch_key="slide", max_epochs=1, write=True, **QUIET)
+    again = sd.read_zarr(tmp_path / "tissue.zarr")
+    assert rsd.tl.normalized_expression(again, table_key="table_new", copy=True, **QUIET) is not None
+
+
 def test_a_query_is_measured_as_the_reference_was(tissue):
     reference = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=1, transcripts=False)
     for data in (reference, tissue):

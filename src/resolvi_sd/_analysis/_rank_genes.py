@@ -9,6 +9,7 @@ import pandas as pd
 
 __all__ = ["rank_genes_groups"]
 
+_METHOD = "posterior of group means, decision rule of lvm-DE"
 _TYPES = {
     "names": "O",
     "scores": "float32",
@@ -51,7 +52,7 @@ def rank_genes_groups(table: pd.DataFrame, *, groupby: str, layer: str | None) -
         for name, value in values.items():
             columns[name][str(group)] = value[order]
     reference = str(table["group2"].iloc[0])
-    params: dict[str, Any] = {"groupby": groupby, "reference": reference, "method": "lvm-DE", "use_raw": False}
+    params: dict[str, Any] = {"groupby": groupby, "reference": reference, "method": _METHOD, "use_raw": False}
     params |= {"corr_method": "posterior expected FDR"} | ({} if layer is None else {"layer": layer})
     return {"params": params} | {name: _records(columns[name], kind) for name, kind in _TYPES.items()}
 

@@ -1,5 +1,6 @@
 """Results: from the posterior into the table, and the fitted model back out of it."""
 
+from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import category_codes, read_fit
@@ -10,6 +11,7 @@ __all__ = [
     "FittedModel",
     "Setup",
     "category_codes",
+    "label_colors",
     "load_folder",
     "most_probable",
     "read_fit",

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
 from resolvi_sd.gr._neighbors import Distance
 
-__all__ = ["FittedModel", "Setup", "from_state", "to_state"]
+__all__ = ["FittedModel", "Setup", "check_format", "from_state", "to_state"]
 
 _FORMAT = 3
 _PER_CELL = "neighbor_logits.weight"
@@ -28,7 +29,7 @@ _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
 class Setup:
     """Where in the data the model's input is; None where the default was taken.
 
-    With `size_unit`, sizes of the kind `size_factor_key` were measured from outlines, and are among the fit's results.
+    With `size_unit`, the sizes `size_factor_key` were measured from outlines, and are among the fit's results.
     """
 
     n_neighbors: int
@@ -45,6 +46,13 @@ class Setup:
     size_unit: str | None = None
     distance: Distance = "centroid"
     categorical_covariate_keys: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of `obs` that are read, but for sizes that are among the fit's results."""
+        sizes = self.size_factor_key if self.size_unit is None else None
+        named = (self.batch_key, self.library_key, self.labels_key, sizes, *self.categorical_covariate_keys)
+        return tuple(dict.fromkeys(key for key in named if key is not None))
 
     def size_column(self, keys: Keys) -> str | None:
         """Column of `obs` with the sizes of the cells of a fitted table; None without sizes."""
@@ -83,6 +91,10 @@ class FittedModel:
         One value per epoch: `epoch`, `elbo`, `learning_rate`.
     seed
         What everything random was derived from.
+    is_query
+        Whether it is a reference's model on the cells of a query.
+    colors
+        Colors of the labels, in their order, that a query's model has from its reference; empty without.
     """
 
     module: ResolviModule
@@ -94,6 +106,19 @@ class FittedModel:
     seed: int
     labels: tuple[str, ...] = ()
     covariates: tuple[tuple[str, ...], ...] = ()
+    is_query: bool = False
+    colors: tuple[str, ...] = ()
+
+    def require_genes(self, names: pd.Index[Any]) -> None:
+        """Raise ValueError unless `names` are the genes that the model was fitted on, in the same order."""
+        given = tuple(names.astype(str))
+        if given != self.genes:
+            now, then = set(given), set(self.genes)
+            raise ValueError(
+                f"The genes of the table are not those that the model was fitted on: {len(then - now)} of {len(then)} "
+                f"are gone, {len(now - then)} are new{'' if now != then else ', the order is another'}. "
+                "Use the table as it was fitted, or fit again."
+            )
 
     def require_labels(self) -> None:
         """Raise ValueError unless the model was fitted with labels."""
@@ -118,12 +143,24 @@ def to_state(fitted: FittedModel) -> dict[str, Any]:
         "data": {name: getattr(data, name) for name in _SUMMARY},
         "genes": np.array(fitted.genes, dtype=object),
         "batches": np.array(fitted.batches, dtype=object),
+        "is_query": fitted.is_query,
         **({"labels": np.array(fitted.labels, dtype=object)} if fitted.labels else {}),
+        **({"colors": np.array(fitted.colors, dtype=object)} if fitted.colors else {}),
         # By number: a store cannot have names with slashes.
         "covariates": {str(i): np.array(names, dtype=object) for i, names in enumerate(fitted.covariates)},
         "history": dict(fitted.history),
         "weights": weights,
     }
+
+
+def check_format(state: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a stored model has the format that this version reads."""
+    found = int(state.get("format", 0))
+    if found != _FORMAT:
+        raise ValueError(
+            f"The stored model has format {found}, and this version of resolvi_sd reads format {_FORMAT}. "
+            "Update resolvi_sd, or fit again."
+        )
 
 
 def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> FittedModel:
@@ -134,12 +171,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
     ValueError
         If the state was written by a newer version, or is not whole.
     """
-    found = int(state.get("format", 0))
-    if found != _FORMAT:
-        raise ValueError(
-            f"The stored model has format {found}, and this version of resolvi_sd reads format {_FORMAT}. "
-            "Update resolvi_sd, or fit again."
-        )
+    check_format(state)
     genes, batches, labels = (_names(state.get(name, ())) for name in ("genes", "batches", "labels"))
     setup = Setup.from_plain(state["setup"])
     covariates = tuple(_names(state["covariates"][str(i)]) for i in range(len(setup.categorical_covariate_keys)))
@@ -177,6 +209,8 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         seed=int(state["seed"]),
         labels=labels,
         covariates=covariates,
+        is_query=bool(state.get("is_query", False)),
+        colors=_names(state.get("colors", ())),
     )
 
 

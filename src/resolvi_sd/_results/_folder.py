@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from resolvi_sd._results._fitted import FittedModel, from_state, to_state
+from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
 
 __all__ = ["load_folder", "save_folder"]
 
@@ -50,7 +50,7 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
-    state |= {"genes": list(fitted.genes), "batches": list(fitted.batches), "labels": list(fitted.labels)}
+    state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}
@@ -76,13 +76,9 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:
     ValueError
         If it was written by a newer version, is not whole, or was fitted on other cells.
     """
-    for name in (_DESCRIPTION, _TENSORS):
-        if not (folder / name).exists():
-            raise FileNotFoundError(
-                f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`."
-            )
-    state: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())
-    tensors: dict[str, NDArray[Any]] = load_file(folder / _TENSORS)
+    state: dict[str, Any] = json.loads(_existing(folder, _DESCRIPTION).read_text())
+    check_format(state)
+    tensors: dict[str, NDArray[Any]] = load_file(_existing(folder, _TENSORS))
     known = state.get("cells", {})
     if known.get("number") != len(cells) or known.get("digest") != _digest(cells):
         raise ValueError(
@@ -96,6 +92,12 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
     return fitted
+
+
+def _existing(folder: Path, name: str) -> Path:
+    if not (folder / name).exists():
+        raise FileNotFoundError(f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`.")
+    return folder / name
 
 
 def _digest(cells: pd.Index[Any]) -> str:

@@ -31,13 +31,7 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
             f"`resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first."
         )
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
-    if tuple(adata.var_names.astype(str)) != fitted.genes:
-        now, then = set(adata.var_names.astype(str)), set(fitted.genes)
-        raise ValueError(
-            f"The genes of the table are not those that the model was fitted on: {len(then - now)} of {len(then)} are "
-            f"gone, {len(now - then)} are new{'' if now != then else ', the order is another'}. "
-            "Use the table as it was fitted, or fit again."
-        )
+    fitted.require_genes(adata.var_names)
     return fitted
 
 

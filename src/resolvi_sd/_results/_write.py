@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import Posterior
+from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import write_graph
@@ -36,7 +37,7 @@ def write_fit(
     fitted, posterior, graph
         What was fitted, what it says of each cell, and the neighbors that were used.
     sizes
-        Size factor of each cell, if there is one; written if it was measured at the fit.
+        Size factor of each cell, if there is one; written if it was measured from outlines.
     keys
         Names of the entries.
     integer_counts
@@ -71,15 +72,12 @@ def most_probable(fitted: FittedModel, probabilities: NDArray[np.float32]) -> pd
 
 
 def write_labels(adata: AnnData, fitted: FittedModel, probabilities: NDArray[np.float32], *, keys: Keys) -> None:
-    """Write predicted labels, with the categories and colours of the labels of the fit, and their probabilities."""
+    """Write predicted labels, with the categories and colors of the labels of the fit, and their probabilities."""
+    colors = label_colors(adata, fitted)
     adata.obs[keys.predicted] = most_probable(fitted, probabilities)
     adata.obsm[keys.probabilities] = probabilities
-    labels_key = fitted.setup.labels_key
-    colors = adata.uns.get(f"{labels_key}_colors")
-    if colors is not None and isinstance(adata.obs[labels_key].dtype, pd.CategoricalDtype):
-        by_name = dict(zip(adata.obs[labels_key].cat.categories.astype(str), colors, strict=False))
-        if set(fitted.labels) <= set(by_name):
-            adata.uns[keys.predicted_colors] = np.array([by_name[name] for name in fitted.labels], dtype=object)
+    if colors:
+        adata.uns[keys.predicted_colors] = np.array(colors, dtype=object)
 
 
 def _remove(adata: AnnData, keys: Keys) -> None:

@@ -7,7 +7,7 @@ from resolvi_sd._tables._instances import annotation, check_element, instance_ro
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group, resolve_table
-from resolvi_sd._tables._sizes import read_sizes
+from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._view import CellPositions, TableView, cell_positions, table_view
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "read_labels",
     "read_sizes",
     "resolve_table",
+    "size_unit",
     "table_counts",
     "table_view",
 ]

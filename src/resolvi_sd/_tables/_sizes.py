@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._keys import unit_key
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["read_sizes"]
+__all__ = ["read_sizes", "size_unit"]
+
+
+def size_unit(adata: AnnData, size_factor_key: str) -> str | None:
+    """Return the unit that :func:`resolvi_sd.gr.cell_sizes` measured a column in, None for a column from elsewhere."""
+    record = adata.uns.get(unit_key(size_factor_key))
+    return str(record["unit"]) if isinstance(record, Mapping) and "unit" in record else None
 
 
 def read_sizes(adata: AnnData, size_factor_key: str) -> NDArray[np.float32]:

@@ -86,7 +86,7 @@ def read_transcripts(
     coordinate_system: str | None,
     why: str,
 ) -> Transcripts:
-    """Find the transcripts of a table; nothing but the columns' names is read.
+    """Find the transcripts of a table; of them, cells' ids are read until one is found in the table.
 
     Parameters
     ----------
@@ -99,7 +99,8 @@ def read_transcripts(
     table_key
         Name of the table.
     cell_id_key
-        Column of the points with the id of the cell that each transcript was counted for.
+        Column of the points with the id of the cell that each transcript was counted for: its instance id or, where
+        these are others, that in the column of `obs` of the same name.
     gene_key
         Column of the points with the gene; None: the element's feature key.
     coordinate_system
@@ -114,7 +115,7 @@ def read_transcripts(
     KeyError
         If an element, column, region or coordinate system is missing.
     ValueError
-        If the points element cannot be told, or ids are ambiguous.
+        If the points element cannot be told, no id is in the table, or ids are ambiguous.
     """
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"{why} needs points: pass a SpatialData object, not {type(sdata).__name__}.")
@@ -133,7 +134,7 @@ def read_transcripts(
         check_key(coordinate_system, placed, argument="coordinate_system", where=f"the coordinate systems of {where}")
         matrix = to_affine(points, coordinate_system, ("x", "y"))
     adata = resolve_table(sdata, table_key)
-    ids, rows = _cells(adata, region, why=why)
+    ids, rows = _cells(adata, region, points[[cell_id_key]], where=key, why=why)
     return Transcripts(key, points, TranscriptColumns(cell_id_key, gene, ids, rows, adata.var_names, matrix))
 
 
@@ -151,8 +152,10 @@ def _points_key(sdata: SpatialData, points_key: str | None, cell_id_key: str) ->
     return found[0]
 
 
-def _cells(adata: AnnData, region: str | None, *, why: str) -> tuple[pd.Index[Any], NDArray[np.intp]]:
-    """Return the ids and rows of the cells of the region, or of all regions."""
+def _cells(
+    adata: AnnData, region: str | None, of_points: dd.DataFrame, *, where: str, why: str
+) -> tuple[pd.Index[Any], NDArray[np.intp]]:
+    """Return the ids, as the points have them, and the rows of the cells of the region, or of all regions."""
     columns = annotation(adata)
     if columns is None:
         raise ValueError(
@@ -165,14 +168,34 @@ def _cells(adata: AnnData, region: str | None, *, why: str) -> tuple[pd.Index[An
     if region is not None:
         check_key(region, regions.names, argument="region", where=f"table.obs[{region_key!r}]")
         rows = np.flatnonzero(regions.codes == regions.names.index(region))
-    check_complete(adata.obs[instance_key], argument="instance_key")
-    ids = pd.Index(adata.obs[instance_key])[rows]
+    (cell_id_key,) = of_points.columns
+    names = dict.fromkeys([instance_key, cell_id_key])
+    obs = adata.obs[[name for name in names if name in adata.obs]].iloc[rows]
+    name = _id_column(obs, of_points, where=where)
+    check_complete(obs[name], argument="instance_key" if name == instance_key else "cell_id_key")
+    ids = pd.Index(obs[name])
     check_unique(
         ids,
-        what=f"Instance ids (`table.obs[{instance_key!r}]`)",
+        what=f"Ids of cells (`table.obs[{name!r}]`)",
         todo=f"Say which region the transcripts belong to, region=..., of: {listing(regions.names)}.",
     )
     return ids, rows
+
+
+def _id_column(obs: pd.DataFrame, of_points: dd.DataFrame, *, where: str) -> str:
+    """Return the first column of `obs` that has ids of the points, of which partitions are read until one has."""
+    candidates = {str(name): pd.Index(obs[name].unique()) for name in obs}
+    for partition in range(of_points.npartitions):
+        found = of_points.partitions[partition].compute().iloc[:, 0]
+        for name, ids in candidates.items():
+            if (_codes(found, ids) >= 0).any():
+                return name
+    of_table = ", ".join(f"`table.obs[{name!r}]` has {listing(ids, 3)}" for name, ids in candidates.items())
+    raise ValueError(
+        f"No transcript of {where!r} has a cell of the table: its {found.name!r} are such as "
+        f"{listing(pd.Index(found.unique()), 3)}, and {of_table}. Choose the column with cell_id_key=...; the table "
+        "may have its ids in a column of `obs` of the same name, beside the instance ids."
+    )
 
 
 def _codes(column: pd.Series[Any], names: pd.Index[Any]) -> NDArray[np.int64]:

@@ -90,6 +90,12 @@ def contacts(
     KeyError, TypeError, NotImplementedError
         If something is missing or wrong; the message says what exists and what to do.
 
+    Notes
+    -----
+    The table in memory is changed, not the store that it was read from; :func:`resolvi_sd.io.write_results` stores the
+    results of fits only. To keep contacts and borders, write the object (`sdata.write(path)`), or the table under
+    another name (`sdata["touching"] = sdata["table"]`, then `sdata.write_element("touching")`).
+
     Examples
     --------
     >>> import resolvi_sd as rsd

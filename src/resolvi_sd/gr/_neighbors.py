@@ -112,7 +112,8 @@ def neighbors(
     ----------
     data
         A SpatialData object: coordinates are the centroids of the elements that the table annotates, and its regions
-        are sections. Or a table with coordinates in `obsm[spatial_key]`.
+        are sections. Labels, circles and points in three dimensions keep z; polygons are taken as two-dimensional. Or a
+        table with coordinates in `obsm[spatial_key]`.
     n_neighbors
         Number of neighbors; cells of a section with fewer other cells get all of these.
     distance

@@ -77,6 +77,13 @@ def cell_sizes(
     KeyError, TypeError
         If something is missing or wrong; the message says what exists and what to do.
 
+    Notes
+    -----
+    The table in memory is changed, not the store that it was read from. A fit with this column as `size_factor_key`
+    takes a copy of the sizes, and their unit, into its results, which :func:`resolvi_sd.io.write_results` stores. To
+    keep the column itself, write the object (`sdata.write(path)`), or the table under another name
+    (`sdata["measured"] = sdata["table"]`, then `sdata.write_element("measured")`).
+
     Examples
     --------
     >>> import resolvi_sd as rsd

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_key, check_names
 from resolvi_sd.io._state import stored_elements
-from resolvi_sd.io._store import TableStore, check_key_added, check_permissions, check_same_table, open_store
+from resolvi_sd.io._store import (
+    TableStore,
+    check_columns,
+    check_key_added,
+    check_permissions,
+    check_same_table,
+    open_store,
+)
 
-__all__ = ["check_writable", "find_table"]
+__all__ = ["check_inputs", "check_writable", "find_table"]
 
 
-def check_writable(sdata: SpatialData, table_key: str = "table", *, key_added: str = DEFAULT_KEY) -> None:
+def check_writable(
+    sdata: SpatialData,
+    table_key: str = "table",
+    *,
+    key_added: str = DEFAULT_KEY,
+    columns: Sequence[str] | None = None,
+) -> None:
     """Raise unless `resolvi_sd.io.write_results` can add results to the store that `sdata` is backed by.
 
     Nothing is written or computed, so that a long job can fail before it starts. The table may have no results yet.
@@ -26,6 +41,9 @@ def check_writable(sdata: SpatialData, table_key: str = "table", *, key_added: s
         Name of the table.
     key_added
         Prefix of the results, as given to `resolvi_sd.tl.fit`.
+    columns
+        Columns of `obs` that the fit is to read (batches, sections, labels, covariates, sizes); None: those that the
+        fit in the table has read, if there is one.
 
     Raises
     ------
@@ -33,7 +51,8 @@ def check_writable(sdata: SpatialData, table_key: str = "table", *, key_added: s
         If `sdata` is no SpatialData object.
     ValueError
         If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
-        memory, in the same order; if `key_added` cannot name elements of a store.
+        memory, in the same order; if columns that the fit reads are in memory only; if `key_added` cannot name elements
+        of a store.
     KeyError
         If the table is missing, in memory or in the store.
     PermissionError
@@ -52,7 +71,38 @@ def check_writable(sdata: SpatialData, table_key: str = "table", *, key_added: s
     table, store = find_table(sdata, table_key, key_added)
     check_same_table(store, table)
     keys = Keys(key_added)
+    check_inputs(store, table, keys, columns)
     check_permissions(store, stored_elements(store, keys), keys.owned())
+
+
+def check_inputs(store: TableStore, table: AnnData, keys: Keys, columns: Sequence[str] | None = None) -> None:
+    """Raise unless the columns of `obs` that a fit reads are on disk, or among its results.
+
+    Parameters
+    ----------
+    store, table
+        The table on disk and in memory.
+    keys
+        Names of the results.
+    columns
+        What the fit reads; None: what the fit in the table has read, if there is one.
+
+    Raises
+    ------
+    ValueError
+        With the columns that are in memory only.
+    """
+    read = _fitted_columns(table, keys) if columns is None else check_names(columns, argument="columns")
+    check_columns(store, table, [column for column in read if column not in keys.owned()["obs"]])
+
+
+def _fitted_columns(table: AnnData, keys: Keys) -> tuple[str, ...]:
+    plain = table.uns.get(keys.model, {}).get("setup")
+    if plain is None:
+        return ()
+    from resolvi_sd._results import Setup  # loads torch
+
+    return Setup.from_plain(plain).columns
 
 
 def find_table(sdata: SpatialData, table_key: str, key_added: str) -> tuple[AnnData, TableStore]:

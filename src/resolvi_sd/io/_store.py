@@ -21,7 +21,15 @@ from spatialdata.models import TableModel
 
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["Element", "TableStore", "check_key_added", "check_permissions", "check_same_table", "open_store"]
+__all__ = [
+    "Element",
+    "TableStore",
+    "check_columns",
+    "check_key_added",
+    "check_permissions",
+    "check_same_table",
+    "open_store",
+]
 
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
@@ -70,10 +78,13 @@ class TableStore:
         """Names of the genes on disk, `(n_genes,)`."""
         return _index_names(self.group(), "var", axis=1)
 
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of `obs` on disk."""
+        return tuple(self.group()["obs"].attrs["column-order"])
+
     def column(self, key: str) -> NDArray[np.str_] | None:
         """Column of `obs` on disk as strings, `(n_cells,)`; None if there is none."""
-        obs = self.group()["obs"]
-        return _strings(read_elem(obs[key])) if key in obs.attrs["column-order"] else None
+        return _strings(read_elem(self.group()["obs"][key])) if key in self.columns() else None
 
     def annotation_keys(self) -> tuple[str, ...]:
         """Columns of `obs` on disk with the region and the instance id of each cell; empty if there are none."""
@@ -116,10 +127,11 @@ def check_key_added(key_added: str) -> None:
         )
 
 
-def _local_root(path: str | os.PathLike[str]) -> Path:
-    location = os.fspath(path).removeprefix("file://")
+def _local_root(path: object) -> Path:
+    # A UPath may be remote, and is no `os.PathLike` then.
+    location = (os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)).removeprefix("file://")
     url = _URL.match(location)
-    protocol = url[1] if url else getattr(path, "protocol", "")  # a UPath is a path that may be remote
+    protocol = getattr(path, "protocol", "") or (url[1] if url else "")
     if protocol not in ("", "file", "local"):
         raise ValueError(
             f"The store {location!r} is remote ({protocol}); results can be added to stores in a local folder only. "
@@ -154,7 +166,7 @@ def open_store(data: SpatialData | str | os.PathLike[str], table_key: str) -> Ta
     KeyError
         If the store has no such table.
     """
-    if not isinstance(data, SpatialData | str | os.PathLike):
+    if not hasattr(data, "protocol") and not isinstance(data, SpatialData | str | os.PathLike):
         raise TypeError(f"`sdata` must be a SpatialData object or the path of one, not {type(data).__name__}.")
     path = data.path if isinstance(data, SpatialData) else data
     if path is None:
@@ -205,13 +217,37 @@ def check_same_table(store: TableStore, table: AnnData) -> None:
     for what, memory, disk in pairs:
         difference = _difference(memory, disk)
         if difference:
-            name = store.table_key
             raise ValueError(
-                f"The {what} of `sdata.tables[{name!r}]` are not those of the table in the store {str(store.root)!r}: "
-                f"{difference}. Was the table filtered, re-ordered or renamed after reading? Keep it as another table "
-                f"(`sdata.tables['{name}_new'] = table; sdata.write_element('{name}_new')`) or write another store "
-                "(`sdata.write(path)`)."
+                f"The {what} of `sdata.tables[{store.table_key!r}]` are not those of the table in the store "
+                f"{str(store.root)!r}: {difference}. Was the table filtered, re-ordered or renamed after reading? "
+                f"{_elsewhere(store)}"
             )
+
+
+def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
+    """Raise unless the table on disk has those of the columns of `obs` that the table in memory has.
+
+    Raises
+    ------
+    ValueError
+        With the columns that are in memory only.
+    """
+    stored = store.columns()
+    missing = [column for column in columns if column in table.obs and column not in stored]
+    if missing:
+        raise ValueError(
+            f"The fit reads columns of `obs` that are not in the table {store.table_key!r} of the store "
+            f"{str(store.root)!r}, but in memory only: {listing(missing)}. Without them its results are of no use when "
+            f"they are read back. {_elsewhere(store)}"
+        )
+
+
+def _elsewhere(store: TableStore) -> str:
+    name = store.table_key
+    return (
+        f"Keep it as another table (`sdata.tables['{name}_new'] = sdata.tables['{name}']; "
+        f"sdata.write_element('{name}_new')`) or write another store (`sdata.write(path)`)."
+    )
 
 
 def check_permissions(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:

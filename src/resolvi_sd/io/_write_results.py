@@ -10,7 +10,7 @@ from spatialdata import SpatialData
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._validation import listing
-from resolvi_sd.io._check import find_table
+from resolvi_sd.io._check import check_inputs, find_table
 from resolvi_sd.io._commit import commit, is_superseded
 from resolvi_sd.io._hidden import Hidden, Plan
 from resolvi_sd.io._lock import only_writer
@@ -60,7 +60,8 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
         If `sdata` is no SpatialData object, or if a result cannot be stored as it is.
     ValueError
         If `sdata` is not backed, or not by a local folder; if rows or genes on disk are not those in memory, in the
-        same order; if `key_added`, or a name in the results, cannot be one in a store.
+        same order; if columns of `obs` that the fit has read are in memory only; if `key_added`, or a name in the
+        results, cannot be one in a store.
     KeyError
         If the table, or results under that prefix, are missing.
     OSError
@@ -99,6 +100,7 @@ def _write_or_finish(table: AnnData, store: TableStore, keys: Keys) -> None:
         _check_has_results(table, keys)
     if has_results:
         check_same_table(store, table)
+        check_inputs(store, table, keys)
         _check_storable(table, keys)
     check_permissions(store, stored_elements(store, keys), keys.owned())
 

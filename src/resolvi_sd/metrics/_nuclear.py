@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables._transcripts import read_transcripts
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics._arrays import check_no_rates, label_codes
 from resolvi_sd.metrics._depth_matched import depth_matched
 from resolvi_sd.metrics._layers import count_layer, label_sums, molecule_counts
@@ -195,7 +195,8 @@ def nuclear_counts(
     table_key
         Name of the table.
     cell_id_key, gene_key
-        Columns of the points with the cell and the gene; the gene's is the element's feature key when None.
+        Columns of the points with the cell and the gene; the gene's is the element's feature key when None. Cells are
+        matched by instance id or, where the points have none of these, by the column `cell_id_key` of `obs`.
     nucleus_key
         Column of the points that is true, or not 0, for transcripts on a nucleus.
     quality_key
@@ -211,7 +212,7 @@ def nuclear_counts(
     Raises
     ------
     TypeError, KeyError, ValueError
-        If points or columns are missing or ambiguous; the message says what exists.
+        If points or columns are missing or ambiguous, or no transcript is counted; the message says what exists.
 
     Examples
     --------
@@ -241,12 +242,21 @@ def nuclear_counts(
     parts = []
     for partition in range(points.npartitions):
         frame = points.partitions[partition].compute()
-        frame = frame[pd.to_numeric(frame[nucleus_key]).fillna(0) > 0]
+        counted = pd.to_numeric(frame[nucleus_key]).fillna(0) > 0
         if quality_key is not None:
-            frame = frame[frame[quality_key] >= min_quality]
-        cell, gene = columns.cell_rows(frame), columns.gene_columns(frame)
+            counted &= frame[quality_key] >= min_quality
+        nuclear = frame[counted]
+        cell, gene = columns.cell_rows(nuclear), columns.gene_columns(nuclear)
         known = (cell >= 0) & (gene >= 0)
         ones = np.ones(int(known.sum()), dtype=np.int32)
         parts.append(sp.csr_matrix((ones, (cell[known], gene[known])), shape=shape))
     total: sp.csr_matrix = sum(parts[1:], start=parts[0])
+    if not total.nnz:
+        quality = "" if quality_key is None else f", with {quality_key!r} of at least {min_quality:g}"
+        raise ValueError(
+            f"No transcript of {transcripts.key!r} is on a nucleus ({nucleus_key!r} true or above 0){quality}, and of "
+            f"a cell and a gene of the table. Its {columns.gene!r} are such as "
+            f"{listing(pd.Index(frame[columns.gene].unique()), 3)}, the table's genes {listing(columns.genes, 3)}. "
+            "Choose the columns with nucleus_key=... and gene_key=...."
+        )
     return total

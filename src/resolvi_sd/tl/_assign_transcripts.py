@@ -75,7 +75,8 @@ def assign_transcripts(
         Name of the table.
     cell_id_key
         Column of the points with the cell that each transcript was counted for: its instance id in the table, as
-        string, number or category.
+        string, number or category. Where the points have none of these, its id in the column of `obs` of the same name
+        (Xenium: points have names of cells, and instance ids are numbers of labels).
     gene_key
         Column of the points with the gene, as in `table.var_names`; None: the element's feature key.
     scale

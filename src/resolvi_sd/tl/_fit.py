@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from anndata import AnnData
@@ -14,6 +15,7 @@ from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, write_fit
+from resolvi_sd._tables import resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int
 from resolvi_sd.gr._neighbors import Distance
 from resolvi_sd.io import check_writable, write_results
@@ -126,7 +128,7 @@ def fit(
         Leave `data` alone and return a copy of the table with the results.
     write
         Write the results into the store that `data` is backed by, as :func:`resolvi_sd.io.write_results` does. Whether
-        that is possible is checked before anything is computed.
+        that is possible is checked before anything is computed: the columns that the fit reads have to be there, too.
     show_progress_bar
         Whether to show progress bars.
 
@@ -144,8 +146,8 @@ def fit(
     - `.varm['resolvi_dispersion']`, `.varm['resolvi_background']`: per gene, genes × 1 or genes × batches;
     - `.obs['resolvi_predicted']`, `.obsm['resolvi_probabilities']`: with `labels_key`, the most probable label, and the
       probability of each of `.uns['resolvi']['labels']`;
-    - `.obs['resolvi_size']`: with `size_factor_key`, the sizes, if they were measured here; their unit is
-      `.uns['resolvi']['setup']['size_unit']`;
+    - `.obs['resolvi_size']`: with `size_factor_key`, the sizes, if they were measured here or by
+      :func:`resolvi_sd.gr.cell_sizes`; their unit is `.uns['resolvi']['setup']['size_unit']`;
     - `.uns['resolvi']`: configuration, history, versions and the weights of the fitted model.
 
     Raises
@@ -180,8 +182,6 @@ def fit(
         training, TrainingConfig(), "training", max_epochs=max_epochs, batch_size=batch_size
     )
     generator = as_generator(rng)
-    if write:
-        _check_store(data, table_key, key_added, copy=copy)
     check_positive_int(n_neighbors, argument="n_neighbors")
     check_positive_int(n_samples, argument="n_samples")
     setup = Setup(
@@ -199,6 +199,8 @@ def fit(
         categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
         size_factor_key=size_factor_key,
     )
+    if write:
+        _check_store(data, setup, key_added, copy=copy)
     model_input = read_input(data, setup)
     fitted = fit_model(
         model_input,
@@ -235,7 +237,7 @@ def fit(
     return target if copy else None
 
 
-def _check_store(data: SpatialData | AnnData, table_key: str, key_added: str, *, copy: bool) -> None:
+def _check_store(data: SpatialData | AnnData, setup: Setup, key_added: str, *, copy: bool) -> None:
     """Raise unless the results can be written into the store of `data`."""
     if copy:
         raise ValueError("`write=True` writes the results of `data` into its store; with `copy=True` it gets none.")
@@ -244,4 +246,7 @@ def _check_store(data: SpatialData | AnnData, table_key: str, key_added: str, *,
             f"`write=True` needs a SpatialData object that is backed by a store, not {type(data).__name__}: write a "
             "table yourself, with `table.write_zarr(path)` or `table.write_h5ad(path)`."
         )
-    check_writable(data, table_key, key_added=key_added)
+    table_key, key = setup.table_key or "table", setup.size_factor_key
+    unit = None if key is None else size_unit(resolve_table(data, table_key), key)
+    columns = replace(setup, size_unit=unit).columns
+    check_writable(data, table_key, key_added=key_added, columns=columns)

@@ -36,8 +36,8 @@ def leakage(
 ) -> dict[str, Any] | None:
     """Sum up the molecules that leaked between cell types, and find the genes that leaked most.
 
-    One pass over the posterior at the means of latent and shares: of the molecules counted in cell n for gene g, those expected
-    to come from neighbor m are summed over the cells n of the target's type and the cells m of the source's.
+    One pass over the posterior at the means of latent and shares: of the molecules counted in cell n for gene g, those
+    expected to come from neighbor m are summed over the cells n of the target's type and the cells m of the source's.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, read_fit, write_fit
+from resolvi_sd._results import FittedModel, label_colors, read_fit, write_fit
 from resolvi_sd._tables import align_genes, resolve_table
 
 __all__ = ["map_query"]
@@ -22,6 +22,7 @@ def map_query(
     reference: SpatialData | AnnData,
     *,
     max_epochs: int = 0,
+    freeze: bool = True,
     table_key: str = "table",
     reference_table_key: str = "table",
     table_added: str | None = None,
@@ -39,9 +40,9 @@ def map_query(
 ) -> AnnData | None:
     """Apply the model of a fitted reference to a query: latent, corrected counts, shares and labels.
 
-    What was learned on the reference is kept. With `max_epochs`, the neighbor weights of the query's cells and the
-    effects of batches that the reference did not have are learned; without, weights follow the distances, and new
-    batches are taken for an average one.
+    What was learned on the reference is kept, unless `freeze` is False. With `max_epochs`, the neighbor weights of the
+    query's cells and the effects of batches that the reference did not have are learned; without, weights follow the
+    distances, and new batches are taken for an average one.
 
     Genes are matched by name. The results of a query with other genes than the reference's belong to a table of the
     reference's genes: genes that the query lacks count as zero there, with a warning, and others are dropped. This new
@@ -55,6 +56,9 @@ def map_query(
         SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     max_epochs
         Passes over the query's cells; 0 is no training.
+    freeze
+        Whether training keeps all that was learned on the reference. False: it starts from there, and the query's model
+        may depart from it in everything; the reference itself is left alone.
     table_key, reference_table_key
         Names of the tables in SpatialData objects.
     table_added
@@ -76,7 +80,7 @@ def map_query(
     Returns
     -------
     None, or the table if `copy`. Modifies the query's table as :func:`resolvi_sd.tl.fit` does; labels are predicted if
-    the reference has them.
+    the reference has them, and have its colors.
 
     Raises
     ------
@@ -103,7 +107,8 @@ def map_query(
     if max_epochs < 0:
         raise ValueError(f"`max_epochs` must be at least 0, got {max_epochs}.")
     keys = Keys(key_added)
-    fitted = read_fit(resolve_table(reference, reference_table_key), keys)
+    reference_table = resolve_table(reference, reference_table_key)
+    fitted = read_fit(reference_table, keys)
     table = resolve_table(query, table_key)
     before = fitted.setup
     layer = layer or before.layer
@@ -116,17 +121,22 @@ def map_query(
     setup = replace(
         before,
         table_key=table_key if isinstance(query, SpatialData) else None,
-        neighbors_key=None,
         layer=layer,
         batch_key=batch_key or before.batch_key,
         library_key=library_key or before.library_key,
         spatial_key=spatial_key or before.spatial_key,
         coordinate_system=coordinate_system or before.coordinate_system,
     )
-    model_input, mapped = read_query(_with_table(query, table_key, aligned), fitted, setup)
+    model_input, mapped = read_query(
+        _with_table(query, table_key, aligned),
+        fitted,
+        setup,
+        colors=label_colors(reference_table, fitted),
+        freeze=freeze,
+    )
     generator = as_generator(rng)
     if max_epochs:
-        trained = fit_model(
+        mapped = fit_model(
             model_input,
             fitted.module.config,
             TrainingConfig(max_epochs=max_epochs),
@@ -134,9 +144,8 @@ def map_query(
             accelerator=accelerator,
             devices=devices,
             show_progress_bar=show_progress_bar,
-            module=mapped.module,
+            mapped=mapped,
         )
-        mapped = replace(trained, labels=fitted.labels)
     posterior = infer_posterior(mapped, model_input, generator=generator, show_progress_bar=show_progress_bar)
     write_fit(
         aligned,

@@ -1,0 +1,29 @@
+"""Labels of cells: which are read, and which are too few to learn from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+from resolvi_sd._tables import read_labels
+
+
+def table_with(labels):
+    return AnnData(np.ones((len(labels), 2), np.float32), obs=pd.DataFrame({"label": labels}).set_axis(list("abcdef")))
+
+
+@pytest.mark.parametrize("kind", [object, "category"])
+def test_missing_values_and_the_unlabeled_category_are_no_labels(kind):
+    labels = read_labels(table_with(pd.Series(["B", "A", None, "unknown", "A", "B"], dtype=kind)), "label", "unknown")
+    assert labels.names == ("A", "B")
+    assert labels.codes.tolist() == [1, 0, -1, -1, 0, 1]
+
+
+def test_labels_with_a_single_cell_are_named_and_kept():
+    """Real sections have them: of 894 labelled cells of the preoptic area, one is the only one of its type."""
+    table = table_with(["A", "T/NK", "A", "B", "B", "rare"])
+    with pytest.warns(UserWarning, match=r"single cell in obs\['label'\].*'T/NK', 'rare'\. Merge them.*'unknown'"):
+        labels = read_labels(table, "label", "unknown")
+    assert labels.names == ("A", "B", "T/NK", "rare")
+    table.obs.loc[["b", "f"], "label"] = "unknown"
+    assert read_labels(table, "label", "unknown").names == ("A", "B")

@@ -1,0 +1,92 @@
+"""Tasks of the object: they take what the functions take, and give the same."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import resolvi_sd as rsd
+
+QUIET = {"show_progress_bar": False}
+GROUPS = {"groupby": "cell_type", "group1": "type_0"}
+CALLS = [
+    ("sample_posterior", {"sites": ["own_counts", "shares"], "n_samples": 3, "cells": ["cell_7", "cell_2"], **QUIET}),
+    ("posterior_summary", {"site": "corrected_rate", "quantiles": [0.1], "n_samples": 4, "rng": 1, **QUIET}),
+    ("differential_expression", {**GROUPS, "n_samples": 200, "pseudocount": 1e-3, **QUIET}),
+    ("niche_abundance", {"weighting": "weights"}),
+    ("niche_abundance", {"labels_key": "cell_type", "weighting": "distance"}),
+    ("differential_niche_abundance", {**GROUPS, "n_samples": 200, "patch_size": 40, "pseudocount": 0.05}),
+    ("differential_niche_abundance", {**GROUPS, "n_samples": 200, "labels_key": "cell_type", "sample_key": "sample"}),
+    ("pseudobulk", {"groupby": "cell_type", "sample_key": "sample", "min_cells": 1, "integer_counts": False}),
+    ("pseudobulk", {"groupby": "cell_type", "layer": "counts", "min_cells": 1}),
+]
+# What says where the results are, and where they go: the object knows.
+OF_TABLES = {"data", "table_key", "key_added", "copy"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    table = rsd.datasets.simulate_tissue(
+        n_cells=300, n_genes=40, n_samples=2, n_types=4, n_rare=0, rng=0, transcripts=False
+    ).tables["table"]
+    table.layers["counts"] = table.X.copy()
+    table.obs_names = [f"cell_{i}" for i in range(table.n_obs)]
+    rsd.ResolVI.setup_anndata(table, layer="counts", library_key="sample", labels_key="cell_type")
+    model = rsd.ResolVI(table, semisupervised=True)
+    model.train(max_epochs=3, **QUIET)
+    return model
+
+
+def assert_same(found, expected):
+    if isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(found, expected)
+    elif isinstance(expected, xr.Dataset):
+        xr.testing.assert_identical(found, expected)
+    else:
+        np.testing.assert_array_equal(found.X, expected.X)
+        pd.testing.assert_frame_equal(found.obs, expected.obs)
+        pd.testing.assert_frame_equal(found.var, expected.var)
+
+
+@pytest.mark.parametrize(("task", "arguments"), CALLS)
+def test_the_object_answers_as_the_function(model, task, arguments):
+    slots = ("obs", "obsm", "obsp", "layers", "uns")
+    before = {slot: set(getattr(model.adata, slot)) for slot in slots}
+    found = getattr(model, task)(**arguments)
+    assert {slot: set(getattr(model.adata, slot)) for slot in slots} == before
+    table, function = model.adata.copy(), getattr(rsd.tl, task)
+    model.write(table)
+    returns = {"copy": True} if "copy" in inspect.signature(function).parameters else {}
+    assert_same(found, function(table, **arguments, **returns))
+
+
+@pytest.mark.parametrize("task", sorted({task for task, _ in CALLS}))
+def test_all_arguments_of_the_function_can_be_given(task):
+    of_object, of_function = (
+        {name: given.default for name, given in inspect.signature(f).parameters.items() if name != "self"}
+        for f in (getattr(rsd.ResolVI, task), getattr(rsd.tl, task))
+    )
+    assert of_object == {name: default for name, default in of_function.items() if name not in OF_TABLES}
+
+
+def test_without_labels_niches_need_a_column(model):
+    table = model.adata.copy()
+    rsd.ResolVI.setup_anndata(table, layer="counts")
+    unlabelled = rsd.ResolVI(table)
+    unlabelled.train(max_epochs=1, **QUIET)
+    with pytest.raises(KeyError, match="fit with `labels_key=` first, or name a column"):
+        unlabelled.differential_niche_abundance(**GROUPS)
+    niche = unlabelled.niche_abundance(labels_key="cell_type")
+    np.testing.assert_allclose(niche.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_patches_are_cut_where_the_elements_lie():
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, n_types=4, n_rare=0, rng=0, transcripts=False)
+    table = sdata.tables["table"]
+    del table.obsm["spatial"]
+    rsd.tl.fit(sdata, max_epochs=1, **QUIET)
+    arguments = {**GROUPS, "labels_key": "cell_type", "n_samples": 200, "patch_size": 40}
+    found = rsd.ResolVI.from_table(sdata).differential_niche_abundance(**arguments)
+    pd.testing.assert_frame_equal(found, rsd.tl.differential_niche_abundance(sdata, **arguments, copy=True))
