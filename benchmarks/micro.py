@@ -28,6 +28,7 @@ from resolvi_sd._tiles import SparseCounts, cut_patches
 
 _SHAPE = (2048, 300)
 _REPEATS = 3
+_N_NEIGHBORS = 10
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ class Watch:
 def step_by_part(n_cells: int, n_genes: int, regime: str) -> None:
     """The pieces of the objective in turn, as `_model.elbo` puts them together."""
     table = rsd.datasets.simulate_tissue(n_cells, n_genes, regime=regime, transcripts=False, rng=0).tables["table"]
-    model_input, config = read_input(table, Setup()), TrainingConfig()
+    model_input, config = read_input(table, Setup(n_neighbors=_N_NEIGHBORS)), TrainingConfig()
     torch.manual_seed(0)
     module, view = ResolviModule(ModelConfig(), summarise(model_input)), model_input.view
     n_train = int(view.has_counts.sum())
