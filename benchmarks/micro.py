@@ -7,13 +7,12 @@ python benchmarks/micro.py --cells 2000 --genes 5000 --regime deep
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from exchange import Stopwatch
 from torch.utils.benchmark import Timer
 
 import resolvi_sd as rsd
@@ -66,19 +65,6 @@ def likelihood() -> None:
     print(f"  Delaporte {1e3 * ours:.1f} ms, NegativeBinomial {1e3 * theirs:.1f} ms, ratio {ours / theirs:.2f}")
 
 
-class Watch:
-    """Milliseconds by name."""
-
-    def __init__(self) -> None:
-        self.total: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.total[name] = self.total.get(name, 0.0) + 1e3 * (time.perf_counter() - start)
-
-
 def step_by_part(n_cells: int, n_genes: int, regime: str) -> None:
     """The pieces of the objective in turn, as `_model.elbo` puts them together."""
     table = rsd.datasets.simulate_tissue(n_cells, n_genes, regime=regime, transcripts=False, rng=0).tables["table"]
@@ -99,25 +85,25 @@ def step_by_part(n_cells: int, n_genes: int, regime: str) -> None:
     shared = [p for name, p in module.named_parameters() if not name.startswith("neighbor_logits")]
     optimizers = [RowAdam(module.neighbor_logits.parameters(), lr=0.05), torch.optim.Adam(shared, lr=0.01, fused=True)]
     for _ in range(2):  # The first pass compiles.
-        watch, steps, core, cells = Watch(), 0, 0, 0
+        watch, steps, core, cells = Stopwatch(), 0, 0, 0
         for _ in range(_REPEATS):
             minibatches = iter(stream)
             while (minibatch := _timed(watch, "cut the minibatch", lambda m=minibatches: next(m, None))) is not None:
                 _one_step(module, minibatch, shared, optimizers, watch)
                 steps, core, cells = steps + 1, core + minibatch.n_core, cells + len(minibatch.cells)
     print(f"A step of {core / steps:.0f} core cells and {(cells - core) / steps:.0f} around them, ms:")
-    for name, total in watch.total.items():
-        print(f"  {name:32s} {total / steps:6.2f}")
-    print(f"  {'all':32s} {sum(watch.total.values()) / steps:6.2f}")
+    for name, total in watch.seconds.items():
+        print(f"  {name:32s} {1e3 * total / steps:6.2f}")
+    print(f"  {'all':32s} {1e3 * sum(watch.seconds.values()) / steps:6.2f}")
 
 
-def _timed(watch: Watch, name: str, function: Callable[[], Any]) -> Any:
+def _timed(watch: Stopwatch, name: str, function: Callable[[], Any]) -> Any:
     with watch(name):
         return function()
 
 
 def _one_step(
-    module: ResolviModule, minibatch: Any, shared: list[Any], optimizers: list[torch.optim.Optimizer], watch: Watch
+    module: ResolviModule, minibatch: Any, shared: list[Any], optimizers: list[torch.optim.Optimizer], watch: Stopwatch
 ) -> None:
     for optimizer in optimizers:
         optimizer.zero_grad()

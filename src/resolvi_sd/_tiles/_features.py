@@ -30,6 +30,12 @@ def _scaled_logs(scale: float) -> Any:
     return table
 
 
+@njit(inline="always")
+def _scaled_log(x: float, scale: float, table: Any) -> float:
+    small = int(x)
+    return table[small] if small < _TABULATED and small == x else math.log1p(x * scale)
+
+
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: Any, features: Any) -> None:
     for i in prange(len(rows)):
@@ -48,9 +54,7 @@ def _all_rows(indptr: Any, gene: Any, value: Any, rows: Any, size: Any, seeds: A
         scale = len(out) / max(total, 1e-30)
         table = _scaled_logs(scale)
         for e in range(start, stop):
-            x = out[gene[e]]
-            small = int(x)
-            out[gene[e]] = table[small] if small < _TABULATED and small == x else math.log1p(x * scale)
+            out[gene[e]] = _scaled_log(out[gene[e]], scale, table)
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
@@ -58,8 +62,7 @@ def _all_logs(indptr: Any, gene: Any, value: Any, rows: Any, logs: Any) -> None:
     table = _scaled_logs(1.0)
     for i in prange(len(rows)):
         for e in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            x, small = value[e], int(value[e])
-            logs[i, gene[e]] = table[small] if small < _TABULATED and small == x else math.log1p(x)
+            logs[i, gene[e]] = _scaled_log(value[e], 1.0, table)
 
 
 def log_counts(counts: CSR, rows: NDArray[np.int64]) -> NDArray[np.float32]:
