@@ -72,7 +72,7 @@ def main() -> None:
         with watch("expression"):
             rsd.tl.normalized_expression(adata, library_size=1.0, show_progress_bar=False)
         arrays["expression"] = np.asarray(adata.layers["resolvi_expression"])
-        arrays["own_share"], arrays["expected"] = model_rates(*infer.args[:3])
+        arrays |= model_rates(*infer.args[:3])
     record |= {f"{part}_seconds": seconds for part, seconds in watch.seconds.items()}
     record["peak_memory_mb"] = exchange.peak_memory()
     exchange.save(options.out, record, corrected={"default": adata.layers["resolvi_counts"]}, **arrays)
@@ -90,10 +90,11 @@ def compare(adata: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
     return exchange.stacked(results)
 
 
-def model_rates(module: ResolviModule, tissue: Tissue, patches: Patches) -> tuple[np.ndarray, np.ndarray]:
+def model_rates(module: ResolviModule, tissue: Tissue, patches: Patches) -> dict[str, np.ndarray]:
     """The model's own share alpha of each cell, before it has seen which genes the cell's molecules are of; and the
-    expected counts of all sources together."""
-    share, expected = np.empty(tissue.n_cells, np.float32), np.empty((tissue.n_cells, tissue.n_genes), np.float32)
+    expected molecules, background apart, with the inverse overdispersion of the rest."""
+    share = np.empty(tissue.n_cells, np.float32)
+    signal, background = np.empty((2, tissue.n_cells, tissue.n_genes), np.float32)
     for start in range(0, len(patches.order), _BATCH):
         core = patches.order[start : start + _BATCH]
         minibatch = cut_minibatch(tissue, core)
@@ -102,8 +103,10 @@ def model_rates(module: ResolviModule, tissue: Tissue, patches: Patches) -> tupl
             shares, weights = module.shares(minibatch), module.neighbor_weights(minibatch, module.leakage_range())
             profiles, amount = module.expression(latent, minibatch.categories), module.amount(minibatch, latent, shares)
             rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
-        share[core], expected[core] = shares[:, 0].numpy(), (rates.signal + rates.background).numpy()
-    return share, expected
+        share[core] = shares[:, 0].numpy()
+        signal[core], background[core] = rates.signal.numpy(), rates.background.numpy()
+    concentration = module.concentration().detach().numpy()[0]
+    return {"own_share": share, "signal": signal, "background": background, "concentration": concentration}
 
 
 if __name__ == "__main__":

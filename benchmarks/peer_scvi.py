@@ -55,7 +55,8 @@ def main() -> None:
         if labels:
             arrays["predicted"] = np.asarray(model.predict(), dtype=str)
         else:
-            corrected, arrays["own_share"], arrays["expected"] = infer(model, adata.X)
+            corrected, rates = infer(model, adata.X)
+            arrays |= rates
     if options.task == "de":
         with watch("comparisons"):
             arrays |= compare(model, adata)
@@ -108,8 +109,9 @@ def train(model: RESOLVI, settings: dict[str, Any]) -> None:
     model.train(**settings, accelerator="cpu", enable_progress_bar=False)
 
 
-def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Corrected counts by two recipes, the own share of each cell, and the expected counts of all sources together.
+def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Corrected counts by two recipes; the own share of each cell; and the expected molecules, background apart, with the
+    inverse overdispersion of the rest.
 
     `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of
     the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
@@ -122,7 +124,7 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray, np.n
     )["median"]["px_rate"]
     residual = model.sample_posterior(
         model=model.module.model_residuals,
-        return_sites=["mean_poisson", "mixture_proportions"],
+        return_sites=["mean_poisson", "mixture_proportions", "background", "px_r_inv"],
         summary_fun={"mean": np.mean, "rest": lambda samples, axis: np.mean(samples[1:], axis=axis)},
         **common,
     )
@@ -133,7 +135,14 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray, np.n
         "default": counts.multiply(rate / (rate + residual["mean"]["mean_poisson"])).tocsr(),
         "weighted": counts.multiply(own / (own + rest)).tocsr(),
     }
-    return corrected, share, (own + rest).astype(np.float32)
+    background = residual["mean"]["background"]
+    rates = {
+        "own_share": share,
+        "signal": np.maximum(own + rest - background, 0.0).astype(np.float32),
+        "background": background.astype(np.float32),
+        "concentration": 1 / residual["mean"]["px_r_inv"].reshape(-1, counts.shape[1])[0],
+    }
+    return corrected, rates
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ _Metric = tuple[str, str | None, str | None]
 # Column, where in a run's scores, where in those of its corrected counts.
 _METRICS: tuple[_Metric, ...] = (
     ("held-out loss", "held_out", None),
+    ("held-out loss, given the seen", "held_out_given", None),
     ("profile error, rates", "profile_error", None),
     ("profile error, counts", None, "profile_error"),
     ("own share r, model", "share_correlation", None),
@@ -186,7 +187,7 @@ def _wins(runs: list[Run]) -> str:
     rows = []
     for metric in _METRICS:
         name = metric[0]
-        row = [name]
+        row, of_all = [name], 0
         for recipe in _RECIPES if metric[2] else ("default",):
             won, compared = 0, 0
             for regime in regimes:
@@ -197,7 +198,9 @@ def _wins(runs: list[Run]) -> str:
                     compared += 1
                     won += _loss(name, median(ours)) <= _loss(name, median(theirs))
             row.append(f"{won} of {compared}")
-        rows.append([*row, ""][:3])
+            of_all += compared
+        if of_all:
+            rows.append([*row, ""][:3])
     header = ["metric", "at least as good", "against its own-share recipe"]
     return f"### In how many regimes\n\nresolvi_sd against {METHODS[REFERENCE].label}.\n\n{_table(header, rows)}"
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
+import torch
 from differential import score_de, wilcoxon
 from labels import predict_from_counts, score_labels
 
+from resolvi_sd._model.delaporte import expected_signal
+from resolvi_sd._tiles import SparseCounts
 from resolvi_sd.metrics import Removal, profile_error, removal
 
 OWN_REMOVED = 0.1
@@ -25,14 +29,12 @@ def score(
     corrected: dict[str, sp.csr_matrix],
     expression: np.ndarray,
     own_share: np.ndarray,
-    expected: np.ndarray | None = None,
+    rates: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Scores of a method: of its rates, of its own share, and of the corrected counts by every recipe of it."""
     truth = ad.read_h5ad(truth_path)
-    held_out = {}
-    if "held_out" in truth.layers and expected is not None:
-        held_out["held_out"] = held_out_loss(expected, truth.layers["held_out"])
-    return held_out | {
+    losses = held_out_losses(truth.X, truth.layers["held_out"], **rates) if "held_out" in truth.layers and rates else {}
+    return losses | {
         "profile_error": _mean(profile_error(expression, truth.layers["profile"])),
         **share_scores(own_share, truth.obs["own_share"].to_numpy()),
         "counts": {recipe: count_scores(matrix, truth) for recipe, matrix in corrected.items()},
@@ -49,7 +51,8 @@ def score_task(
         found = {name: arrays[f"de_{name}"] for name in ("called", "change", "strength")}
         tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
         return {"own": score_de(truth_path, **found), "wilcoxon": tested}
-    return score(truth_path, corrected, arrays["expression"], arrays["own_share"], arrays.get("expected"))
+    rates = {name: arrays[name] for name in ("signal", "background", "concentration") if name in arrays}
+    return score(truth_path, corrected, arrays["expression"], arrays["own_share"], rates)
 
 
 def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
@@ -60,6 +63,27 @@ def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
     if kind == "de":
         return {"wilcoxon": {"default": score_de(truth_path, **wilcoxon(truth.X, truth_path))}}
     return score(truth_path, {"default": truth.X}, truth.X.toarray(), np.ones(truth.n_obs))
+
+
+def held_out_losses(
+    seen: sp.csr_matrix,
+    held_out: sp.csr_matrix,
+    *,
+    signal: np.ndarray,
+    background: np.ndarray,
+    concentration: np.ndarray,
+) -> dict[str, float]:
+    """Losses of the molecules that were not seen, by the expected ones, and by those expected given the ones seen.
+
+    What overdispersion added to a gene in a cell is in both halves: with k of the seen molecules not background, the mean
+    of the other half is signal (r + E[k]) / (r + signal) + background.
+    """
+    mu, lam, r = (torch.from_numpy(a.astype(np.float32)) for a in (signal, background, concentration))
+    counts = SparseCounts.from_scipy(seen)
+    k = expected_signal(counts, mu, lam, r[None], torch.zeros(len(mu), dtype=torch.long)).numpy()
+    found = sp.csr_matrix((k, counts.gene.numpy(), counts.indptr.numpy()), seen.shape)
+    given = signal * (concentration + found.toarray()) / (concentration + signal) + background
+    return {"held_out": held_out_loss(signal + background, held_out), "held_out_given": held_out_loss(given, held_out)}
 
 
 def held_out_loss(expected: np.ndarray, held_out: sp.csr_matrix) -> float:

@@ -12,7 +12,7 @@ from scipy import stats
 from resolvi_sd._model import programs
 from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
-from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, softmax_log_density
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density, softmax_log_density
 from resolvi_sd._tiles import cut_minibatch
 from tests.model._tissues import small_module, small_tissue
 
@@ -85,6 +85,19 @@ def test_point_estimate_under_a_dirichlet_is_its_mean():
 
     optimizer.step(objective)
     torch.testing.assert_close(masked_softmax(logits, mask), concentration / concentration.sum(), atol=1e-3, rtol=0)
+
+
+def test_a_guide_as_narrow_as_the_prior_leaves_the_divergence_of_their_centers():
+    concentration = torch.tensor([[0.4, 1.1, 2.5, 9.0], [3.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, False], [True] * 4])
+    value = torch.tensor([[0.2, 0.3, 0.5, 0.0], [0.5, 0.25, 0.125, 0.125]], dtype=torch.float64)
+    prior = MaskedDirichlet(concentration, mask)
+    found = prior.log_prob(value) - point_log_density(value, prior)
+    center = prior.mean
+    terms = torch.where(mask, center * (center.clamp_min(1e-9) / value.clamp_min(1e-9)).log(), 0.0)
+    torch.testing.assert_close(found, -(concentration * mask).sum(1) * terms.sum(1))
+    zero = prior.log_prob(center) - point_log_density(center, prior)
+    torch.testing.assert_close(zero, torch.zeros_like(zero))
 
 
 def test_gaussian_mixture_equals_torchs():

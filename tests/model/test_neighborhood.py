@@ -1,19 +1,11 @@
 """Compiled sums and weights of neighbors equal the same written with tensors in float64."""
 
-import numpy as np
 import pytest
 import torch
-from scipy import special
 from torch.nn import functional as F
 
-from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, softmax_log_density
-from resolvi_sd._model.neighborhood import (
-    LEAST_CONCENTRATION,
-    LEAST_LOG_KERNEL,
-    _log_gamma_and_digamma,
-    neighbor_sum,
-    weights_and_density,
-)
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density
+from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
 
 
 def test_sums_of_neighbors_and_the_way_back():
@@ -48,7 +40,7 @@ def test_weights_and_their_density(prior_weight):
     kernel = (-0.5 * (relative.double() / exact_range.exp()).square()).clamp_min(LEAST_LOG_KERNEL)
     expected = masked_softmax(kernel + exact, mask)
     prior = MaskedDirichlet(prior_weight * masked_softmax(kernel, mask) + LEAST_CONCENTRATION, mask)
-    log_prior = prior.log_prob(expected) - softmax_log_density(expected, mask)
+    log_prior = prior.log_prob(expected) - point_log_density(expected, prior)
     ((expected * by_weight).sum() + (log_prior * by_density).sum()).backward()
 
     torch.testing.assert_close(weights.double(), expected, rtol=1e-5, atol=1e-7)
@@ -56,10 +48,3 @@ def test_weights_and_their_density(prior_weight):
     torch.testing.assert_close(free.grad.double(), exact.grad, rtol=1e-4, atol=1e-4)
     assert log_range.grad.item() == pytest.approx(exact_range.grad.item(), rel=1e-4)
     assert (weights[0] == 0).all() and density[:2].tolist() == [0, 0]
-
-
-def test_log_gamma_and_digamma():
-    x = 10 ** np.random.default_rng(0).uniform(-3, 4, 1000)
-    found = np.array([_log_gamma_and_digamma.py_func(v) for v in x])
-    np.testing.assert_allclose(found[:, 0], special.gammaln(x), rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(found[:, 1], special.digamma(x), rtol=1e-8, atol=1e-8)

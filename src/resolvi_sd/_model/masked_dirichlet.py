@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["MaskedDirichlet", "masked_softmax", "softmax_log_density"]
+__all__ = ["MaskedDirichlet", "masked_softmax", "point_log_density", "softmax_log_density"]
 
 _TINY = 1e-30
 
@@ -78,3 +78,15 @@ class MaskedDirichlet(TorchDistribution):
         entries = torch.where(self.mask, (self.concentration - 1) * log_value - torch.lgamma(self.concentration), 0.0)
         log_prob = entries.sum(-1) + torch.lgamma(total.clamp_min(_TINY))
         return torch.where(self.mask.sum(-1) > 1, log_prob, 0.0)
+
+
+def point_log_density(value: Tensor, prior: MaskedDirichlet) -> Tensor:
+    """Log-density, on the simplex, at `value` of a guide that is centered there and as narrow as the prior.
+
+    In softmax coordinates it is as high as the prior is at its own peak, the prior's mean. The height of a Dirichlet's
+    peak says how narrow it is, and a point estimate that leaves it out prefers hyper-parameters for which the prior is
+    narrow, whatever the data say. With it, prior over guide is minus the concentration times the divergence of the
+    prior's mean from `value`: zero where they agree.
+    """
+    peak = prior.log_prob(prior.mean) - softmax_log_density(prior.mean, prior.mask)
+    return softmax_log_density(value, prior.mask) + peak

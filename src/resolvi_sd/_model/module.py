@@ -15,7 +15,7 @@ from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
-from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, softmax_log_density
+from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density
 from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
 from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch
@@ -25,6 +25,9 @@ __all__ = ["DataSummary", "Rates", "ResolviModule"]
 # The prior mean of the shares is one number for all cells, and has to keep up with theirs.
 _SHARE_PRIOR_SPEED = 10.0
 _SHARE_SCALE = 0.4
+# Logarithm of the inverse overdispersion at the start. Near Poisson, every molecule counts, and kinds of cells are told
+# apart before their differences can pass for noise.
+_LOG_CONCENTRATION = 4.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class ResolviModule(nn.Module):
             self.classifier = Classifier(latent, config.n_hidden_encoder, data.n_labels)
         self.background_logits = nn.Parameter(data.gene_profile.clamp_min(1e-6).log())
         rows = data.n_batches if config.dispersion == "gene-batch" else 1
-        self.log_concentration = nn.Parameter(torch.full((rows, genes), 1.0))
+        self.log_concentration = nn.Parameter(torch.full((rows, genes), _LOG_CONCENTRATION))
         self.log_range = nn.Parameter(torch.zeros(()))
         # Sparse gradients: a step costs what its own cells cost, however many there are.
         self.neighbor_logits = nn.Embedding(data.n_cells, data.n_neighbors, sparse=True)
@@ -217,8 +220,8 @@ class ResolviModule(nn.Module):
                 self.config.neighbor_prior_weight,
             )
         weights = self.neighbor_weights(minibatch, length)
-        prior = self.neighbor_prior(minibatch, length).log_prob(weights)
-        return weights, prior - softmax_log_density(weights, minibatch.mask)
+        prior = self.neighbor_prior(minibatch, length)
+        return weights, prior.log_prob(weights) - point_log_density(weights, prior)
 
     def share_mask(self, minibatch: Minibatch) -> Tensor:
         """Which sources a cell can have, core × 3: one without neighbors cannot have received from any."""

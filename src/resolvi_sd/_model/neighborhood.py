@@ -22,7 +22,6 @@ __all__ = ["LEAST_CONCENTRATION", "LEAST_LOG_KERNEL", "neighbor_sum", "weights_a
 # Concentration of the Dirichlet that a neighbor has at any distance, and where the logarithm of the kernel ends.
 LEAST_CONCENTRATION = 1e-2
 LEAST_LOG_KERNEL = -30.0
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
@@ -87,20 +86,6 @@ def neighbor_sum(values: Tensor, neighbor: Tensor, weights: Tensor) -> Tensor:
     return result
 
 
-@njit(inline="always", error_model="numpy")
-def _log_gamma_and_digamma(x: float) -> tuple[float, float]:
-    """Stirling's series at x + 6, and the recurrence back: exact to 1e-8 for x > 0 (Abramowitz & Stegun, 6.1, 6.3)."""
-    product, harmonic = 1.0, 0.0
-    for i in range(6):
-        product *= x + i
-        harmonic += 1.0 / (x + i)
-    inverse, log_y = 1.0 / (x + 6.0), math.log(x + 6.0)
-    square = inverse * inverse
-    series = inverse * (1.0 / 12 - square * (1.0 / 360 - square / 1260))
-    log_gamma = (x + 5.5) * log_y - (x + 6.0) + _HALF_LOG_TWO_PI + series - math.log(product)
-    return log_gamma, log_y - 0.5 * inverse - square * (1.0 / 12 - square * (1.0 / 120 - square / 252)) - harmonic
-
-
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _all_cells(
     free: Any, relative: Any, mask: Any, length: float, prior_weight: float,
@@ -133,16 +118,15 @@ def _all_cells(
         if n < 2:
             continue
         whole = prior_weight + n * LEAST_CONCENTRATION
-        value, _ = _log_gamma_and_digamma(whole)
-        slope = 0.0
+        value, slope = 0.0, 0.0
         for m in range(k):
             if mask[i, m]:
                 concentration = prior_weight * base[m] + LEAST_CONCENTRATION
-                log_gamma, digamma = _log_gamma_and_digamma(concentration)
-                value += concentration * log_weight[m] - log_gamma
+                above = log_weight[m] - math.log(concentration / whole)
+                value += concentration * above
                 by_free[i, m] = concentration - whole * weights[i, m]
                 slope += by_free[i, m] * kernel_slope[i, m]
-                slope += (log_weight[m] - digamma) * prior_weight * base[m] * (kernel_slope[i, m] - mean_slope)
+                slope += above * prior_weight * base[m] * (kernel_slope[i, m] - mean_slope)
         density[i], by_range[i] = value, slope
 
 
@@ -174,11 +158,12 @@ class _WeightsAndDensity(torch.autograd.Function):
 def weights_and_density(
     free: Tensor, log_range: Tensor, relative: Tensor, mask: Tensor, prior_weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Neighbor weights softmax(kernel + free) and their log-density under the Dirichlet prior.
+    """Neighbor weights softmax(kernel + free), and their log-density under the Dirichlet prior over that of the guide.
 
-    The kernel is -d^2 / (2 L^2), at least `LEAST_LOG_KERNEL`; the prior Dirichlet(prior_weight softmax(kernel) +
-    `LEAST_CONCENTRATION`). The density is that of the softmax coordinates, whose mode is the prior's mean: see
-    :func:`resolvi_sd._model.masked_dirichlet.softmax_log_density`.
+    The kernel is -d^2 / (2 L^2), at least `LEAST_LOG_KERNEL`; the prior Dirichlet(c) with c = prior_weight
+    softmax(kernel) + `LEAST_CONCENTRATION`. The guide is as narrow as the prior
+    (:func:`resolvi_sd._model.masked_dirichlet.point_log_density`), which leaves -sum c log(c / (weights sum c)): minus the
+    concentration times the divergence of the prior's mean from the weights.
 
     Parameters
     ----------
@@ -195,7 +180,7 @@ def weights_and_density(
 
     Returns
     -------
-    Weights, core × k, zero where there is no neighbor; and the density, core, zero with fewer than two neighbors. Both
+    Weights, core × k, zero where there is no neighbor; and prior over guide, core, at most zero. Both
     are differentiable in `free` and `log_range`.
     """
     result: tuple[Tensor, Tensor] = _WeightsAndDensity.apply(  # type: ignore[no-untyped-call]

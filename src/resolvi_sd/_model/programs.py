@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine import scale
 
-from resolvi_sd._model.masked_dirichlet import softmax_log_density
+from resolvi_sd._model.masked_dirichlet import point_log_density, softmax_log_density
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import Minibatch
 
@@ -51,5 +51,5 @@ def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
             pyro.sample("latent", module.latent_posterior(minibatch))
         pyro.sample("shares", module.share_posterior(minibatch))
         weights = module.neighbor_weights(minibatch, length)
-        density = softmax_log_density(weights, minibatch.mask)
+        density = point_log_density(weights, module.neighbor_prior(minibatch, length))
         pyro.sample("neighbor_weights", dist.Delta(weights, density, event_dim=1))
