@@ -110,8 +110,8 @@ def train(model: RESOLVI, settings: dict[str, Any]) -> None:
 
 
 def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Corrected counts by two recipes; the own share of each cell; and the expected molecules, background apart, with the
-    inverse overdispersion of the rest.
+    """Corrected counts by two recipes; the own share of each cell; and the expected molecules, background apart, with
+    the inverse overdispersion of the rest.
 
     `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of
     the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first

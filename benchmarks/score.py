@@ -75,8 +75,8 @@ def held_out_losses(
 ) -> dict[str, float]:
     """Losses of the molecules that were not seen, by the expected ones, and by those expected given the ones seen.
 
-    What overdispersion added to a gene in a cell is in both halves: with k of the seen molecules not background, the mean
-    of the other half is signal (r + E[k]) / (r + signal) + background.
+    What overdispersion added to a gene in a cell is in both halves: with k of the seen molecules not background, the
+    mean of the other half is signal (r + E[k]) / (r + signal) + background.
     """
     mu, lam, r = (torch.from_numpy(a.astype(np.float32)) for a in (signal, background, concentration))
     counts = SparseCounts.from_scipy(seen)

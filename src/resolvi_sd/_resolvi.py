@@ -453,7 +453,9 @@ class ResolVI(TableTasks):
         keys, setup = Keys(key_added), fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
         found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
-        return cls._of(fitted, adata, read_input(data, found), is_loaded=True)
+        # A training from here writes the same results again, measured sizes too.
+        model_input = replace(read_input(data, found), setup=replace(setup, labels_key=None))
+        return cls._of(fitted, adata, model_input, is_loaded=True)
 
     @classmethod
     def load_query_data(cls, adata: AnnData, reference_model: ResolVI, *, freeze: bool = True) -> ResolVI:

@@ -68,6 +68,23 @@ def test_columns_of_the_fit_that_the_store_lacks_are_refused(store, rng):
     check_writable(sdata, columns=["cell_type"])  # those of the next fit
 
 
+def test_a_layer_of_counts_that_the_store_lacks_is_refused(store, rng):
+    sdata = sd.read_zarr(store)
+    table = sdata["table"]
+    check_writable(sdata, layer="absent")  # which the fit says more of
+    table.layers["mine"] = table.X.copy()
+    check_writable(sdata)
+    with pytest.raises(ValueError, match=r"the layer 'mine', which is not in the table.*write_element\('table_new'\)"):
+        check_writable(sdata, layer="mine")
+
+    add_results(table, rng)
+    table.uns["resolvi"]["setup"] = {"n_neighbors": 10, "layer": "mine"}
+    before = digests(store)
+    with pytest.raises(ValueError, match=r"the layer 'mine'"):
+        write_results(sdata)
+    assert digests(store) == before
+
+
 def test_a_remote_store_is_refused(v3, monkeypatch):
     sdata = sd.read_zarr(v3)
     monkeypatch.setattr(sd.SpatialData, "path", "s3://bucket/section.zarr")

@@ -40,6 +40,12 @@ def test_areas_are_measured_and_come_back_from_the_store(tissue, tmp_path):
     np.testing.assert_allclose(draws[1], draws[0], rtol=1e-4, atol=1e-6)
     model = rsd.ResolVI.from_table(again)
     np.testing.assert_allclose(model.posterior.own.toarray(), table.layers["resolvi_counts"].toarray(), atol=1e-4)
+    # Trained on and written anew, the measured sizes stay among the results.
+    before = dict(again["table"].uns["resolvi"]["setup"])
+    model.train(max_epochs=1, show_progress_bar=False)
+    model.write()
+    np.testing.assert_allclose(again["table"].obs["resolvi_size"], table.obs["resolvi_size"])
+    assert again["table"].uns["resolvi"]["setup"] == before
 
 
 def test_the_unit_of_measured_sizes_goes_along_into_the_store(tissue, tmp_path):

@@ -162,8 +162,8 @@ def weights_and_density(
 
     The kernel is -d^2 / (2 L^2), at least `LEAST_LOG_KERNEL`; the prior Dirichlet(c) with c = prior_weight
     softmax(kernel) + `LEAST_CONCENTRATION`. The guide is as narrow as the prior
-    (:func:`resolvi_sd._model.masked_dirichlet.point_log_density`), which leaves -sum c log(c / (weights sum c)): minus the
-    concentration times the divergence of the prior's mean from the weights.
+    (:func:`resolvi_sd._model.masked_dirichlet.point_log_density`), which leaves -sum c log(c / (weights sum c)): minus
+    the concentration times the divergence of the prior's mean from the weights.
 
     Parameters
     ----------

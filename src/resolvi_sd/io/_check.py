@@ -13,6 +13,7 @@ from resolvi_sd.io._state import stored_elements
 from resolvi_sd.io._store import (
     TableStore,
     check_columns,
+    check_layer,
     check_key_added,
     check_permissions,
     check_same_table,
@@ -28,6 +29,7 @@ def check_writable(
     *,
     key_added: str = DEFAULT_KEY,
     columns: Sequence[str] | None = None,
+    layer: str | None = None,
 ) -> None:
     """Raise unless `resolvi_sd.io.write_results` can add results to the store that `sdata` is backed by.
 
@@ -44,6 +46,8 @@ def check_writable(
     columns
         Columns of `obs` that the fit is to read (batches, sections, labels, covariates, sizes); None: those that the
         fit in the table has read, if there is one.
+    layer
+        Layer with the counts that the fit is to read; None: X, or what the fit in the table has read, if there is one.
 
     Raises
     ------
@@ -51,7 +55,7 @@ def check_writable(
         If `sdata` is no SpatialData object.
     ValueError
         If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
-        memory, in the same order; if columns that the fit reads are in memory only; if `key_added` cannot name elements
+        memory, in the same order; if columns or the layer that the fit reads are in memory only; if `key_added` cannot name elements
         of a store.
     KeyError
         If the table is missing, in memory or in the store.
@@ -71,12 +75,14 @@ def check_writable(
     table, store = find_table(sdata, table_key, key_added)
     check_same_table(store, table)
     keys = Keys(key_added)
-    check_inputs(store, table, keys, columns)
+    check_inputs(store, table, keys, columns, layer)
     check_permissions(store, stored_elements(store, keys), keys.owned())
 
 
-def check_inputs(store: TableStore, table: AnnData, keys: Keys, columns: Sequence[str] | None = None) -> None:
-    """Raise unless the columns of `obs` that a fit reads are on disk, or among its results.
+def check_inputs(
+    store: TableStore, table: AnnData, keys: Keys, columns: Sequence[str] | None = None, layer: str | None = None
+) -> None:
+    """Raise unless the columns of `obs` and the layer that a fit reads are on disk, or among its results.
 
     Parameters
     ----------
@@ -84,25 +90,31 @@ def check_inputs(store: TableStore, table: AnnData, keys: Keys, columns: Sequenc
         The table on disk and in memory.
     keys
         Names of the results.
-    columns
-        What the fit reads; None: what the fit in the table has read, if there is one.
+    columns, layer
+        What the fit reads; columns None: all that the fit in the table has read, if there is one.
 
     Raises
     ------
     ValueError
-        With the columns that are in memory only.
+        With what is in memory only.
     """
-    read = _fitted_columns(table, keys) if columns is None else check_names(columns, argument="columns")
+    if columns is None:
+        columns, fitted_layer = _read_by_fit(table, keys)
+        layer = layer or fitted_layer
+    read = check_names(columns, argument="columns")
     check_columns(store, table, [column for column in read if column not in keys.owned()["obs"]])
+    check_layer(store, table, layer)
 
 
-def _fitted_columns(table: AnnData, keys: Keys) -> tuple[str, ...]:
+def _read_by_fit(table: AnnData, keys: Keys) -> tuple[tuple[str, ...], str | None]:
+    """Return the columns and the layer that the fit in the table has read."""
     plain = table.uns.get(keys.model, {}).get("setup")
     if plain is None:
-        return ()
+        return (), None
     from resolvi_sd._results import Setup  # loads torch
 
-    return Setup.from_plain(plain).columns
+    setup = Setup.from_plain(plain)
+    return setup.columns, setup.layer
 
 
 def find_table(sdata: SpatialData, table_key: str, key_added: str) -> tuple[AnnData, TableStore]:

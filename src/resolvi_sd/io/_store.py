@@ -25,6 +25,7 @@ __all__ = [
     "Element",
     "TableStore",
     "check_columns",
+    "check_layer",
     "check_key_added",
     "check_permissions",
     "check_same_table",
@@ -239,6 +240,22 @@ def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> 
             f"The fit reads columns of `obs` that are not in the table {store.table_key!r} of the store "
             f"{str(store.root)!r}, but in memory only: {listing(missing)}. Without them its results are of no use when "
             f"they are read back. {_elsewhere(store)}"
+        )
+
+
+def check_layer(store: TableStore, table: AnnData, layer: str | None) -> None:
+    """Raise unless the table on disk has the layer of counts, if the table in memory has it.
+
+    Raises
+    ------
+    ValueError
+        If the layer is in memory only.
+    """
+    if layer is not None and layer in table.layers and not store.element(("layers", layer)).exists():
+        raise ValueError(
+            f"The fit reads the layer {layer!r}, which is not in the table {store.table_key!r} of the store "
+            f"{str(store.root)!r}, but in memory only. Without it the results are of no use when they are read back. "
+            f"{_elsewhere(store)}"
         )
 
 

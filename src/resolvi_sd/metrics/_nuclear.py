@@ -72,9 +72,9 @@ def nuclear_agreement(
 
     A correction that works lowers the distance below that of `matched`, raw counts from which as many molecules were
     removed at random. It does not reach 0: profiles of few molecules differ by chance, some genes' molecules stay in
-    the nucleus, and nuclei are not free of other cells' molecules. Removing all molecules of a gene from cells whose
-    nuclei lack it would lower it, too, so look at `removed` as well: :math:`\sum \max(y - c, 0) / \sum y`, nuclear
-    molecules that are gone for certain, and that were mostly own.
+    the nucleus, and nuclei are not free of other cells' molecules. Removing too much can move it either way, so look at
+    `removed` as well: :math:`\sum \max(y - c, 0) / \sum y`, nuclear molecules that are gone for certain, and that were
+    mostly own.
 
     Parameters
     ----------

@@ -249,4 +249,4 @@ def _check_store(data: SpatialData | AnnData, setup: Setup, key_added: str, *, c
     table_key, key = setup.table_key or "table", setup.size_factor_key
     unit = None if key is None else size_unit(resolve_table(data, table_key), key)
     columns = replace(setup, size_unit=unit).columns
-    check_writable(data, table_key, key_added=key_added, columns=columns)
+    check_writable(data, table_key, key_added=key_added, columns=columns, layer=setup.layer)
