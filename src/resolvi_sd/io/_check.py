@@ -13,8 +13,8 @@ from resolvi_sd.io._state import stored_elements
 from resolvi_sd.io._store import (
     TableStore,
     check_columns,
-    check_layer,
     check_key_added,
+    check_layer,
     check_permissions,
     check_same_table,
     open_store,
@@ -55,8 +55,8 @@ def check_writable(
         If `sdata` is no SpatialData object.
     ValueError
         If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
-        memory, in the same order; if columns or the layer that the fit reads are in memory only; if `key_added` cannot name elements
-        of a store.
+        memory, in the same order; if columns or the layer that the fit reads are in memory only; if `key_added` cannot
+        name elements of a store.
     KeyError
         If the table is missing, in memory or in the store.
     PermissionError
