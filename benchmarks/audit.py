@@ -10,12 +10,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
 import pandas as pd
-from exchange import MIN_COUNTS, load
+from exchange import BATCH, MIN_COUNTS, load
+from labels import DATA_VARIABLE
 
 import resolvi_sd as rsd
 
@@ -23,13 +24,25 @@ HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 # Farther apart than any neighbors are, so that a method without sections cannot join them.
 _APART = 10.0
-LAYERS = ("raw", "depth_matched", "resolvi_sd", "scvi")
+# Layers of the table, and what they are called there.
+LAYERS = {
+    "raw": "raw",
+    "depth_matched": "depth matched",
+    "resolvi_sd": "resolvi_sd",
+    "default": "scvi RESOLVI",
+    "weighted": "scvi RESOLVI, own-share recipe",
+}
+# Share of own markers' molecules, in cells that cannot have received any, at which corrections are compared.
+OWN_REMOVED = 0.05
+_BISECTIONS = 10
+_PIECE = 6000
 # Of the table in the documentation; the rest is in `tl.audit`.
 TITLES = {
     "molecules_removed": "molecules removed",
     "leak_sensitivity": "leaked markers removed (exposure audit)",
     "own_markers_removed": "own markers removed",
     "own_markers_removed_unexposed": "own markers removed, unexposed cells",
+    "leak_sensitivity_at_equal_own": f"leaked markers removed where {OWN_REMOVED:.0%} of own ones are, unexposed cells",
     "coexpression_rate": "co-expression rate of exclusive genes",
     "coexpression_odds_ratio": "odds ratio of exclusive genes",
     "neighbor_contamination": "neighbor contamination",
@@ -44,7 +57,15 @@ TITLES = {
 }
 
 
-def mpoa(folder: Path) -> tuple[ad.AnnData, dict[str, Any], dict[str, Any]]:
+class Section(NamedTuple):
+    """A table with cell types or clusters in `cell_type`, its sections or batches, and what its audit takes beside."""
+
+    table: ad.AnnData
+    keys: dict[str, str]
+    audit: dict[str, Any]
+
+
+def mpoa(folder: Path) -> Section:
     """MERFISH of the mouse preoptic area, with its single-cell reference (Moffitt et al. 2018)."""
     table = ad.read_h5ad(folder / "merfish_mpoa.h5ad")
     reference = ad.read_h5ad(folder / "merfish_mpoa_scrna.h5ad")
@@ -57,15 +78,29 @@ def mpoa(folder: Path) -> tuple[ad.AnnData, dict[str, Any], dict[str, Any]]:
     }
     names = {name: other for name, other in names.items() if name in set(table.obs["cell_type"])}
     audit = {"reference": reference, "reference_labels_key": "cell_type", "label_map": names}
-    return table, {"batch_key": "sample"}, audit
+    return Section(table, {"batch_key": "sample"}, audit)
 
 
-def cosmx(folder: Path) -> tuple[ad.AnnData, dict[str, Any], dict[str, Any]]:
+def cosmx(folder: Path) -> Section:
     """CosMx of a non-small-cell lung cancer, two fields of view (NanoString)."""
-    return ad.read_h5ad(folder / "cosmx_nsclc.h5ad"), {"library_key": "fov"}, {}
+    return Section(ad.read_h5ad(folder / "cosmx_nsclc.h5ad"), {"library_key": "fov"}, {})
 
 
-DATA = {"MERFISH, mouse preoptic area": mpoa, "CosMx, lung cancer": cosmx}
+def pancreas(folder: Path) -> Section:
+    """A piece of a Xenium section of the human pancreas (10x Genomics), by the clusters of the release."""
+    table = ad.read_h5ad(folder / "xenium_pancreas.h5ad")
+    table = table[np.asarray(table.X.sum(axis=1)).ravel() >= MIN_COUNTS]
+    from_middle = np.linalg.norm(table.obsm["spatial"] - np.median(table.obsm["spatial"], axis=0), axis=1)
+    table = table[np.sort(np.argsort(from_middle)[:_PIECE])].copy()
+    table.obs["cell_type"], table.obs["piece"] = table.obs["cluster"].astype(str), "middle"
+    return Section(table, {"library_key": "piece"}, {})
+
+
+DATA = {
+    "MERFISH, mouse preoptic area": mpoa,
+    "CosMx, lung cancer": cosmx,
+    "Xenium, human pancreas": pancreas,
+}
 
 
 def main() -> None:
@@ -73,9 +108,9 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, help="interpreter with scvi-tools; left out without")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    folder = Path(os.environ["RESOLVI_SD_DATA"])
+    folder = Path(os.environ[DATA_VARIABLE])
     sections = []
-    for number, (title, read) in enumerate(DATA.items()):
+    for title, read in DATA.items():
         table, keys, settings = read(folder)
         table = prepared(table, next(iter(keys.values())))
         rsd.tl.fit(table, **keys)
@@ -85,9 +120,10 @@ def main() -> None:
         result = table.uns["resolvi_audit"].assign(
             layer=lambda rows: rows["layer"].astype(str).replace("corrected", "resolvi_sd")
         )
+        rows = [result, at_equal_own(table, table.layers["resolvi_counts"], "resolvi_sd")]
         if options.peer_python is not None:
-            result = pd.concat([result, peer_audit(table, settings, options, number)])
-        sections.append(section(title, table, result, name))
+            rows += peer_audit(table, keys.get("batch_key"), settings, options, read.__name__)
+        sections.append(section(title, table, pd.concat(rows), name))
     (DOCS / "audit_results.md").write_text("\n\n".join(sections) + "\n")
 
 
@@ -101,29 +137,57 @@ def prepared(table: ad.AnnData, sections: str) -> ad.AnnData:
     return table
 
 
-def peer_audit(table: ad.AnnData, settings: dict[str, Any], options: argparse.Namespace, number: int) -> pd.DataFrame:
+def peer_audit(
+    table: ad.AnnData, batch_key: str | None, settings: dict[str, Any], options: argparse.Namespace, name: str
+) -> list[pd.DataFrame]:
     """Fit scvi-tools' RESOLVI to the same counts, and audit its corrected counts on the same neighbors."""
     home = HERE / "_runs"
     home.mkdir(exist_ok=True)
-    data, out = home / f"audit-{number}.h5ad", home / f"audit-{number}.npz"
-    ad.AnnData(table.X, obs=table.obs[[]], obsm={"spatial": table.obsm["spatial"]}).write_h5ad(data)
+    data, out = home / f"audit-{name}.h5ad", home / f"audit-{name}.npz"
+    batch = {} if batch_key is None else {BATCH: table.obs[batch_key].astype(str).to_numpy()}
+    obs = pd.DataFrame(batch, index=table.obs_names)
+    ad.AnnData(table.X, obs=obs, obsm={"spatial": table.obsm["spatial"]}).write_h5ad(data)
     command = [options.peer_python, HERE / "peer_scvi.py", data, out, "--threads", options.threads]
     subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     _, corrected, arrays = load(out)
-    other = table.copy()
-    counts = corrected["default"]
-    counts.sort_indices()
-    other.layers["resolvi_counts"], other.obsm["X_resolvi"] = counts, arrays["latent"]
-    result = rsd.tl.audit(other, "cell_type", **settings, copy=True)
-    result = result[result["layer"] == "corrected"]
-    return result.assign(layer="scvi")
+    rows = []
+    for recipe, counts in corrected.items():
+        other = table.copy()
+        counts.sort_indices()
+        other.layers["resolvi_counts"], other.obsm["X_resolvi"] = counts, arrays["latent"]
+        result = rsd.tl.audit(other, "cell_type", **settings, copy=True)
+        # The latent is one, whatever the recipe of the counts.
+        wanted = (result["layer"] == "corrected") & ((recipe == "default") | ~result["metric"].str.startswith("latent"))
+        rows += [result[wanted].assign(layer=recipe), at_equal_own(table, counts, recipe)]
+    return rows
+
+
+def at_equal_own(table: ad.AnnData, corrected: Any, layer: str) -> pd.DataFrame:
+    """Leaked markers removed by a correction made weaker or stronger until it removes `OWN_REMOVED` of own ones.
+
+    As in `score.foreign_removed_at`, what is kept of each count is taken to a power.
+    """
+    kept = corrected.multiply(table.X.power(-1.0)).tocsr()
+    graph, genes = table.obsp["resolvi_connectivities"], list(table.var_names)
+
+    def audit(power: float) -> rsd.metrics.ExposureAudit:
+        weaker = table.X.multiply(kept.power(power)).tocsr()
+        return rsd.metrics.exposure_audit(table.X, weaker, table.obs["cell_type"], graph, genes=genes)
+
+    low, high = 0.0, 16.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if audit(middle).own_removed_unexposed < OWN_REMOVED else (low, middle)
+    row = {"metric": "leak_sensitivity_at_equal_own", "layer": layer, "value": audit(high).sensitivity}
+    return pd.DataFrame([row | {"better": "higher", "note": ""}])
 
 
 def section(title: str, table: ad.AnnData, result: pd.DataFrame, picture: str) -> str:
+    """Return the part of the page on one data set."""
     wide = result[result["note"] == ""].pivot_table(index="metric", columns="layer", values="value", sort=False)
     better = result.drop_duplicates("metric").set_index("metric")["better"]
     layers = [layer for layer in LAYERS if layer in wide.columns]
-    head = ["metric", "better", *(layer.replace("_", " ") if layer == "depth_matched" else layer for layer in layers)]
+    head = ["metric", "better", *(LAYERS[layer] for layer in layers)]
     rows = [
         [TITLES[metric], better[metric], *("" if np.isnan(v) else f"{v:.3f}" for v in wide.loc[metric, layers])]
         for metric in TITLES

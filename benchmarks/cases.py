@@ -78,7 +78,7 @@ CASES = {
     "cells_5000": Case("speed", 5_000, 300, ("xenium",), range(1), (OURS, REFERENCE)),
     "cells_100000": Case("speed", 100_000, 300, ("xenium",), range(1), (OURS,)),
     "cells_300000": Case("speed", 300_000, 300, ("xenium",), range(1), (OURS,)),
-    "genes_1000": Case("speed", 5_000, 1_000, ("deep",), range(1), (OURS, REFERENCE)),
+    **{f"genes_{n}": Case("speed", 5_000, n, ("deep",), range(1), (OURS, REFERENCE)) for n in (300, 1_000, 2_500)},
 }
 DEFAULT_CASES = ("speed", "quality")
 
@@ -131,7 +131,7 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     data = AnnData(X=counts, obsm={"spatial": np.asarray(table.obsm["spatial"])})
     truth = AnnData(
         X=counts,
-        obs={"own_share": table.obs["true_own_share"].to_numpy()},
+        obs={"own_share": table.obs["true_own_share"].to_numpy(), "cell_type": table.obs["cell_type"].to_numpy(str)},
         layers=layers,
     )
     if case.kind == "de":

@@ -17,6 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 
 MIN_COUNTS = 5
+# Column of `obs` with batches, if there are several.
+BATCH = "batch"
 # Column of `obs` with labels and what stands for none; `obsm` with the sides of comparisons, 1, 2 or 0 for neither.
 LABEL, UNLABELED = "label", "unlabelled"
 COMPARISONS = "comparisons"

@@ -1,6 +1,6 @@
 """How often posterior intervals hold the truth: on data drawn from the model, and on simulated tissue.
 
-    python benchmarks/intervals.py                        # about two minutes on one core
+    python benchmarks/intervals.py                        # about two minutes
     python benchmarks/intervals.py --cases model --plot coverage.png
 
 The shares are those of a cell's counted molecules: what it has of each source, over what it has. Their draws, and those
@@ -13,44 +13,45 @@ import argparse
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
-from unittest.mock import patch
+from functools import partial
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
-from spatialdata import SpatialData
 
 import resolvi_sd as rsd
-from resolvi_sd._model import Rates, ResolviModule
 
 LEVELS = (0.5, 0.8, 0.95)
-SHARES = {"own share": "own", "diffusion share": "leaked", "background share": "background"}
+# Site of the draws, and what the simulation and the fit call the share.
+SHARES = {
+    "own share": ("own_counts", "true_own_share", "resolvi_true"),
+    "diffusion share": ("diffused_counts", "true_leaked_share", "resolvi_diffusion"),
+    "background share": ("background_counts", "true_background_share", "resolvi_background"),
+}
 DEEP = "corrected counts, of 5 or more"
-FOUND = dict(zip(SHARES, ("resolvi_true", "resolvi_diffusion", "resolvi_background"), strict=True))
-CASES: dict[str, Callable[[int], AnnData]] = {
-    "model": lambda seed: _table(rsd.datasets.simulate_from_model(1500, 200, rng=seed)),
-    "model_deep": lambda seed: _table(rsd.datasets.simulate_from_model(1000, 200, counts=650.0, rng=seed)),
-    "xenium": lambda seed: _table(rsd.datasets.simulate_tissue(1500, 300, transcripts=False, rng=seed)),
-    "deep": lambda seed: _table(rsd.datasets.simulate_tissue(1000, 400, regime="deep", transcripts=False, rng=seed)),
-}
-# What stands in for the own rate, and what for the diffused one, so that the draws of own molecules are those of
-# another source: there are no public draws of the others.
-IN_PLACE_OF_OWN: dict[str, Callable[[Rates], Rates]] = {
-    "own": lambda rates: rates,
-    "leaked": lambda rates: Rates(rates.diffused, rates.own, rates.background),
-    "signal": lambda rates: Rates(rates.signal, torch.zeros_like(rates.own), rates.background),
-}
 
 
-def _table(sdata: SpatialData) -> AnnData:
+def from_model(n_cells: int, seed: int, **settings: float) -> AnnData:
+    return rsd.datasets.simulate_from_model(n_cells, 200, rng=seed, **settings).tables["table"]
+
+
+def from_tissue(n_cells: int, n_genes: int, regime: str, seed: int) -> AnnData:
+    sdata = rsd.datasets.simulate_tissue(n_cells, n_genes, regime=regime, transcripts=False, rng=seed)
     return sdata.tables["table"]
+
+
+CASES: dict[str, Callable[[int], AnnData]] = {
+    "model": partial(from_model, 1500),
+    "model_deep": partial(from_model, 1000, counts=650.0),
+    "xenium": partial(from_tissue, 1500, 300, "xenium"),
+    "deep": partial(from_tissue, 1000, 400, "deep"),
+    **{regime: partial(from_tissue, 1500, 300, regime) for regime in ("sparse", "merfish", "high_background", "clean")},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["model", "xenium", "deep"])
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cells", type=int, default=500, help="cells that are drawn")
     parser.add_argument("--samples", type=int, default=99, help="draws of each")
@@ -83,36 +84,22 @@ def some_cells(table: AnnData, n_cells: int, *, seed: int) -> np.ndarray:
 def coverage_of(table: AnnData, cells: np.ndarray, *, n_samples: int) -> dict[str, pd.DataFrame]:
     """Coverage of each quantity, at all levels."""
     counts, own = table.X[cells].toarray(), table.layers["true_own"][cells].toarray()
-    drawn = {source: draws_of(source, table, cells, n_samples=n_samples) for source in IN_PLACE_OF_OWN}
-    molecules = {source: drawn[source].sum(axis=2) for source in ("own", "leaked")}
-    molecules["background"] = counts.sum(axis=1) - drawn["signal"].sum(axis=2)
+    draws = rsd.tl.sample_posterior(
+        table,
+        sites=[site for site, *_ in SHARES.values()],
+        n_samples=n_samples,
+        cells=list(table.obs_names[cells]),
+        show_progress_bar=False,
+    )
     curves = {}
-    for name, source in SHARES.items():
-        true = table.obs[f"true_{source}_share"].to_numpy()[cells]
+    for name, (site, true_share, _) in SHARES.items():
         # Both as whole numbers, so that ties are ties.
-        true_molecules = np.round(true * counts.sum(axis=1))
-        curves[name] = rsd.metrics.coverage(molecules[source], true_molecules, levels=LEVELS)
-    curves["corrected counts"] = rsd.metrics.coverage(drawn["own"], own, levels=LEVELS, where=counts > 0)
-    curves[DEEP] = rsd.metrics.coverage(drawn["own"], own, levels=LEVELS, where=counts >= 5)
+        true_molecules = np.round(table.obs[true_share].to_numpy()[cells] * counts.sum(axis=1))
+        curves[name] = rsd.metrics.coverage(draws[site].sum("gene").to_numpy(), true_molecules, levels=LEVELS)
+    drawn = draws["own_counts"].to_numpy()
+    curves["corrected counts"] = rsd.metrics.coverage(drawn, own, levels=LEVELS, where=counts > 0)
+    curves[DEEP] = rsd.metrics.coverage(drawn, own, levels=LEVELS, where=counts >= 5)
     return curves
-
-
-def draws_of(source: str, table: AnnData, cells: np.ndarray, *, n_samples: int) -> np.ndarray:
-    """Draws of the molecules of a source (`"signal"`: of all but background), samples x cells x genes."""
-    rates_of = ResolviModule.rates
-
-    def other_rates(*arguments: Any) -> Rates:
-        return IN_PLACE_OF_OWN[source](rates_of(*arguments))
-
-    with patch.object(ResolviModule, "rates", other_rates):
-        draws = rsd.tl.sample_posterior(
-            table,
-            sites=["own_counts"],
-            n_samples=n_samples,
-            cells=list(table.obs_names[cells]),
-            show_progress_bar=False,
-        )
-        return draws["own_counts"].to_numpy()
 
 
 def summary(case: str, table: AnnData, cells: np.ndarray, name: str, curve: pd.DataFrame) -> dict[str, object]:
@@ -121,9 +108,8 @@ def summary(case: str, table: AnnData, cells: np.ndarray, name: str, curve: pd.D
     row |= {f"{level:.0%}": value for level, value in zip(curve["level"], curve["coverage"], strict=True)}
     row["s.e. 80%"] = curve["standard_error"][curve["level"] == 0.8].item()
     if name in SHARES:
-        share = rsd.metrics.calibration(
-            table.obs[FOUND[name]].to_numpy()[cells], table.obs[f"true_{SHARES[name]}_share"].to_numpy()[cells]
-        )
+        _, true_share, found = SHARES[name]
+        share = rsd.metrics.calibration(*(table.obs[column].to_numpy()[cells] for column in (found, true_share)))
         row |= {"bias": share.bias, "ECE": share.error, "slope": share.slope}
     return row
 

@@ -12,6 +12,8 @@ import pandas as pd
 from anndata import AnnData
 from exchange import LABEL, MIN_COUNTS, UNLABELED
 
+# Environment variable with the folder of the real data.
+DATA_VARIABLE = "RESOLVI_SD_DATA"
 LABELLED = 0.1
 # Types with fewer cells are not labelled, and not scored.
 FEWEST_CELLS = 10
@@ -21,9 +23,9 @@ DATA = {"mpoa": ("merfish_mpoa.h5ad", "sample"), "cosmx": ("cosmx_nsclc.h5ad", "
 
 def make_labels(n_cells: int, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     """Return a piece of a section with a tenth of its labels, and all of them."""
-    folder = os.environ.get("RESOLVI_SD_DATA")
+    folder = os.environ.get(DATA_VARIABLE)
     if not folder:
-        raise RuntimeError("The case 'labels' needs real data: set RESOLVI_SD_DATA to the folder that holds it.")
+        raise RuntimeError(f"The case 'labels' needs real data: set {DATA_VARIABLE} to the folder that holds it.")
     name, section = DATA[regime]
     table = ad.read_h5ad(Path(folder) / name)
     rng = np.random.default_rng(seed)

@@ -83,7 +83,10 @@ def step_by_part(n_cells: int, n_genes: int, regime: str) -> None:
         rng=np.random.default_rng(0),
     )
     shared = [p for name, p in module.named_parameters() if not name.startswith("neighbor_logits")]
-    optimizers = [RowAdam(module.neighbor_logits.parameters(), lr=0.05), torch.optim.Adam(shared, lr=0.01, fused=True)]
+    optimizers = [
+        RowAdam(module.neighbor_logits.parameters(), lr=config.lr_cell),
+        torch.optim.Adam(shared, lr=config.lr, fused=True),
+    ]
     for _ in range(2):  # The first pass compiles.
         watch, steps, core, cells = Stopwatch(), 0, 0, 0
         for _ in range(_REPEATS):
@@ -138,7 +141,7 @@ def _one_step(
     with watch("way back"):
         (-(total + terms.sum()) / minibatch.n_core).backward()
     with watch("gradient norm, Adam"):
-        torch.nn.utils.clip_grad_norm_(shared, 10.0)
+        torch.nn.utils.clip_grad_norm_(shared, TrainingConfig.gradient_clip)
         for optimizer in optimizers:
             optimizer.step()
 

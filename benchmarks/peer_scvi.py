@@ -27,6 +27,9 @@ def main() -> None:
     parser = exchange.parser(__doc__)
     parser.add_argument("--neighbors", choices=("exact", "shipped"), default="exact")
     parser.add_argument("--settings", choices=tuple(_SETTINGS), default="default")
+    parser.add_argument(
+        "--rate-draws", type=int, default=0, help="draws of the rates that unseen molecules are judged by; not timed"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scvi.settings.verbosity = logging.WARNING
@@ -55,8 +58,7 @@ def main() -> None:
         if labels:
             arrays["predicted"] = np.asarray(model.predict(), dtype=str)
         else:
-            corrected, rates = infer(model, adata.X)
-            arrays |= rates
+            corrected, arrays["own_share"] = infer(model, adata.X)
     if options.task == "de":
         with watch("comparisons"):
             arrays |= compare(model, adata)
@@ -72,6 +74,8 @@ def main() -> None:
         "peak_memory_mb": exchange.peak_memory(),
         "versions": exchange.versions("scvi-tools", "torch", "numpy", "anndata", "scipy", "pyro-ppl", "scanpy"),
     }
+    if options.rate_draws:
+        arrays |= rates(model, options.rate_draws)
     exchange.save(options.out, record, corrected=corrected, **arrays)
 
 
@@ -92,6 +96,8 @@ def register(adata: ad.AnnData, neighbors: str, n_neighbors: int, *, labels: boo
         # Squared: what the preparation of scvi-tools writes, and its kernel takes.
         adata.obsm["distance_neighbor"] = distance**2
     known = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED} if labels else {}
+    if exchange.BATCH in adata.obs:
+        known["batch_key"] = exchange.BATCH
     RESOLVI.setup_anndata(
         adata, prepare_data=neighbors == "shipped", prepare_data_kwargs={"n_neighbors": n_neighbors}, **known
     )
@@ -109,9 +115,8 @@ def train(model: RESOLVI, settings: dict[str, Any]) -> None:
     model.train(**settings, accelerator="cpu", enable_progress_bar=False)
 
 
-def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Corrected counts by two recipes; the own share of each cell; and the expected molecules, background apart, with
-    the inverse overdispersion of the rest.
+def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray]:
+    """Corrected counts by two recipes, and the own share of each cell.
 
     `"default"` is the recipe in use: counts · r / (r + m), r the median rate of the corrected model, m the mean rate of
     the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
@@ -124,7 +129,7 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], dict[str, np.nda
     )["median"]["px_rate"]
     residual = model.sample_posterior(
         model=model.module.model_residuals,
-        return_sites=["mean_poisson", "mixture_proportions", "background", "px_r_inv"],
+        return_sites=["mean_poisson", "mixture_proportions"],
         summary_fun={"mean": np.mean, "rest": lambda samples, axis: np.mean(samples[1:], axis=axis)},
         **common,
     )
@@ -135,14 +140,31 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], dict[str, np.nda
         "default": counts.multiply(rate / (rate + residual["mean"]["mean_poisson"])).tocsr(),
         "weighted": counts.multiply(own / (own + rest)).tocsr(),
     }
-    background = residual["mean"]["background"]
-    rates = {
-        "own_share": share,
-        "signal": np.maximum(own + rest - background, 0.0).astype(np.float32),
-        "background": background.astype(np.float32),
-        "concentration": 1 / residual["mean"]["px_r_inv"].reshape(-1, counts.shape[1])[0],
+    return corrected, share
+
+
+def rates(model: RESOLVI, n_draws: int) -> dict[str, np.ndarray]:
+    """Expected molecules, background apart, and the inverse overdispersion of the rest.
+
+    `mean_poisson` holds a draw of the Gamma, which is in the composition as noise unless there are many draws.
+    """
+    common = {"num_samples": n_draws, "batch_size": _BATCH, "summary_frequency": 1, "accelerator": "cpu"}
+    own = model.sample_posterior(
+        model=model.module.model_corrected, return_sites=["px_rate"], summary_fun={"mean": np.mean}, **common
+    )["mean"]["px_rate"]
+    rest = model.sample_posterior(
+        model=model.module.model_residuals,
+        return_sites=["mean_poisson", "mixture_proportions", "background", "px_r_inv"],
+        summary_fun={"mean": lambda samples, axis: np.mean(samples[1:], axis=axis)},
+        **common,
+    )["mean"]
+    share = rest["mixture_proportions"][:, :1] / rest["mixture_proportions"].sum(axis=1, keepdims=True)
+    signal = share * own + rest["mean_poisson"] - rest["background"]
+    return {
+        "signal": np.maximum(signal, 0.0).astype(np.float32),
+        "background": rest["background"].astype(np.float32),
+        "concentration": 1 / rest["px_r_inv"].reshape(-1, own.shape[1])[0],
     }
-    return corrected, rates
 
 
 if __name__ == "__main__":

@@ -72,12 +72,13 @@ def _draw_curves(runs: list[Run]) -> Any:
 
 def _draw_growth(runs: list[Run]) -> Any:
     """Time and memory against the number of cells and of genes, on logarithmic axes."""
-    few, many = [r for r in runs if r["n_genes"] == 300], [r for r in runs if r["n_cells"] <= 5000]
+    few, many = ([run for run in runs if run["regime"] == regime] for regime in ("xenium", "deep"))
+    by_cells, by_genes = "cells (300 genes)", "genes (5,000 cells; 2,500 with 5,000)"
     panels: list[tuple[list[Run], str, str, str, Callable[[Run], float]]] = [
-        (few, "n_cells", "cells (300 genes)", "training, ms per cell and epoch", per_epoch),
-        (few, "n_cells", "cells (300 genes)", "peak memory, MB", lambda run: run["peak_memory_mb"]),
-        (many, "n_genes", "genes", "training, ms per cell and epoch", per_epoch),
-        (many, "n_genes", "genes", "peak memory, MB", lambda run: run["peak_memory_mb"]),
+        (few, "n_cells", by_cells, "training, ms per cell and epoch", per_epoch),
+        (few, "n_cells", by_cells, "peak memory, MB", lambda run: run["peak_memory_mb"]),
+        (many, "n_genes", by_genes, "training, ms per cell and epoch", per_epoch),
+        (many, "n_genes", by_genes, "peak memory, MB", lambda run: run["peak_memory_mb"]),
     ]
     figure, axes = plt.subplots(1, len(panels), figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, (chosen, size, xlabel, ylabel, measure) in zip(axes, panels, strict=True):

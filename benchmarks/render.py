@@ -20,13 +20,17 @@ _METRICS: tuple[_Metric, ...] = (
     ("profile error, counts", None, "profile_error"),
     ("own share r, model", "share_correlation", None),
     ("own share bias, model", "share_bias", None),
+    ("own share ECE, model", "share_calibration_error", None),
     ("own share r, counts", None, "share_correlation"),
     ("own share bias, counts", None, "share_bias"),
     ("foreign removed", None, "foreign_removed"),
     ("own removed", None, "own_removed"),
     ("foreign removed at 10% own", None, "foreign_removed_at_equal_own"),
     ("error per molecule", None, "error_per_molecule"),
+    ("latent kNN accuracy", "latent_knn", None),
 )
+# A correction that removes more of the one removes more of the other: not compared by themselves.
+_OF_A_PAIR = {"foreign removed", "own removed"}
 _DE_METRICS = (
     ("pairs", "power at a true FDR of 5%", "power_at_equal_fdr"),
     ("pairs", "FDR at a stated 5%", "fdr"),
@@ -41,7 +45,6 @@ _DE_METRICS = (
     ("leaked", "false calls of leaked genes", "false_calls"),
     ("leaked", "false calls of other genes", "false_calls_other"),
 )
-_TRAINED = (("epochs", 0), ("seconds", 1))
 _RECIPES = {"default": "", "weighted": "; own-share recipe"}
 
 
@@ -121,9 +124,10 @@ def _labels(runs: list[Run]) -> str:
             if method == "raw":
                 rows.append([*row, "", "", ""])
                 continue
-            trained = [run["trainings"][-1] for run in chosen]
-            row += [_number([training[name] for training in trained], digits) for name, digits in _TRAINED]
-            rows.append([*row, _number([run["inference_seconds"] for run in chosen], 1)])
+            row.append(_number([run["trainings"][-1]["epochs"] for run in chosen], 0))
+            timed = _timed(chosen, here)
+            row.append(_number([run["trainings"][-1]["seconds"] for run in timed], 1))
+            rows.append([*row, _number([run["inference_seconds"] for run in timed], 1)])
         parts.append(f"### {regime}\n\n{_size(here)}\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
 
@@ -147,7 +151,7 @@ def _de(runs: list[Run]) -> str:
                 for kind, _, metric in _DE_METRICS:
                     values = [score[kind][metric] for score in scores if score]
                     row.append(_number([value for value in values if value is not None], 3))
-                seconds = [run["comparisons_seconds"] for run in chosen] if recipe == "own" else []
+                seconds = [run["comparisons_seconds"] for run in _timed(chosen, here)] if recipe == "own" else []
                 rows.append([*row, _number(seconds, 1)])
         parts.append(f"### {regime}\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
@@ -172,9 +176,7 @@ def _quality_rows(runs: list[Run], method: str, metrics: tuple[_Metric, ...]) ->
             row.append(_number(_values(own, metric, recipe), 3) if first or metric[2] else "")
         if first and method != "raw":
             row.append(_number([run["trainings"][-1]["epochs"] for run in own], 0))
-            # Some were run for their quality only, on fewer threads.
-            timed = [run for run in own if run["threads"] == max(other["threads"] for other in runs)]
-            row += [_number([whole(run) for run in timed], 1), _ratio(runs, method, whole)]
+            row += [_number([whole(run) for run in _timed(own, runs)], 1), _ratio(runs, method, whole)]
         rows.append(row + [""] * (len(metrics) + 4 - len(row)))
     return rows
 
@@ -187,6 +189,8 @@ def _wins(runs: list[Run]) -> str:
     rows = []
     for metric in _METRICS:
         name = metric[0]
+        if name in _OF_A_PAIR:
+            continue
         row, of_all = [name], 0
         for recipe in _RECIPES if metric[2] else ("default",):
             won, compared = 0, 0
@@ -209,7 +213,7 @@ def _loss(name: str, value: float) -> float:
     """Turn a metric into one that is better when smaller."""
     if "bias" in name:
         return abs(value)
-    return -value if " r, " in name or name.startswith("foreign removed") else value
+    return -value if " r, " in name or name.startswith(("foreign removed", "latent")) else value
 
 
 def _values(runs: list[Run], metric: _Metric, recipe: str) -> list[float]:
@@ -227,6 +231,11 @@ def _methods(runs: list[Run]) -> list[str]:
 
 def _of(runs: list[Run], method: str) -> list[Run]:
     return [run for run in runs if run["method"] == method]
+
+
+def _timed(chosen: list[Run], runs: list[Run]) -> list[Run]:
+    """Return those of the runs that had as many threads as any: some were run for their quality only."""
+    return [run for run in chosen if run.get("threads") == max(other.get("threads", 0) for other in runs)]
 
 
 def _ratio(runs: list[Run], method: str, timing: Callable[[Run], float]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import anndata as ad
 from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder, folder_of
 from exchange import load
+from labels import DATA_VARIABLE
 from plots import draw
 from render import render
 from score import score_raw, score_task
@@ -95,7 +96,12 @@ def plan(cases: dict[str, Case]) -> Iterator[tuple[dict[str, Any], Case]]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)}; by default {DEFAULT_CASES}")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="case",
+        help=f"of {', '.join(CASES)}; by default {' and '.join(DEFAULT_CASES)}; all: every one that there are data for",
+    )
     parser.add_argument("--regimes", nargs="+", help="only these regimes of the cases")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), help="in place of the cases' own")
     parser.add_argument("--seeds", type=int, help="number of seeds, in place of the cases' own")
@@ -107,6 +113,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny, to see that everything works; kept apart")
     options = parser.parse_args()
     options.cases = options.cases or list(DEFAULT_CASES)
+    if options.cases == ["all"]:
+        has_data = DATA_VARIABLE in os.environ
+        options.cases = [name for name, case in CASES.items() if case.kind != "labels" or has_data]
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser.error(f"unknown case {unknown}; there are {list(CASES)}")
@@ -159,6 +168,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
         *(str(part) for part in (data / "data.h5ad", path, "--seed", identity["seed"], "--threads", options.threads)),
         *chosen.arguments,
         *(("--task", case.kind) if case.kind in ("labels", "de") else ()),
+        *(("--rate-draws", "100") if case.halved and chosen.peer else ()),
         *(("--epochs", *map(str, epochs)) if epochs else ()),
     ]
     limits = dict.fromkeys(_THREAD_LIMITS, str(options.threads))
@@ -192,8 +202,9 @@ def commit() -> dict[str, Any]:
         return subprocess.run(["git", "-C", str(HERE), *arguments], capture_output=True, text=True, check=True).stdout
 
     # What the benchmark itself writes does not make the code another one.
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)benchmarks/results.json",
-                  ":(exclude,top)benchmarks/RESULTS.md")  # fmt: skip
+    written = ("results.json", "*.md", "*.png")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/",
+                  *(f":(exclude,top)benchmarks/{name}" for name in written))  # fmt: skip
     return {"commit": git("rev-parse", "--short=12", "HEAD").strip(), "modified": bool(changed.strip())}
 
 

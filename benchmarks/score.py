@@ -16,7 +16,7 @@ from labels import predict_from_counts, score_labels
 
 from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._tiles import SparseCounts
-from resolvi_sd.metrics import Removal, profile_error, removal
+from resolvi_sd.metrics import Removal, calibration, latent_quality, profile_error, removal
 
 OWN_REMOVED = 0.1
 # What is kept of each count is taken to these powers; 1 is the correction as it is.
@@ -30,10 +30,13 @@ def score(
     expression: np.ndarray,
     own_share: np.ndarray,
     rates: Mapping[str, np.ndarray] | None = None,
+    latent: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Scores of a method: of its rates, of its own share, and of the corrected counts by every recipe of it."""
     truth = ad.read_h5ad(truth_path)
     losses = held_out_losses(truth.X, truth.layers["held_out"], **rates) if "held_out" in truth.layers and rates else {}
+    if latent is not None:
+        losses["latent_knn"] = latent_quality(latent, truth.obs["cell_type"], rng=0).knn_accuracy
     return losses | {
         "profile_error": _mean(profile_error(expression, truth.layers["profile"])),
         **share_scores(own_share, truth.obs["own_share"].to_numpy()),
@@ -52,7 +55,7 @@ def score_task(
         tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
         return {"own": score_de(truth_path, **found), "wilcoxon": tested}
     rates = {name: arrays[name] for name in ("signal", "background", "concentration") if name in arrays}
-    return score(truth_path, corrected, arrays["expression"], arrays["own_share"], rates)
+    return score(truth_path, corrected, arrays["expression"], arrays["own_share"], rates, arrays["latent"])
 
 
 def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
@@ -140,13 +143,14 @@ def foreign_removed_at(
 
 
 def share_scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:
-    """Pearson correlation over cells, mean and root mean square of the error."""
+    """Pearson correlation over cells, mean and root mean square of the error, and the error of calibration."""
     error = found.astype(np.float64) - truth
     constant = np.ptp(found) == 0 or np.ptp(truth) == 0
     return {
         "share_correlation": None if constant else _finite(float(np.corrcoef(found, truth)[0, 1])),
         "share_bias": _mean(error),
         "share_rmse": _finite(math.sqrt(np.mean(error**2))),
+        "share_calibration_error": _finite(calibration(found, truth).error),
     }
 
 

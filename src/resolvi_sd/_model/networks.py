@@ -74,7 +74,7 @@ class LatentEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the latent to the logarithm of the expression rates, up to a constant per cell."""
+    """From the latent to the expression profile."""
 
     def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
         super().__init__()

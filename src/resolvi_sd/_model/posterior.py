@@ -78,9 +78,10 @@ def infer(
     n_samples
         1: at the posterior means of latent and shares; more: averaged over so many draws of both.
     integer_counts
-        Whether `own` is a draw of whole molecules in place of the expectation.
+        Whether `own` is a draw of whole molecules in place of the expectation, given the latent and shares at their
+        means or, with several draws, at the first.
     rng
-        Draws the latent and the molecules; what a cell gets does not depend on the patches.
+        Draws latent, shares and molecules; what a cell gets does not depend on the patches.
     batch_size
         Core cells at a time.
     show_progress_bar

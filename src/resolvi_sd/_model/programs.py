@@ -38,7 +38,10 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
 
 
 def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
-    """Approximate posterior: normal for the latent, logistic-normal for the shares, point estimates for all else."""
+    """Approximate posterior: normal for the latent, logistic-normal for the shares, point estimates for all else.
+
+    That of the neighbor weights counts as one as narrow as their prior, see :func:`point_log_density`.
+    """
     background = module.background_profile()
     everywhere = torch.ones_like(background, dtype=torch.bool)
     density = softmax_log_density(background, everywhere).sum()

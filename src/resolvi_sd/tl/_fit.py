@@ -119,7 +119,8 @@ def fit(
     key_added
         Prefix of all that is written.
     integer_counts
-        Write whole corrected counts, drawn from the posterior, in place of expectations.
+        Write whole corrected counts in place of expectations: drawn given the counts, at the posterior means of latent
+        and shares, or at a draw of both with `n_samples` above 1.
     config
         All settings of the model; then `likelihood`, `dispersion` and `n_latent` must be left at their defaults.
     training
