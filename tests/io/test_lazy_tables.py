@@ -47,7 +47,7 @@ def test_counts_come_out_of_blocks_of_any_kind(tissue, blocks):
 
 
 @pytest.mark.parametrize("where", ["X", "layer"])
-def test_a_fit_of_lazy_counts_is_that_of_counts_in_memory(tissue, on_disk, where):
+def test_a_fit_of_lazy_counts_is_that_of_counts_in_memory(tissue, on_disk, tmp_path, where):
     path, lazy = on_disk
     expected = rsd.tl.fit(tissue, max_epochs=1, copy=True, show_progress_bar=False)
     sdata = sd.read_zarr(path)
@@ -55,6 +55,10 @@ def test_a_fit_of_lazy_counts_is_that_of_counts_in_memory(tissue, on_disk, where
     if layer is None:
         sdata["table"].X = lazy
     else:
+        sdata["table"].layers[layer] = sdata["table"].X.copy()
+        path = tmp_path / "with_layer.zarr"
+        sdata.write(path)
+        sdata = sd.read_zarr(path)
         sdata["table"].layers[layer] = lazy
 
     rsd.tl.fit(sdata, layer=layer, max_epochs=1, show_progress_bar=False)
