@@ -131,7 +131,7 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     data = AnnData(X=counts, obsm={"spatial": np.asarray(table.obsm["spatial"])})
     truth = AnnData(
         X=counts,
-        obs={"own_share": table.obs["true_own_share"].to_numpy(), "cell_type": table.obs["cell_type"].to_numpy(str)},
+        obs={"own_share": table.obs["true_own_share"].to_numpy(), "cell_type": table.obs["cell_type"].array},
         layers=layers,
     )
     if case.kind == "de":
