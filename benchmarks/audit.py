@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from exchange import BATCH, MIN_COUNTS, load
 from labels import DATA_VARIABLE
+from score import by_power, power_where
 
 import resolvi_sd as rsd
 
@@ -34,7 +35,6 @@ LAYERS = {
 }
 # Share of own markers' molecules, in cells that cannot have received any, at which corrections are compared.
 OWN_REMOVED = 0.05
-_BISECTIONS = 10
 _PIECE = 6000
 # Of the table in the documentation; the rest is in `tl.audit`.
 TITLES = {
@@ -163,23 +163,17 @@ def peer_audit(
 
 
 def at_equal_own(table: ad.AnnData, corrected: Any, layer: str) -> pd.DataFrame:
-    """Leaked markers removed by a correction made weaker or stronger until it removes `OWN_REMOVED` of own ones.
-
-    As in `score.foreign_removed_at`, what is kept of each count is taken to a power.
-    """
-    kept = corrected.multiply(table.X.power(-1.0)).tocsr()
+    """Leaked markers removed by a correction made weaker or stronger until it removes `OWN_REMOVED` of own ones."""
+    at_power = by_power(table.X, corrected)
     graph, genes = table.obsp["resolvi_connectivities"], list(table.var_names)
 
     def audit(power: float) -> rsd.metrics.ExposureAudit:
-        weaker = table.X.multiply(kept.power(power)).tocsr()
-        return rsd.metrics.exposure_audit(table.X, weaker, table.obs["cell_type"], graph, genes=genes)
+        return rsd.metrics.exposure_audit(table.X, at_power(power), table.obs["cell_type"], graph, genes=genes)
 
-    low, high = 0.0, 16.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if audit(middle).own_removed_unexposed < OWN_REMOVED else (low, middle)
-    row = {"metric": "leak_sensitivity_at_equal_own", "layer": layer, "value": audit(high).sensitivity}
-    return pd.DataFrame([row | {"better": "higher", "note": ""}])
+    power = power_where(lambda power: audit(power).own_removed_unexposed, OWN_REMOVED)
+    value = np.nan if power is None else audit(power).sensitivity
+    row = {"metric": "leak_sensitivity_at_equal_own", "layer": layer, "value": value, "better": "higher", "note": ""}
+    return pd.DataFrame([row])
 
 
 def section(title: str, table: ad.AnnData, result: pd.DataFrame, picture: str) -> str:

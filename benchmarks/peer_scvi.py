@@ -122,16 +122,12 @@ def infer(model: RESOLVI, counts: Any) -> tuple[dict[str, Any], np.ndarray]:
     the residual one. `"weighted"` is the best that these samples give: r is times the cell's own share, and the first
     sample, which `sample_posterior` draws from the full model whatever it is asked for, is left out of m.
     """
-    # With a summary after every minibatch; without, 1.4.2 draws all but the first minibatch twice.
-    common = {"num_samples": _SAMPLES, "batch_size": _BATCH, "summary_frequency": 1, "accelerator": "cpu"}
-    rate = model.sample_posterior(
-        model=model.module.model_corrected, return_sites=["px_rate"], summary_fun={"median": np.median}, **common
-    )["median"]["px_rate"]
-    residual = model.sample_posterior(
-        model=model.module.model_residuals,
-        return_sites=["mean_poisson", "mixture_proportions"],
-        summary_fun={"mean": np.mean, "rest": lambda samples, axis: np.mean(samples[1:], axis=axis)},
-        **common,
+    rate = draw(model, model.module.model_corrected, ["px_rate"], {"median": np.median})["median"]["px_rate"]
+    residual = draw(
+        model,
+        model.module.model_residuals,
+        ["mean_poisson", "mixture_proportions"],
+        {"mean": np.mean, "rest": _mean_of_rest},
     )
     mixture = residual["mean"]["mixture_proportions"]
     share = mixture[:, 0] / mixture.sum(axis=1)
@@ -148,16 +144,9 @@ def rates(model: RESOLVI, n_draws: int) -> dict[str, np.ndarray]:
 
     `mean_poisson` holds a draw of the Gamma, which is in the composition as noise unless there are many draws.
     """
-    common = {"num_samples": n_draws, "batch_size": _BATCH, "summary_frequency": 1, "accelerator": "cpu"}
-    own = model.sample_posterior(
-        model=model.module.model_corrected, return_sites=["px_rate"], summary_fun={"mean": np.mean}, **common
-    )["mean"]["px_rate"]
-    rest = model.sample_posterior(
-        model=model.module.model_residuals,
-        return_sites=["mean_poisson", "mixture_proportions", "background", "px_r_inv"],
-        summary_fun={"mean": lambda samples, axis: np.mean(samples[1:], axis=axis)},
-        **common,
-    )["mean"]
+    own = draw(model, model.module.model_corrected, ["px_rate"], {"mean": np.mean}, n_draws)["mean"]["px_rate"]
+    sites = ["mean_poisson", "mixture_proportions", "background", "px_r_inv"]
+    rest = draw(model, model.module.model_residuals, sites, {"mean": _mean_of_rest}, n_draws)["mean"]
     share = rest["mixture_proportions"][:, :1] / rest["mixture_proportions"].sum(axis=1, keepdims=True)
     signal = share * own + rest["mean_poisson"] - rest["background"]
     return {
@@ -165,6 +154,26 @@ def rates(model: RESOLVI, n_draws: int) -> dict[str, np.ndarray]:
         "background": rest["background"].astype(np.float32),
         "concentration": 1 / rest["px_r_inv"].reshape(-1, own.shape[1])[0],
     }
+
+
+def draw(
+    model: RESOLVI, part: Any, sites: list[str], summaries: dict[str, Any], n_samples: int = _SAMPLES
+) -> dict[str, dict[str, np.ndarray]]:
+    """Summaries of draws of `sites` of a part of the model, by the names of both."""
+    # With a summary after every minibatch; without, 1.4.2 draws all but the first minibatch twice.
+    return model.sample_posterior(
+        model=part,
+        return_sites=sites,
+        summary_fun=summaries,
+        num_samples=n_samples,
+        batch_size=_BATCH,
+        summary_frequency=1,
+        accelerator="cpu",
+    )
+
+
+def _mean_of_rest(samples: np.ndarray, axis: int) -> np.ndarray:
+    return np.mean(samples[1:], axis=axis)
 
 
 if __name__ == "__main__":

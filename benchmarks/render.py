@@ -235,7 +235,8 @@ def _of(runs: list[Run], method: str) -> list[Run]:
 
 def _timed(chosen: list[Run], runs: list[Run]) -> list[Run]:
     """Return those of the runs that had as many threads as any: some were run for their quality only."""
-    return [run for run in chosen if run.get("threads") == max(other.get("threads", 0) for other in runs)]
+    most = max(run["threads"] for run in runs)
+    return [run for run in chosen if run["threads"] == most]
 
 
 def _ratio(runs: list[Run], method: str, timing: Callable[[Run], float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,32 +114,46 @@ def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, Any]:
 
 def removal_curve(counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix) -> list[tuple[float, float]]:
     """Shares of own and of foreign molecules removed, by the correction made weaker and stronger (see `POWERS`)."""
-    kept = corrected.multiply(counts.power(-1.0)).tocsr()
-    points = (removal(counts, own, counts.multiply(kept.power(power))) for power in POWERS)
+    at_power = by_power(counts, corrected)
+    points = (removal(counts, own, at_power(power)) for power in POWERS)
     return [(float(point.own), float(point.foreign)) for point in points]
 
 
 def foreign_removed_at(
     target: float, counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix
 ) -> float | None:
-    """Share of foreign molecules removed where the share of own ones removed is `target`.
-
-    Any correction removes more when what it keeps of each count, p, is taken to a power above 1, and less below 1. This
-    puts corrections that differ in how much they dare on the same point of their curves. None where no power gets there
-    (all or nothing kept).
-    """
-    kept = corrected.multiply(counts.power(-1.0)).tocsr()
-    low, high = 0.0, 64.0
+    """Share of foreign molecules removed where the share of own ones removed is `target`; None if it never is."""
+    at_power = by_power(counts, corrected)
 
     def removed(power: float) -> Removal:
-        return removal(counts, own, counts.multiply(kept.power(power)))
+        return removal(counts, own, at_power(power))
 
-    if not removed(high).own >= target:
+    power = power_where(lambda power: removed(power).own, target)
+    return None if power is None else _finite(removed(power).foreign)
+
+
+def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
+    """Return the correction as a function of how much it dares.
+
+    Any correction removes more when what it keeps of each count, p, is taken to a power above 1, and less below 1. This
+    puts corrections that differ in how much they dare on the same point of their curves.
+    """
+    kept = corrected.multiply(counts.power(-1.0)).tocsr()
+    return lambda power: counts.multiply(kept.power(power)).tocsr()
+
+
+def power_where(own_removed: Callable[[float], float], target: float) -> float | None:
+    """Return the power (see :func:`by_power`) from which on `own_removed` is at least `target`.
+
+    None where no power gets there (all or nothing kept).
+    """
+    low, high = 0.0, 64.0
+    if not own_removed(high) >= target:
         return None
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if removed(middle).own < target else (low, middle)
-    return _finite(removed(high).foreign)
+        low, high = (middle, high) if own_removed(middle) < target else (low, middle)
+    return high
 
 
 def share_scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float | None]:

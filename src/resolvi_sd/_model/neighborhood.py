@@ -180,8 +180,8 @@ def weights_and_density(
 
     Returns
     -------
-    Weights, core × k, zero where there is no neighbor; and prior over guide, core, at most zero. Both
-    are differentiable in `free` and `log_range`.
+    Weights, core × k, zero where there is no neighbor; and prior over guide, core, at most zero. Both are
+    differentiable in `free` and `log_range`.
     """
     result: tuple[Tensor, Tensor] = _WeightsAndDensity.apply(  # type: ignore[no-untyped-call]
         free, log_range, relative, mask, prior_weight
