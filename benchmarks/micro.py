@@ -23,7 +23,7 @@ from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
 from resolvi_sd._model.loader import PatchStream, batch_size_of, patch_size_of
 from resolvi_sd._model.row_adam import RowAdam
 from resolvi_sd._results import Setup
-from resolvi_sd._tiles import SparseCounts, cut_patches
+from resolvi_sd._tiles import SparseRows, cut_patches
 
 _SHAPE = (2048, 300)
 _REPEATS = 3
@@ -47,7 +47,7 @@ def likelihood() -> None:
     torch.manual_seed(0)
     rates = torch.rand(_SHAPE)
     counts = torch.poisson(rates * torch.distributions.Gamma(2.0, 2.0).sample(_SHAPE))
-    sparse, everyone = SparseCounts.from_dense(counts), torch.zeros(_SHAPE[0], dtype=torch.int64)
+    sparse, everyone = SparseRows.from_dense(counts), torch.zeros(_SHAPE[0], dtype=torch.int64)
 
     def delaporte() -> None:
         mu, lam, r = (t.requires_grad_() for t in (rates.clone(), 0.1 * rates.clone(), torch.full((1, _SHAPE[1]), 2.0)))

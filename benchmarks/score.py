@@ -15,7 +15,7 @@ from differential import score_de, wilcoxon
 from labels import predict_from_counts, score_labels
 
 from resolvi_sd._model.delaporte import expected_signal
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 from resolvi_sd.metrics import Removal, calibration, latent_quality, profile_error, removal
 
 OWN_REMOVED = 0.1
@@ -82,7 +82,7 @@ def held_out_losses(
     mean of the other half is signal (r + E[k]) / (r + signal) + background.
     """
     mu, lam, r = (torch.from_numpy(a.astype(np.float32)) for a in (signal, background, concentration))
-    counts = SparseCounts.from_scipy(seen)
+    counts = SparseRows.from_scipy(seen)
     k = expected_signal(counts, mu, lam, r[None], torch.zeros(len(mu), dtype=torch.long)).numpy()
     found = sp.csr_matrix((k, counts.gene.numpy(), counts.indptr.numpy()), seen.shape)
     given = signal * (concentration + found.toarray()) / (concentration + signal) + background

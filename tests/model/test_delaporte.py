@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, draw_sources, expected_signal, poisson_log_prob
 from resolvi_sd._model.delaporte._terms import delaporte_terms
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 
 
 def convolution(x, mu, lam, r):
@@ -23,7 +23,7 @@ def convolution(x, mu, lam, r):
 
 
 def one_entry(x, mu, lam, r, dtype=torch.float64):
-    counts = SparseCounts.from_scipy(sp.csr_matrix([[float(x)]]))
+    counts = SparseRows.from_scipy(sp.csr_matrix([[float(x)]]))
     return counts, *(torch.tensor([[v]], dtype=dtype) for v in (mu, lam, r)), torch.zeros(1, dtype=torch.long)
 
 
@@ -68,7 +68,7 @@ def test_gradients_equal_finite_differences(groups):
     rng = np.random.default_rng(1)
     counts = rng.poisson(2.0, (5, 7)).astype(float)
     counts[0, 0], counts[1, 1] = 60, 900
-    sparse = SparseCounts.from_scipy(sp.csr_matrix(counts))
+    sparse = SparseRows.from_scipy(sp.csr_matrix(counts))
     group = torch.tensor([0, 1, 2, 0, 1]) % groups
     mu, lam, r = (
         torch.tensor(rng.uniform(*b), dtype=torch.float64, requires_grad=True)
@@ -79,7 +79,7 @@ def test_gradients_equal_finite_differences(groups):
 
 def test_probabilities_sum_to_one():
     x = np.arange(2000.0)
-    counts = SparseCounts.from_scipy(sp.csr_matrix(x[:, None]))
+    counts = SparseRows.from_scipy(sp.csr_matrix(x[:, None]))
     full = lambda v: torch.full((2000, 1), v, dtype=torch.float64)  # noqa: E731
     r = torch.full((1, 1), 0.7, dtype=torch.float64)
     log_prob = delaporte_log_prob(counts, full(20.0), full(5.0), r, torch.zeros(2000, dtype=torch.long))
@@ -88,7 +88,7 @@ def test_probabilities_sum_to_one():
 
 def test_large_concentration_is_poisson():
     rng = np.random.default_rng(2)
-    counts = SparseCounts.from_scipy(sp.csr_matrix(rng.poisson(3.0, (4, 6)).astype(float)))
+    counts = SparseRows.from_scipy(sp.csr_matrix(rng.poisson(3.0, (4, 6)).astype(float)))
     mu, lam = (torch.tensor(rng.uniform(0.5, 3.0, (4, 6))) for _ in range(2))
     group = torch.zeros(4, dtype=torch.long)
     limit = delaporte_log_prob(counts, mu, lam, torch.full((1, 6), 1e9, dtype=torch.float64), group)

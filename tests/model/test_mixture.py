@@ -8,7 +8,7 @@ from numba import njit
 
 from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
 from resolvi_sd._model.delaporte._mixture_kernel import _log1p_in_place
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 
 
 def mixture_of(n_core, n_cells, n_genes, k, seed=0):
@@ -24,7 +24,7 @@ def mixture_of(n_core, n_cells, n_genes, k, seed=0):
     r = 5 * torch.rand(2, n_genes) + 0.1
     x = rng.poisson(amount[:, :1].numpy() * profiles[:n_core].numpy() * rng.gamma(2, 0.5, (n_core, n_genes)) + 0.05)
     return (
-        SparseCounts.from_scipy(sp.csr_matrix(x.astype(np.float32))),
+        SparseRows.from_scipy(sp.csr_matrix(x.astype(np.float32))),
         profiles,
         neighbor,
         weights,
@@ -52,7 +52,7 @@ def test_value_and_gradients_equal_the_tensor_form(groups):
     everyone = torch.cat([own64.detach(), profiles[n_core:].double()])
     around = (beta64[:, :, None] * everyone[neighbor]).sum(1)
     mu, lam = size64[:, :1] * own64 + size64[:, 1:2] * around, size64[:, 2:] * ambient64[batch]
-    counts64 = SparseCounts(counts.indptr, counts.gene, counts.value.double(), counts.shape)
+    counts64 = SparseRows(counts.indptr, counts.gene, counts.value.double(), counts.shape)
     reference = delaporte_log_prob(counts64, mu, lam, r64, group).sum()
     (3 * reference).backward()
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from resolvi_sd._model import infer
-from resolvi_sd._tiles import cut_minibatch, cut_patches, encoder_features
+from resolvi_sd._tiles import SparseRows, cut_minibatch, cut_patches, encoder_features
 from tests.model._tissues import small_module, small_tissue
 from tests.model.test_delaporte import convolution
 
@@ -68,7 +68,7 @@ def test_one_cell_by_hand(sizes):
         # The shares are the output of a network, here taken as given: what follows from them is what is checked.
         alpha = small_module(tissue).shares(cut_minibatch(tissue, np.arange(60))).numpy()[n]
         module = small_module(tissue).double()
-        features = torch.from_numpy(encoder_features(tissue.counts, np.arange(tissue.n_cells))).double()
+        features = encoder_features(SparseRows.from_scipy(tissue.counts))
         categories = torch.from_numpy(tissue.categories)
         latent = module.latent_encoder(features, categories)[0]
         rho = module.expression(latent, categories).numpy()

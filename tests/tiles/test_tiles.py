@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from resolvi_sd._tiles import Tissue, cut_minibatch, cut_patches, encoder_features
+from resolvi_sd._tiles import SparseRows, Tissue, cut_minibatch, cut_patches, encoder_features
 
 
 def tissue_of(n_cells, seed=0):
@@ -71,20 +71,27 @@ def test_neighbors_without_molecules_are_masked():
 def test_features_are_log1p_of_counts_over_their_mean():
     counts = np.array([[1, 0, 3], [0, 0, 0], [2, 2, 2], [0.5, 90, 0]], dtype=np.float32)
     expected = np.log1p([[0.75, 0, 2.25], [0, 0, 0], [1, 1, 1]])
-    sparse = sp.csr_matrix(counts)
-    np.testing.assert_allclose(encoder_features(sparse, np.arange(3)), expected, rtol=1e-6)
-    # Fractional and large counts, rows in any order.
+    # Fractional and large counts in the last.
     mean = 90.5 / 3
-    last = np.log1p([0.5 / mean, 90 / mean, 0])
-    np.testing.assert_allclose(encoder_features(sparse, np.array([3, 0])), [last, expected[0]], rtol=1e-6)
+    expected = [*expected, np.log1p([0.5 / mean, 90 / mean, 0])]
+    features = encoder_features(SparseRows.from_scipy(sp.csr_matrix(counts)))
+    np.testing.assert_allclose(features.to_dense(), expected, rtol=1e-6)
+
+
+def test_rows_are_views_of_their_entries():
+    dense = np.array([[1, 0, 3], [0, 0, 0], [2, 0, 2], [0, 9, 0]], dtype=np.float32)
+    rows = SparseRows.from_scipy(sp.csr_matrix(dense))
+    for start, stop in ((0, 4), (0, 2), (1, 3), (2, 4), (3, 3)):
+        part = rows.between(start, stop)
+        np.testing.assert_array_equal(part.to_dense(), dense[start:stop])
+        assert part.value.untyped_storage().data_ptr() == rows.value.untyped_storage().data_ptr()
 
 
 def thinned_counts(counts, size, seed=0):
     """The counts of which the encoder sees thinned features: exp(feature) - 1 over that of one molecule."""
     depth = np.full(counts.shape[0], float(size))
-    shown = np.expm1(
-        encoder_features(counts, np.arange(counts.shape[0]), thinned_size=depth, rng=np.random.default_rng(seed))
-    )
+    rows, rng = SparseRows.from_scipy(counts), np.random.default_rng(seed)
+    shown = np.expm1(encoder_features(rows, thinned_size=depth, rng=rng).to_dense().numpy())
     one = np.where(shown > 0, shown, np.inf).min(axis=1, keepdims=True)
     return shown / one
 
@@ -110,7 +117,8 @@ def test_thinning_differs_between_rows_and_draws():
 
 def test_thinning_leaves_shallow_rows_alone():
     counts = sp.csr_matrix(np.array([[1, 0, 2], [50, 50, 0]], dtype=np.float32))
-    shown = encoder_features(counts, np.arange(2), thinned_size=np.full(2, 10.0), rng=np.random.default_rng(0))
+    rows, rng = SparseRows.from_scipy(counts), np.random.default_rng(0)
+    shown = encoder_features(rows, thinned_size=np.full(2, 10.0), rng=rng).to_dense().numpy()
     np.testing.assert_allclose(shown[0], np.log1p([1.0, 0, 2.0]), rtol=1e-6)
     # Rows are scaled to their mean, so that of the second only its ratio can have changed.
     assert shown[1, 2] == 0 and shown[1, 0] != shown[1, 1]

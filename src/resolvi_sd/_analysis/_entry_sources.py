@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._model.delaporte import expected_signal
-from resolvi_sd._tiles import SparseCounts, Tissue, cut_minibatch
+from resolvi_sd._tiles import SparseRows, Tissue, cut_minibatch
 
 __all__ = ["entry_sources"]
 
@@ -49,7 +49,7 @@ def entry_sources(
         weights = module.neighbor_weights(minibatch, module.leakage_range())
         amount = module.amount(minibatch, latent, module.shares(minibatch))
         rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
-        counts = SparseCounts(
+        counts = SparseRows(
             torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
         )
         r = None if module.config.likelihood == "poisson" else module.concentration()

@@ -116,7 +116,7 @@ class TrainingConfig:
         Gradient steps before which the ELBO is not called converged when `max_epochs` is None; nor is it before the end
         of the warm-up, 20 epochs, and 150,000 cells seen, as far as `epoch_limit` allows.
     batch_size
-        Core cells of a minibatch, rounded to whole patches; None: an eighth of the cells, between 128 and 2,048.
+        Core cells of a minibatch, rounded to whole patches; None: an eighth of the cells, between 128 and 2,560.
     patch_size
         Largest number of cells of a patch; None: so that a minibatch has 11 to 21 patches, and at most 192. With few
         patches the gradient of a step knows only a corner of the tissue.

@@ -18,7 +18,7 @@ _THINNING_LOG_MEAN, _THINNING_LOG_SPREAD = -0.3, 0.6
 
 def batch_size_of(config: TrainingConfig, n_train: int) -> int:
     """Core cells of a minibatch: large ones are cheap per cell, small tissues need many steps."""
-    return config.batch_size or int(np.clip(n_train // 8, 128, 2048))
+    return config.batch_size or int(np.clip(n_train // 8, 128, 2560))
 
 
 def patch_size_of(config: TrainingConfig, n_train: int) -> int:

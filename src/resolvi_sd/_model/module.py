@@ -190,8 +190,7 @@ class ResolviModule(nn.Module):
 
     def latent_posterior(self, minibatch: Minibatch) -> dist.Independent:
         """Return the normal over the latent of the core cells."""
-        core = minibatch.n_core
-        mean, spread = self.latent_encoder(minibatch.features[:core], minibatch.categories[:core])
+        mean, spread = self.latent_encoder(minibatch.core_features, minibatch.core_categories)
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
     def neighbor_kernel(self, distance: Tensor, length: Tensor) -> Tensor:
@@ -257,7 +256,7 @@ class ResolviModule(nn.Module):
             ],
             dim=1,
         )
-        loc, scale = self.share_encoder(minibatch.log_counts, around, setting, minibatch.core_batch)
+        loc, scale = self.share_encoder(minibatch.counts, around, setting, minibatch.core_batch)
         return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
@@ -278,10 +277,9 @@ class ResolviModule(nn.Module):
 
         They are read only as neighbors', so they need no gradient.
         """
-        halo = slice(minibatch.n_core, None)
         with torch.no_grad():
-            categories = minibatch.categories[halo]
-            mean, _ = self.latent_encoder(minibatch.features[halo], categories, dropout=False)
+            categories = minibatch.categories[minibatch.n_core :]
+            mean, _ = self.latent_encoder(minibatch.halo_features, categories, dropout=False)
             return self.expression(mean, categories)
 
     def amount(self, minibatch: Minibatch, latent: Tensor, shares: Tensor) -> Tensor:

@@ -28,22 +28,26 @@ LEAST_LOG_KERNEL = -30.0
 def _sum_rows(values: Any, neighbor: Any, weights: Any, out: Any) -> None:
     for i in prange(len(neighbor)):
         for m in range(neighbor.shape[1]):
-            weight, source = weights[i, m], values[neighbor[i, m]]
+            weight = weights[i, m]
             if weight > 0:
-                for c in range(values.shape[1]):
-                    out[i, c] += weight * source[c]
+                row, source = out[i], values[neighbor[i, m]]
+                for c in range(len(row)):
+                    row[c] += weight * source[c]
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _spread_rows(grad: Any, neighbor: Any, weights: Any, bounds: Any, out: Any) -> None:
-    # Each part has columns of its own: no two write to the same place, and the order of the sums is always the same.
+    # Each part of the cells has a sum of its own, so that no two write to the same place.
     for part in prange(len(bounds) - 1):
-        for i in range(len(neighbor)):
+        here = out[part]
+        for i in range(bounds[part], bounds[part + 1]):
+            upstream = grad[i]
             for m in range(neighbor.shape[1]):
-                weight, there = weights[i, m], neighbor[i, m]
+                weight = weights[i, m]
                 if weight > 0:
-                    for c in range(bounds[part], bounds[part + 1]):
-                        out[there, c] += weight * grad[i, c]
+                    row = here[neighbor[i, m]]
+                    for c in range(len(row)):
+                        row[c] += weight * upstream[c]
 
 
 class _NeighborSum(torch.autograd.Function):
@@ -61,11 +65,11 @@ class _NeighborSum(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         neighbor, weights = ctx.saved_tensors
         grad = upstream[0].contiguous().numpy()
-        bounds = np.linspace(0, grad.shape[1], get_num_threads() + 1).astype(np.int64)
-        out = np.zeros((ctx.rows, grad.shape[1]), np.float32)
+        bounds = np.linspace(0, len(grad), get_num_threads() + 1).astype(np.int64)
+        out = np.zeros((len(bounds) - 1, ctx.rows, grad.shape[1]), np.float32)
         with ONE_AT_A_TIME:
             _spread_rows(grad, neighbor.numpy(), weights.numpy(), bounds, out)
-        return torch.from_numpy(out), None, None
+        return torch.from_numpy(out).sum(dim=0), None, None
 
 
 def neighbor_sum(values: Tensor, neighbor: Tensor, weights: Tensor) -> Tensor:

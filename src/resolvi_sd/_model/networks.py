@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from resolvi_sd._model.sparse_linear import SparseLinear
+from resolvi_sd._tiles import SparseRows
 
 __all__ = ["Classifier", "Decoder", "DensityDecoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
 
@@ -22,11 +26,20 @@ class Perceptron(nn.Module):
     """
 
     def __init__(
-        self, n_in: int, n_hidden: int, n_layers: int, n_categories: Sequence[int], dropout_rate: float = 0.0
+        self,
+        n_in: int,
+        n_hidden: int,
+        n_layers: int,
+        n_categories: Sequence[int],
+        dropout_rate: float = 0.0,
+        *,
+        reads_counts: bool = False,
     ) -> None:
         super().__init__()
-        sizes = [n_in] + [n_hidden] * n_layers
-        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        first = SparseLinear if reads_counts else nn.Linear
+        self.linear = nn.ModuleList(
+            first(n_in, n_hidden) if layer == 0 else nn.Linear(n_hidden, n_hidden) for layer in range(n_layers)
+        )
         self.norm = nn.ModuleList(nn.LayerNorm(n_hidden) for _ in range(n_layers))
         self.category = nn.ModuleList(
             nn.ParameterDict({str(i): 0.1 * torch.randn(n, n_hidden) for i, n in enumerate(n_categories) if n > 1})
@@ -34,19 +47,18 @@ class Perceptron(nn.Module):
         )
         self.dropout = nn.Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, categories: Tensor, *, dropout: bool = True) -> Tensor:
+    def forward(self, x: Tensor | SparseRows, categories: Tensor, *, dropout: bool = True) -> Tensor:
         """Map cells × n_in, and the category of each covariate, cells × covariates, to cells × n_hidden.
 
-        Without `dropout` nothing is dropped in training either.
+        A network that `reads_counts` takes sparse rows. Without `dropout` nothing is dropped in training either.
         """
         for linear, norm, effects in zip(self.linear, self.norm, self.category, strict=True):
-            x = linear(x)
+            hidden: Tensor = linear(x)
             for covariate, effect in effects.named_parameters():
-                x = x + F.embedding(categories[:, int(covariate)], effect)
-            x = torch.relu(norm(x))
-            if dropout:
-                x = self.dropout(x)
-        return x
+                hidden = hidden + F.embedding(categories[:, int(covariate)], effect)
+            hidden = torch.relu(norm(hidden))
+            x = self.dropout(hidden) if dropout else hidden
+        return cast(Tensor, x)
 
 
 class LatentEncoder(nn.Module):
@@ -62,11 +74,11 @@ class LatentEncoder(nn.Module):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        self.hidden = Perceptron(n_genes, n_hidden, n_layers, n_categories, dropout_rate)
+        self.hidden = Perceptron(n_genes, n_hidden, n_layers, n_categories, dropout_rate, reads_counts=True)
         self.mean = nn.Linear(n_hidden, n_latent)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
-    def forward(self, features: Tensor, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
+    def forward(self, features: SparseRows, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
         """Map cells × genes and cells × covariates to two tensors cells × n_latent."""
         hidden = self.hidden(features, categories, dropout=dropout)
         scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
@@ -111,21 +123,21 @@ class ShareEncoder(nn.Module):
 
     def __init__(self, n_genes: int, n_hidden: int, n_layers: int, n_batches: int) -> None:
         super().__init__()
-        self.own = nn.Linear(n_genes, n_hidden)
-        self.around = nn.Linear(n_genes, n_hidden, bias=False)
+        self.own = SparseLinear(n_genes, n_hidden)
+        self.around = SparseLinear(n_genes, n_hidden, bias=False)
         self.setting = nn.Linear(N_SETTING, n_hidden, bias=False)
         self.norm = nn.LayerNorm(n_hidden)
         self.hidden = Perceptron(n_hidden, n_hidden, n_layers - 1, (n_batches,))
         self.loc = nn.Linear(n_hidden, 2)
         self.log_scale = nn.Linear(n_hidden, 2)
 
-    def forward(self, counts: Tensor, around: Tensor, setting: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, counts: SparseRows, around: Tensor, setting: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
         """Map core cells to means and standard deviations, both cells × 2.
 
         Parameters
         ----------
         counts
-            log1p of the cells' counts, cells × genes.
+            The cells' counts, cells × genes, read on a log scale.
         around
             Image of their neighbors' features under `around`, averaged, cells × n_hidden.
         setting
@@ -133,7 +145,8 @@ class ShareEncoder(nn.Module):
         batch
             Batch of the cells.
         """
-        hidden = torch.relu(self.norm(self.own(counts) + around + self.setting(setting)))
+        own = self.own(counts.with_values(torch.log1p(counts.value)))
+        hidden = torch.relu(self.norm(own + around + self.setting(setting)))
         hidden = self.hidden(hidden, batch[:, None])
         return self.loc(hidden).clamp(-10.0, 10.0), torch.exp(self.log_scale(hidden).clamp(-5.0, 1.5))
 

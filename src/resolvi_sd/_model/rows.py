@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._model.module import ResolviModule
-from resolvi_sd._tiles import encoder_features
+from resolvi_sd._tiles import SparseRows, encoder_features
 from resolvi_sd._types import CSR
 
 __all__ = ["classify", "decode", "encode", "latent_draws"]
@@ -30,7 +30,7 @@ def encode(
     for start in tqdm(range(0, counts.shape[0], _ROWS), desc="Encoding", disable=not show_progress_bar):
         rows = np.arange(start, min(start + _ROWS, counts.shape[0]))
         with torch.no_grad():
-            features = torch.from_numpy(encoder_features(counts, rows))
+            features = encoder_features(SparseRows.from_scipy(counts[rows]))
             centre, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
         mean[rows], spread[rows] = centre.numpy(), width.numpy()
     return mean, spread

@@ -15,7 +15,7 @@ from torch import Tensor
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
-from resolvi_sd._tiles import Minibatch, Tissue, cut_minibatch, encoder_features
+from resolvi_sd._tiles import Minibatch, SparseRows, Tissue, cut_minibatch, encoder_features
 
 __all__ = ["SITES", "SOURCES", "Sampler", "Site"]
 
@@ -208,7 +208,7 @@ class _Setting:
     def of(cls, module: ResolviModule, tissue: Tissue, cells: NDArray[np.int64], *, alone: bool) -> _Setting:
         """Encode `cells`, and their neighbors too unless `alone`."""
         if alone:
-            features = torch.from_numpy(encoder_features(tissue.counts, cells))
+            features = encoder_features(SparseRows.from_scipy(tissue.counts[cells]))
             categories = torch.from_numpy(tissue.categories[cells])
             mean, spread = module.latent_encoder(features, categories)
             return cls(len(cells), cells, categories, mean, spread, None)

@@ -10,71 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._tiles._features import encoder_features, log_counts
+from resolvi_sd._tiles._features import encoder_features
 from resolvi_sd._tiles._numbering import number_locally
+from resolvi_sd._tiles._sparse_rows import SparseRows
 from resolvi_sd._tiles._tissue import Tissue
-from resolvi_sd._types import CSR
 
-__all__ = ["Minibatch", "SparseCounts", "cut_minibatch"]
-
-
-@dataclass(frozen=True)
-class SparseCounts:
-    """Counts of the core cells in CSR form.
-
-    Parameters
-    ----------
-    indptr
-        Row boundaries, int64, cells + 1.
-    gene
-        Column of each entry, int64.
-    value
-        Molecules of each entry, float32, positive.
-    shape
-        Cells, genes.
-    """
-
-    indptr: Tensor
-    gene: Tensor
-    value: Tensor
-    shape: tuple[int, int]
-
-    @classmethod
-    def from_scipy(cls, counts: CSR) -> SparseCounts:
-        """Copy a scipy matrix; entries that are stored but zero are dropped."""
-        if counts.nnz and not counts.data.all():
-            counts = counts.copy()
-            counts.eliminate_zeros()
-        return cls(
-            torch.from_numpy(counts.indptr.astype(np.int64)),
-            torch.from_numpy(counts.indices.astype(np.int64)),
-            torch.from_numpy(counts.data.astype(np.float32)),
-            (int(counts.shape[0]), int(counts.shape[1])),
-        )
-
-    @classmethod
-    def from_dense(cls, counts: Tensor) -> SparseCounts:
-        """Take the non-zeros of cells × genes."""
-        row, gene = counts.nonzero(as_tuple=True)
-        per_row = torch.bincount(row, minlength=len(counts))
-        indptr = torch.cat([per_row.new_zeros(1), per_row.cumsum(0)])
-        return cls(indptr, gene, counts[row, gene], (counts.shape[0], counts.shape[1]))
-
-    def rows(self) -> Tensor:
-        """Row of each entry, int64."""
-        return torch.repeat_interleave(
-            torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff(), output_size=len(self.value)
-        )
-
-    def to_dense(self) -> Tensor:
-        """Cells × genes."""
-        dense = torch.zeros(self.shape, dtype=self.value.dtype, device=self.value.device)
-        dense[self.rows(), self.gene] = self.value
-        return dense
-
-    def to(self, device: torch.device) -> SparseCounts:
-        """Move to a device."""
-        return SparseCounts(self.indptr.to(device), self.gene.to(device), self.value.to(device), self.shape)
+__all__ = ["Minibatch", "cut_minibatch"]
 
 
 @dataclass(frozen=True)
@@ -89,11 +30,8 @@ class Minibatch:
         How many of `cells` are core.
     counts
         Counts of the core.
-    log_counts
-        log1p of them, dense float32: what the share encoder reads.
     features
-        log1p(x / mean x) of all cells, dense float32: what the latent encoder reads. In training the
-        core's counts are thinned first.
+        log1p(x / mean x) of all cells: what the latent encoder reads. In training the core's counts are thinned first.
     categories
         Batch and further covariates of all cells, cells × (1 + covariates), int64.
     library_size
@@ -112,9 +50,8 @@ class Minibatch:
 
     cells: Tensor
     n_core: int
-    counts: SparseCounts
-    log_counts: Tensor
-    features: Tensor
+    counts: SparseRows
+    features: SparseRows
     categories: Tensor
     library_size: Tensor
     size: Tensor
@@ -122,6 +59,16 @@ class Minibatch:
     neighbor: Tensor
     distance: Tensor
     mask: Tensor
+
+    @property
+    def core_features(self) -> SparseRows:
+        """Features of the core cells."""
+        return self.features.between(0, self.n_core)
+
+    @property
+    def halo_features(self) -> SparseRows:
+        """Features of the cells around the core."""
+        return self.features.between(self.n_core, len(self.cells))
 
     @property
     def core_batch(self) -> Tensor:
@@ -136,7 +83,7 @@ class Minibatch:
     def to(self, device: torch.device) -> Minibatch:
         """Move to a device."""
         moved: dict[str, Any] = {
-            name: value.to(device) if isinstance(value, (Tensor, SparseCounts)) else value
+            name: value.to(device) if isinstance(value, (Tensor, SparseRows)) else value
             for name, value in vars(self).items()
         }
         return Minibatch(**moved)
@@ -172,12 +119,12 @@ def cut_minibatch(
     if thinned_size is not None:
         depth = np.full(len(cells), np.inf)
         depth[: len(core)] = thinned_size
+    counts = SparseRows.from_scipy(tissue.counts[cells])
     return Minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),
-        counts=SparseCounts.from_scipy(tissue.counts[core]),
-        log_counts=torch.from_numpy(log_counts(tissue.counts, core)),
-        features=torch.from_numpy(encoder_features(tissue.counts, cells, thinned_size=depth, rng=rng)),
+        counts=counts.between(0, len(core)),
+        features=encoder_features(counts, thinned_size=depth, rng=rng),
         categories=torch.from_numpy(tissue.categories[cells]),
         library_size=torch.from_numpy(tissue.library_size[cells]),
         size=torch.from_numpy(tissue.size[core]),

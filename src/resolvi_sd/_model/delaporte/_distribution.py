@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from resolvi_sd._model.delaporte._log_prob import delaporte_log_prob
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 
 __all__ = ["Delaporte"]
 
@@ -89,6 +89,6 @@ class Delaporte(TorchDistribution):
         n_genes = shape[-1]
         dense = value.expand(shape).reshape(-1, n_genes)
         mu, lam, r = (p.expand(shape).reshape(-1, n_genes) for p in (self.signal, self.background, self.concentration))
-        counts = SparseCounts.from_dense(dense.detach())
+        counts = SparseRows.from_dense(dense.detach())
         group = torch.arange(len(dense), device=dense.device)
         return delaporte_log_prob(counts, mu.contiguous(), lam.contiguous(), r.contiguous(), group).reshape(shape[:-1])

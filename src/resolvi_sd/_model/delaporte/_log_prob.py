@@ -9,12 +9,12 @@ from torch import Tensor
 
 from resolvi_sd._model.delaporte._kernel import delaporte_entries
 from resolvi_sd._model.delaporte._terms import delaporte_terms
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 
 __all__ = ["delaporte_log_prob", "expected_signal", "poisson_log_prob"]
 
 
-def _evaluate(counts: SparseCounts, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _evaluate(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if mu.device.type == "cpu":
         arrays = (counts.indptr, counts.gene, counts.value, mu, lam, r, group)
         log_ratio, expected, slope = delaporte_entries(*(a.detach().numpy() for a in arrays))
@@ -31,7 +31,7 @@ class _DelaporteLogProb(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor, counts: SparseCounts) -> Tensor:
+    def forward(ctx: Any, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor, counts: SparseRows) -> Tensor:
         concentration = r[group] if len(r) > 1 else r
         log_ratio, expected, slope = _evaluate(counts, mu, lam, r, group)
         row, gene = counts.rows(), counts.gene
@@ -69,7 +69,7 @@ class _DelaporteLogProb(torch.autograd.Function):
         return grad_mu * upstream, grad_lam * upstream, by_group, None, None
 
 
-def delaporte_log_prob(counts: SparseCounts, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor) -> Tensor:
+def delaporte_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor) -> Tensor:
     """Log-probability of each cell's counts, summed over genes.
 
     x = Poisson(h + lambda) with h ~ Gamma(r, r / mu), marginalised over h: a negative binomial plus a Poisson.
@@ -99,7 +99,7 @@ def delaporte_log_prob(counts: SparseCounts, mu: Tensor, lam: Tensor, r: Tensor,
     return result
 
 
-def poisson_log_prob(counts: SparseCounts, mu: Tensor, lam: Tensor) -> Tensor:
+def poisson_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor) -> Tensor:
     """Log-probability of each cell's counts under Poisson(mu + lambda), the limit of large r."""
     rate = mu + lam
     row = counts.rows()
@@ -107,7 +107,7 @@ def poisson_log_prob(counts: SparseCounts, mu: Tensor, lam: Tensor) -> Tensor:
     return (-rate.sum(1)).index_add(0, row, entries)
 
 
-def expected_signal(counts: SparseCounts, mu: Tensor, lam: Tensor, r: Tensor | None, group: Tensor) -> Tensor:
+def expected_signal(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor | None, group: Tensor) -> Tensor:
     """E[k | x] of every entry: the molecules that are not background, between 0 and x.
 
     `r` None stands for the Poisson likelihood, where it is x mu / (mu + lambda).

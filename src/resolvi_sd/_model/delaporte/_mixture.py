@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from resolvi_sd._model.delaporte._mixture_kernel import mixture_pass
-from resolvi_sd._tiles import SparseCounts
+from resolvi_sd._tiles import SparseRows
 
 __all__ = ["mixture_log_prob"]
 
@@ -25,7 +25,7 @@ class _MixtureLogProb(torch.autograd.Function):
         amount: Tensor,
         background: Tensor,
         r: Tensor,
-        counts: SparseCounts,
+        counts: SparseRows,
         neighbor: Tensor,
         batch: Tensor,
         group: Tensor,
@@ -42,7 +42,7 @@ class _MixtureLogProb(torch.autograd.Function):
 
 
 def mixture_log_prob(
-    counts: SparseCounts,
+    counts: SparseRows,
     own: Tensor,
     around: Tensor,
     neighbor: Tensor,
