@@ -6,7 +6,6 @@ RESOLVI_SD_DATA=folder python benchmarks/audit.py --peer-python .venv-scvi/bin/p
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +15,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from exchange import BATCH, MIN_COUNTS, load
-from labels import DATA_VARIABLE
 from score import by_power, power_where
+from sections import data_folder
 
 import resolvi_sd as rsd
 
@@ -108,7 +107,7 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, help="interpreter with scvi-tools; left out without")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    folder = Path(os.environ[DATA_VARIABLE])
+    folder = data_folder()
     sections = []
     for title, read in DATA.items():
         table, keys, settings = read(folder)

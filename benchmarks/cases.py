@@ -12,6 +12,8 @@ from anndata import AnnData
 from differential import add_comparisons
 from exchange import MIN_COUNTS
 from labels import make_labels
+from scipy import sparse as sp
+from sections import DATA, piece
 
 import resolvi_sd.datasets
 
@@ -54,17 +56,22 @@ class Case:
     """One question.
 
     `"speed"` takes the difference of two short trainings; the others train by default settings: `"quality"` judges
-    corrected counts, `"labels"` predicted labels and `"de"` differential expression. With `halved`, the methods see
-    half of each cell's molecules, and are judged by the other half as well.
+    corrected counts, `"labels"` predicted labels, `"de"` differential expression and `"held_out"` expected molecules.
+    With `halved`, the methods see half of each cell's molecules, and are judged by the other half as well.
     """
 
-    kind: Literal["speed", "quality", "labels", "de"]
+    kind: Literal["speed", "quality", "labels", "de", "held_out"]
     n_cells: int
     n_genes: int
     regimes: tuple[str, ...]
     seeds: range
     methods: tuple[str, ...] = field(default=(OURS, "scvi_shipped", REFERENCE))
     halved: bool = False
+
+    @property
+    def is_real(self) -> bool:
+        """Whether its data are those of a real section."""
+        return self.kind in ("labels", "held_out")
 
 
 CASES = {
@@ -74,6 +81,7 @@ CASES = {
     "labels": Case("labels", 5_000, 0, ("mpoa", "cosmx"), range(3), (OURS, REFERENCE)),
     "de": Case("de", 3_000, 200, ("xenium", "deep"), range(2), (OURS, REFERENCE)),
     "reach": Case("quality", 5_000, 300, ("xenium", "deep"), range(2), (OURS, *SHORT, REFERENCE), halved=True),
+    "held_out": Case("held_out", 5_000, 0, tuple(DATA), range(2), (OURS, REFERENCE), halved=True),
     "speed_genes": Case("speed", 2_500, 5_000, ("deep",), range(1), (OURS, REFERENCE)),
     "cells_5000": Case("speed", 5_000, 300, ("xenium",), range(1), (OURS, REFERENCE)),
     "cells_100000": Case("speed", 100_000, 300, ("xenium",), range(1), (OURS,)),
@@ -93,7 +101,12 @@ def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
     """Return the folder with `data.h5ad` and `truth.h5ad`, made unless it is there."""
     folder = folder_of(root, case, regime, seed)
     if not (folder / "data.h5ad").exists():
-        data, truth = make_labels(case.n_cells, regime, seed) if case.kind == "labels" else simulate(case, regime, seed)
+        if case.kind == "labels":
+            data, truth = make_labels(case.n_cells, regime, seed)
+        elif case.kind == "held_out":
+            data, truth = halved_piece(case.n_cells, regime, seed)
+        else:
+            data, truth = simulate(case, regime, seed)
         folder.mkdir(parents=True, exist_ok=True)
         truth.write_h5ad(folder / "truth.h5ad")
         data.write_h5ad(folder / "data.h5ad")
@@ -103,7 +116,8 @@ def data_folder(root: Path, case: Case, regime: str, seed: int) -> Path:
 def _digest(case: Case) -> str:
     here = Path(__file__).parent
     simulator = sorted(Path(resolvi_sd.datasets.__file__).parent.glob("*.py"))
-    code = {"labels": [here / "labels.py"], "de": [*simulator, here / "differential.py"]}.get(case.kind, simulator)
+    real = [here / "labels.py", here / "sections.py"]
+    code = {"labels": real, "held_out": real, "de": [*simulator, here / "differential.py"]}.get(case.kind, simulator)
     return hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]
 
 
@@ -117,16 +131,13 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     counts.sort_indices()
     layers = {"own": table.layers["true_own"].tocsr(), "profile": np.asarray(table.layers["true_profile"])}
     if case.halved:
-        rng = np.random.default_rng(seed)
-        seen = counts.copy()
-        seen.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+        seen = halve(counts, np.random.default_rng(seed))
         layers["held_out"] = counts - seen
         # Of the molecules that are seen, as many are expected to be own as of all.
         share = layers["own"].multiply(counts.power(-1.0))
         layers["own"] = share.multiply(seen).tocsr()
         enough = np.asarray(seen.sum(axis=1)).ravel() >= MIN_COUNTS
         table, counts = table[enough], seen[enough]
-        counts.eliminate_zeros()
         layers = {name: layer[enough] for name, layer in layers.items()}
     data = AnnData(X=counts, obsm={"spatial": np.asarray(table.obsm["spatial"])})
     truth = AnnData(
@@ -138,3 +149,22 @@ def simulate(case: Case, regime: str, seed: int) -> tuple[AnnData, AnnData]:
         data.obs_names, truth.obs_names = table.obs_names, table.obs_names
         add_comparisons(data, truth, table.obs["cell_type"])
     return data, truth
+
+
+def halved_piece(n_cells: int, name: str, seed: int) -> tuple[AnnData, AnnData]:
+    """Return half of the molecules of a piece of a real section, and the other half."""
+    rng = np.random.default_rng(seed)
+    table = piece(name, n_cells, rng, seed)
+    seen = halve(table.X, rng)
+    enough = np.asarray(seen.sum(axis=1)).ravel() >= MIN_COUNTS
+    counts, held_out = seen[enough], (table.X - seen)[enough]
+    spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)[enough]
+    return AnnData(counts, obsm={"spatial": spatial}), AnnData(counts, layers={"held_out": held_out})
+
+
+def halve(counts: sp.csr_matrix, rng: np.random.Generator) -> sp.csr_matrix:
+    """Take each molecule with a probability of one half."""
+    seen = counts.copy()
+    seen.data = rng.binomial(counts.data.astype(np.int64), 0.5).astype(np.float32)
+    seen.eliminate_zeros()
+    return seen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +9,25 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from exchange import LABEL, MIN_COUNTS, UNLABELED
+from exchange import LABEL, UNLABELED
+from sections import piece
 
-# Environment variable with the folder of the real data.
-DATA_VARIABLE = "RESOLVI_SD_DATA"
 LABELLED = 0.1
 # Types with fewer cells are not labelled, and not scored.
 FEWEST_CELLS = 10
-# Data set, and the column of its sections; a seed takes one section.
-DATA = {"mpoa": ("merfish_mpoa.h5ad", "sample"), "cosmx": ("cosmx_nsclc.h5ad", "sample")}
 
 
 def make_labels(n_cells: int, regime: str, seed: int) -> tuple[AnnData, AnnData]:
     """Return a piece of a section with a tenth of its labels, and all of them."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if not folder:
-        raise RuntimeError(f"The case 'labels' needs real data: set {DATA_VARIABLE} to the folder that holds it.")
-    name, section = DATA[regime]
-    table = ad.read_h5ad(Path(folder) / name)
     rng = np.random.default_rng(seed)
-    sections = table.obs[section].unique()
-    table = table[(table.obs[section] == sections[seed % len(sections)]).to_numpy()]
-    table = table[np.asarray(table.X.sum(axis=1)).ravel() >= MIN_COUNTS]
-    # The cells nearest to one of them: a piece of tissue, with its neighbors.
-    position = np.asarray(table.obsm["spatial"], dtype=np.float64)
-    distance = np.linalg.norm(position - position[rng.integers(len(position))], axis=1)
-    table = table[np.sort(np.argsort(distance, kind="stable")[:n_cells])]
+    table = piece(regime, n_cells, rng, seed)
     known = table.obs["cell_type"].astype(str)
     known = known.where(known.map(known.value_counts()) >= FEWEST_CELLS, UNLABELED)
-    counts = table.X.astype(np.float32).tocsr()
-    counts.sort_indices()
     seen = pd.Categorical(np.where(_chosen(known.to_numpy(), rng), known, UNLABELED))
     spatial = np.asarray(table.obsm["spatial"], dtype=np.float64)
     names = table.obs_names
-    data = AnnData(counts, obs=pd.DataFrame({LABEL: seen}, index=names), obsm={"spatial": spatial})
-    return data, AnnData(counts, obs=pd.DataFrame({LABEL: pd.Categorical(known), "seen": seen}, index=names))
+    data = AnnData(table.X, obs=pd.DataFrame({LABEL: seen}, index=names), obsm={"spatial": spatial})
+    return data, AnnData(table.X, obs=pd.DataFrame({LABEL: pd.Categorical(known), "seen": seen}, index=names))
 
 
 def _chosen(label: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -45,6 +45,11 @@ _DE_METRICS = (
     ("leaked", "false calls of leaked genes", "false_calls"),
     ("leaked", "false calls of other genes", "false_calls_other"),
 )
+# Of cases whose data sets have sizes of their own.
+_NOTES = {
+    "labels": "A tenth of the labels is known.",
+    "held_out": "Half of the molecules of a piece of a section. Nats for each of the other half; lower is better.",
+}
 _RECIPES = {"default": "", "weighted": "; own-share recipe"}
 
 
@@ -56,10 +61,10 @@ def render(runs: list[Run]) -> str:
     ]
     for case in dict.fromkeys(run["case"] for run in runs):
         of_case = [run for run in runs if run["case"] == case]
-        draw = {"speed": _speed, "quality": _quality, "labels": _labels, "de": _de}[of_case[0]["kind"]]
-        # Data sets of labels have sizes of their own.
-        size = "A tenth of the labels is known." if draw is _labels else _size(of_case)
-        parts.append(f"## {case}\n\n{size}\n\n{draw(of_case)}")
+        table = {"speed": _speed, "quality": _quality, "labels": _labels, "de": _de, "held_out": _held_out}
+        # Real sections have sizes of their own.
+        size = _NOTES.get(case) or _size(of_case)
+        parts.append(f"## {case}\n\n{size}\n\n{table[of_case[0]['kind']](of_case)}")
     parts.append(
         "## Plots\n\n![Foreign against own molecules removed; dots: as it is](removal.png)\n\n"
         "![Time and memory against cells and genes](growth.png)"
@@ -130,6 +135,25 @@ def _labels(runs: list[Run]) -> str:
             rows.append([*row, _number([run["inference_seconds"] for run in timed], 1)])
         parts.append(f"### {regime}\n\n{_size(here)}\n\n{_table(header, rows)}")
     return "\n\n".join(parts)
+
+
+def _held_out(runs: list[Run]) -> str:
+    """One line per data set and method."""
+    losses = {"held-out loss": "held_out", "held-out loss, given the seen": "held_out_given"}
+    header = ["data", "cells", "genes", "method", *losses, "epochs", "whole run, s", "ratio"]
+    rows = []
+    for regime in dict.fromkeys(run["regime"] for run in runs):
+        here = [run for run in runs if run["regime"] == regime]
+        for method in _methods(here):
+            chosen = _of(here, method)
+            row = [regime, *(f"{round(median(run[size] for run in chosen)):,}" for size in ("n_cells", "n_genes"))]
+            row += [
+                METHODS[method].label,
+                *(_number([run["scores"][loss] for run in chosen], 4) for loss in losses.values()),
+            ]
+            row.append(_number([run["trainings"][-1]["epochs"] for run in chosen], 0))
+            rows.append([*row, _number([whole(run) for run in _timed(chosen, here)], 1), _ratio(here, method, whole)])
+    return _table(header, rows)
 
 
 def _de(runs: list[Run]) -> str:

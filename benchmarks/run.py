@@ -19,10 +19,10 @@ from typing import Any
 import anndata as ad
 from cases import CASES, DEFAULT_CASES, METHODS, Case, data_folder, folder_of
 from exchange import load
-from labels import DATA_VARIABLE
 from plots import draw
 from render import render
 from score import score_raw, score_task
+from sections import DATA_VARIABLE
 
 HERE = Path(__file__).resolve().parent
 # Names of a run; a new run replaces the stored one of the same name.
@@ -90,7 +90,7 @@ def plan(cases: dict[str, Case]) -> Iterator[tuple[dict[str, Any], Case]]:
         for seed, regime in product(case.seeds, case.regimes):
             # Turned around from seed to seed, so that no method always runs first.
             methods = case.methods[:: -1 if seed % 2 else 1]
-            for method in methods if case.kind == "speed" else ("raw", *methods):
+            for method in methods if case.kind in ("speed", "held_out") else ("raw", *methods):
                 yield {"case": name, "regime": regime, "seed": seed, "method": method}, case
 
 
@@ -115,7 +115,7 @@ def parse() -> argparse.Namespace:
     options.cases = options.cases or list(DEFAULT_CASES)
     if options.cases == ["all"]:
         has_data = DATA_VARIABLE in os.environ
-        options.cases = [name for name, case in CASES.items() if case.kind != "labels" or has_data]
+        options.cases = [name for name, case in CASES.items() if has_data or not case.is_real]
     unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser.error(f"unknown case {unknown}; there are {list(CASES)}")

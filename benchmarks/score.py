@@ -55,6 +55,9 @@ def score_task(
         tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
         return {"own": score_de(truth_path, **found), "wilcoxon": tested}
     rates = {name: arrays[name] for name in ("signal", "background", "concentration") if name in arrays}
+    if kind == "held_out":
+        truth = ad.read_h5ad(truth_path)
+        return held_out_losses(truth.X, truth.layers["held_out"], **rates)
     return score(truth_path, corrected, arrays["expression"], arrays["own_share"], rates, arrays["latent"])
 
 
