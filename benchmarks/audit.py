@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from exchange import BATCH, MIN_COUNTS, load
 from score import by_power, power_where
-from sections import data_folder
+from sections import real_data_folder
 
 import resolvi_sd as rsd
 
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--peer-python", type=Path, help="interpreter with scvi-tools; left out without")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    folder = data_folder()
+    folder = real_data_folder()
     sections = []
     for title, read in DATA.items():
         table, keys, settings = read(folder)

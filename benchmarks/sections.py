@@ -22,7 +22,7 @@ DATA = {
 }
 
 
-def data_folder() -> Path:
+def real_data_folder() -> Path:
     """Return the folder of the real data."""
     folder = os.environ.get(DATA_VARIABLE)
     if not folder:
@@ -36,7 +36,7 @@ def piece(name: str, n_cells: int, rng: np.random.Generator, seed: int) -> AnnDa
     The counts are float32 in CSR form with sorted columns.
     """
     file, section = DATA[name]
-    table = ad.read_h5ad(data_folder() / file)
+    table = ad.read_h5ad(real_data_folder() / file)
     if section is not None:
         sections = table.obs[section].unique()
         table = table[(table.obs[section] == sections[seed % len(sections)]).to_numpy()]
