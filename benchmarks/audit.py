@@ -41,7 +41,6 @@ TITLES = {
     "leak_sensitivity": "leaked markers removed (exposure audit)",
     "own_markers_removed": "own markers removed",
     "own_markers_removed_unexposed": "own markers removed, unexposed cells",
-    "leak_sensitivity_at_equal_own": f"leaked markers removed where {OWN_REMOVED:.0%} of own ones are, unexposed cells",
     "coexpression_rate": "co-expression rate of exclusive genes",
     "coexpression_odds_ratio": "odds ratio of exclusive genes",
     "neighbor_contamination": "neighbor contamination",
@@ -105,6 +104,7 @@ DATA = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer-python", type=Path, help="interpreter with scvi-tools; left out without")
+    parser.add_argument("--reuse-peer", action="store_true", help="take what scvi-tools found the last time")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     folder = real_data_folder()
@@ -113,16 +113,19 @@ def main() -> None:
         table, keys, settings = read(folder)
         table = prepared(table, next(iter(keys.values())))
         rsd.tl.fit(table, **keys)
+        corrections = {"resolvi_sd": (table.layers["resolvi_counts"], table.obsm["X_resolvi"])}
+        if options.peer_python is not None:
+            corrections |= peer_corrections(table, keys.get("batch_key"), options, read.__name__)
+        as_they_are, at_equal_own = [], []
+        for layer, (counts, latent) in corrections.items():
+            as_they_are.append(audited(table, counts, latent, settings, layer))
+            equal = where_own_are_removed(table, counts)
+            if equal is not None:
+                at_equal_own.append(audited(table, equal, latent, settings, layer))
         rsd.tl.audit(table, "cell_type", **settings)
         name = f"audit_{read.__name__}.png"
         rsd.pl.audit(table, save=DOCS / "_static" / name)
-        result = table.uns["resolvi_audit"].assign(
-            layer=lambda rows: rows["layer"].astype(str).replace("corrected", "resolvi_sd")
-        )
-        rows = [result, at_equal_own(table, table.layers["resolvi_counts"], "resolvi_sd")]
-        if options.peer_python is not None:
-            rows += peer_audit(table, keys.get("batch_key"), settings, options, read.__name__)
-        sections.append(section(title, table, pd.concat(rows), name))
+        sections.append(section(title, table, pd.concat(as_they_are), pd.concat(at_equal_own), name))
     (DOCS / "audit_results.md").write_text("\n\n".join(sections) + "\n")
 
 
@@ -136,47 +139,73 @@ def prepared(table: ad.AnnData, sections: str) -> ad.AnnData:
     return table
 
 
-def peer_audit(
-    table: ad.AnnData, batch_key: str | None, settings: dict[str, Any], options: argparse.Namespace, name: str
-) -> list[pd.DataFrame]:
-    """Fit scvi-tools' RESOLVI to the same counts, and audit its corrected counts on the same neighbors."""
+def peer_corrections(
+    table: ad.AnnData, batch_key: str | None, options: argparse.Namespace, name: str
+) -> dict[str, tuple[Any, Any]]:
+    """Fit scvi-tools' RESOLVI to the same counts; corrected counts and latent by recipe."""
     home = HERE / "_runs"
     home.mkdir(exist_ok=True)
     data, out = home / f"audit-{name}.h5ad", home / f"audit-{name}.npz"
     batch = {} if batch_key is None else {BATCH: table.obs[batch_key].astype(str).to_numpy()}
     obs = pd.DataFrame(batch, index=table.obs_names)
     ad.AnnData(table.X, obs=obs, obsm={"spatial": table.obsm["spatial"]}).write_h5ad(data)
-    command = [options.peer_python, HERE / "peer_scvi.py", data, out, "--threads", options.threads]
-    subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
+    if not (options.reuse_peer and out.exists()):
+        command = [options.peer_python, HERE / "peer_scvi.py", data, out, "--threads", options.threads]
+        subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
     _, corrected, arrays = load(out)
-    rows = []
-    for recipe, counts in corrected.items():
-        other = table.copy()
+    for counts in corrected.values():
         counts.sort_indices()
-        other.layers["resolvi_counts"], other.obsm["X_resolvi"] = counts, arrays["latent"]
-        result = rsd.tl.audit(other, "cell_type", **settings, copy=True)
+    return {recipe: (counts, arrays["latent"]) for recipe, counts in corrected.items()}
+
+
+def audited(table: ad.AnnData, counts: Any, latent: Any, settings: dict[str, Any], layer: str) -> pd.DataFrame:
+    """Audit corrected counts on the neighbors of the table; raw counts and those of equal depth only for ours."""
+    other = table.copy()
+    other.layers["resolvi_counts"], other.obsm["X_resolvi"] = counts, latent
+    result = rsd.tl.audit(other, "cell_type", **settings, copy=True)
+    result["layer"] = result["layer"].astype(str)
+    wanted = result["layer"] == "corrected"
+    if layer == "resolvi_sd":
+        wanted |= result["layer"].isin(["raw", "depth_matched"])
+    elif layer != "default":
         # The latent is one, whatever the recipe of the counts.
-        wanted = (result["layer"] == "corrected") & ((recipe == "default") | ~result["metric"].str.startswith("latent"))
-        rows += [result[wanted].assign(layer=recipe), at_equal_own(table, counts, recipe)]
-    return rows
+        wanted &= ~result["metric"].str.startswith("latent")
+    return result[wanted].replace({"layer": {"corrected": layer}})
 
 
-def at_equal_own(table: ad.AnnData, corrected: Any, layer: str) -> pd.DataFrame:
-    """Leaked markers removed by a correction made weaker or stronger until it removes `OWN_REMOVED` of own ones."""
+def where_own_are_removed(table: ad.AnnData, corrected: Any) -> Any | None:
+    """Return a correction made weaker or stronger until it removes `OWN_REMOVED` of own markers where none leaked."""
     at_power = by_power(table.X, corrected)
     graph, genes = table.obsp["resolvi_connectivities"], list(table.var_names)
 
-    def audit(power: float) -> rsd.metrics.ExposureAudit:
-        return rsd.metrics.exposure_audit(table.X, at_power(power), table.obs["cell_type"], graph, genes=genes)
+    def own_removed(power: float) -> float:
+        audit = rsd.metrics.exposure_audit(table.X, at_power(power), table.obs["cell_type"], graph, genes=genes)
+        return audit.own_removed_unexposed
 
-    power = power_where(lambda power: audit(power).own_removed_unexposed, OWN_REMOVED)
-    value = np.nan if power is None else audit(power).sensitivity
-    row = {"metric": "leak_sensitivity_at_equal_own", "layer": layer, "value": value, "better": "higher", "note": ""}
-    return pd.DataFrame([row])
+    power = power_where(own_removed, OWN_REMOVED)
+    return None if power is None else at_power(power)
 
 
-def section(title: str, table: ad.AnnData, result: pd.DataFrame, picture: str) -> str:
+def section(title: str, table: ad.AnnData, result: pd.DataFrame, at_equal_own: pd.DataFrame, picture: str) -> str:
     """Return the part of the page on one data set."""
+    note = f"{table.n_obs:,} cells × {table.n_vars} genes, {len(table.uns['resolvi']['history']['epoch'])} epochs."
+    of_counts = at_equal_own[
+        ~at_equal_own["metric"].str.startswith("latent") & (at_equal_own["layer"] != "depth_matched")
+    ]
+    parts = [
+        f"## {title}",
+        note,
+        markdown(result),
+        f"The same, with each correction made weaker or stronger until it removes {OWN_REMOVED:.0%} of own markers in "
+        "unexposed cells:",
+        markdown(of_counts),
+        f"![Audit of {title}](_static/{picture})",
+    ]
+    return "\n\n".join(parts)
+
+
+def markdown(result: pd.DataFrame) -> str:
+    """Return a table of the metrics, one column for each layer."""
     wide = result[result["note"] == ""].pivot_table(index="metric", columns="layer", values="value", sort=False)
     better = result.drop_duplicates("metric").set_index("metric")["better"]
     layers = [layer for layer in LAYERS if layer in wide.columns]
@@ -186,9 +215,7 @@ def section(title: str, table: ad.AnnData, result: pd.DataFrame, picture: str) -
         for metric in TITLES
         if metric in wide.index
     ]
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
-    note = f"{table.n_obs:,} cells × {table.n_vars} genes, {len(table.uns['resolvi']['history']['epoch'])} epochs."
-    return f"## {title}\n\n{note}\n\n" + "\n".join(lines) + f"\n\n![Audit of {title}](_static/{picture})"
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

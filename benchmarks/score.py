@@ -62,13 +62,14 @@ def score_task(
 
 
 def score_raw(kind: str, truth_path: Path) -> dict[str, Any]:
-    """Scores of the counts as they are."""
+    """Scores of the counts as they are; where there is a truth to restore, of the true own counts too."""
     if kind == "labels":
         return score_labels(truth_path, predict_from_counts(truth_path))
     truth = ad.read_h5ad(truth_path)
     if kind == "de":
         return {"wilcoxon": {"default": score_de(truth_path, **wilcoxon(truth.X, truth_path))}}
-    return score(truth_path, {"default": truth.X}, truth.X.toarray(), np.ones(truth.n_obs))
+    counts = {"default": truth.X, "truth": truth.layers["own"]}
+    return score(truth_path, counts, truth.X.toarray(), np.ones(truth.n_obs))
 
 
 def held_out_losses(

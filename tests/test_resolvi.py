@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,7 +188,48 @@ def test_saved_and_loaded_is_the_same(adata, tmp_path):
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"model.json", "model.safetensors", "adata.h5ad"}
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(tmp_path / "model")
+    (tmp_path / "model" / "notes.txt").write_text("mine")
     model.save(tmp_path / "model", overwrite=True)
+    # What else is in the folder is not the model's.
+    kept = {"model.json", "model.safetensors", "adata.h5ad", "notes.txt"}
+    assert {p.name for p in (tmp_path / "model").iterdir()} == kept
+
+
+def test_an_interrupted_save_leaves_no_model_and_can_be_done_again(adata, tmp_path, monkeypatch):
+    model = trained(adata)
+    model.save(tmp_path)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.save(tmp_path, overwrite=True)
+    with pytest.raises(FileNotFoundError, match="holds no model"):
+        rsd.ResolVI.load(tmp_path, adata)
+    model.save(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.json", "model.safetensors"}
+    rsd.ResolVI.load(tmp_path, adata)
+
+
+def test_a_model_is_saved_in_the_current_folder_but_not_in_a_file(adata, tmp_path, monkeypatch):
+    model = trained(adata)
+    monkeypatch.chdir(tmp_path)
+    model.save(".")
+    assert (tmp_path / "model.json").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        model.save("file")
+
+
+def test_importance_weights_are_the_same_for_a_model_that_was_loaded(adata, tmp_path):
+    model = trained(adata, semisupervised=True, labels_key="label")
+    model.save(tmp_path)
+    again = rsd.ResolVI.load(tmp_path, adata)
+    asked = {"n_samples": 5, "weights": "importance", "rng": 0}
+    found, expected = again.get_normalized_expression(**asked), model.get_normalized_expression(**asked)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 def test_a_folder_that_does_not_fit_is_refused(adata, tmp_path):

@@ -334,7 +334,8 @@ class ResolVI(TableTasks):
                 raise ValueError("`weights='importance'` gives a weighted mean of the draws: leave `return_mean` True.")
             mean = importance_expression(
                 fitted.module,
-                self._input.tissue(),
+                # Without labels, as the fit of a table is: a label would decide for its component.
+                replace(self._input, labels=None).tissue(),
                 self._input.graph,
                 settings,
                 columns,

@@ -58,6 +58,15 @@ def test_integer_draws_do_not_depend_on_the_patches_and_have_the_expectation():
     assert abs(drawn.sum() - expected.sum()) < 4 * spread
 
 
+def test_poisson_molecules_with_a_dispersion_for_each_batch():
+    tissue, coordinates = small_tissue(n_batches=2)
+    module = small_module(tissue, likelihood="poisson", dispersion="gene-batch")
+    expected = pass_over(tissue, coordinates, module).own
+    drawn = pass_over(tissue, coordinates, module, integer_counts=True).own
+    assert (drawn.data == np.rint(drawn.data)).all() and (drawn.data <= tissue.counts.data).all()
+    assert abs(drawn.sum() - expected.sum()) < 4 * np.sqrt(expected.sum())
+
+
 @pytest.mark.parametrize("sizes", [False, True])
 def test_one_cell_by_hand(sizes):
     """Weights, Delaporte posterior and flow of one cell, written out in float64 loops."""

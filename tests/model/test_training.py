@@ -63,6 +63,14 @@ def test_a_run_that_was_stopped_resumes_where_it_was(tmp_path):
     assert history["elbo"][2] > whole["elbo"][0] + 0.5
 
 
+def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
+    training = TrainingConfig(max_epochs=1, batch_size=50, patch_size=20, checkpoint_dir=str(tmp_path))
+    run(training)
+    for other in (small_tissue(n_cells=200, seed=1), small_tissue(n_cells=150)):
+        with pytest.raises(ValueError, match=r"resolvi.ckpt is of other data"):
+            run(training, tissue_and_coordinates=other)
+
+
 def test_every_cell_is_in_one_minibatch_of_an_epoch():
     tissue, coordinates = small_tissue(n_cells=200)
     patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.library_size > 0)

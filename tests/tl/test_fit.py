@@ -1,6 +1,7 @@
 """What one call writes, and that it is right, repeatable and leaves all else alone."""
 
 import random
+import re
 
 import anndata as ad
 import numpy as np
@@ -154,6 +155,58 @@ def test_integer_counts_are_whole_molecules(tissue, n_samples):
     share = table.obs["resolvi_true"].to_numpy() * table.X.sum(1).A1
     # Molecules are drawn at the first draw of latent and shares, whose mean over 300 cells has an error of 2%.
     assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02 if n_samples == 1 else 0.06)
+
+
+def test_stored_zeros_are_no_counts(tissue):
+    table = tissue.tables["table"]
+    again = table.copy()
+    again.X.data[::7] = 0
+    assert again.X.nnz == table.X.nnz
+    stored = again.X.copy()
+    rsd.tl.fit(again, rng=0, **QUICK)
+    corrected = again.layers["resolvi_counts"]
+    assert (corrected.toarray() <= stored.toarray()).all() and corrected.nnz == (stored.data > 0).sum()
+    # The user's matrix is as it was.
+    np.testing.assert_array_equal(again.X.data, stored.data)
+    again.X.eliminate_zeros()
+    rsd.tl.fit(again, rng=0, key_added="clean", **QUICK)
+    np.testing.assert_array_equal(again.layers["clean_counts"].data, corrected.data)
+
+
+def test_corrected_counts_are_at_most_the_counts():
+    # Where a cell has no neighbors and hardly any background, nearly all is own, and rounding could make it more.
+    sdata = rsd.datasets.simulate_tissue(200, 30, rng=0)
+    table = sdata.tables["table"].copy()
+    table.obs["alone"] = np.arange(200).astype(str)
+    rsd.tl.fit(
+        table, library_key="alone", n_samples=7, config=rsd.ModelConfig(share_prior=(0.999, 5e-4, 5e-4)), **QUICK
+    )
+    corrected = table.layers["resolvi_counts"]
+    assert (corrected.data <= table.X.data).all() and (corrected.data > 0.99 * table.X.data).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("read", "setup"),
+    [
+        ("layers['resolvi_counts']", {"layer": "resolvi_counts"}),
+        ("obs['resolvi_predicted']", {"batch_key": "resolvi_predicted"}),
+        ("obs['resolvi_predicted']", {"labels_key": "resolvi_predicted"}),
+        ("obs['resolvi_size']", {"size_factor_key": "resolvi_size"}),
+        ("obsm['X_resolvi']", {"spatial_key": "X_resolvi"}),
+    ],
+)
+def test_a_fit_does_not_replace_what_it_reads(tissue, read, setup):
+    table = tissue.tables["table"].copy()
+    table.layers["resolvi_counts"] = table.X.copy()
+    table.obs["resolvi_predicted"] = table.obs["cell_type"]
+    table.obs["resolvi_size"] = 10.0
+    table.obsm["X_resolvi"] = table.obsm["spatial"].copy()
+    before = snapshot(table)
+    with pytest.raises(ValueError, match=re.escape(f"reads {read}, which results with key_added='resolvi' replace")):
+        rsd.tl.fit(table, **setup, **QUICK)
+    assert snapshot(table) == before
+    rsd.tl.fit(table, key_added="second", **setup, **QUICK)
+    assert before["layers"] | {"second_counts"} == snapshot(table)["layers"]
 
 
 def test_poisson_likelihood_and_another_key(tissue):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,8 +74,8 @@ def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     column = adata.obs[key]
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.where(column.isna(), column.astype(str)).astype("category")
-    return CellGroups(key, column.cat.codes.to_numpy().astype(np.int64), tuple(str(c) for c in column.cat.categories))
+        column = column.astype(object).where(column.isna(), column.astype(str)).astype("category")
+    return CellGroups(key, column.cat.codes.to_numpy().astype(np.int64), tuple(column.cat.categories.astype(str)))
 
 
 def make_comparisons(
@@ -160,7 +160,7 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
 
 
 def _codes(groups: CellGroups, names: str | Sequence[str], *, argument: str) -> list[int]:
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     if not wanted:
         raise ValueError(f"`{argument}` is empty: name a group of obs[{groups.key!r}], or leave it out.")
     for name in wanted:

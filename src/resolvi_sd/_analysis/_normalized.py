@@ -16,7 +16,7 @@ from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._types import CSR
-from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd._validation import check_key, check_positive_int, listing
 from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = [
@@ -87,10 +87,14 @@ def decoding_categories(
     ------
     KeyError
         If a batch is not known.
+    ValueError
+        If no batch is named.
     """
     if transform_batch is None:
         return [categories]
     names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
+    if not names:
+        raise ValueError(f"`transform_batch` is empty: name one of {listing(fitted.batches)}, or leave it out.")
     settings = []
     for name in names:
         check_key(name, fitted.batches, argument="transform_batch", where=f"obs[{fitted.setup.batch_key!r}]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 from typing import Any, Literal, TypeVar
 
 __all__ = ["ModelConfig", "TrainingConfig"]
@@ -85,7 +86,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "an integer of at least 1")
+            _require(_is_integer(getattr(self, name), 1), name, getattr(self, name), "an integer of at least 1")
         _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "in [0, 1)")
         _require(self.likelihood in ("nb", "poisson"), "likelihood", self.likelihood, "'nb' or 'poisson'")
         _require(self.dispersion in ("gene", "gene-batch"), "dispersion", self.dispersion, "'gene' or 'gene-batch'")
@@ -133,7 +134,8 @@ class TrainingConfig:
     gradient_clip
         Largest norm of the gradient of the shared parameters.
     checkpoint_dir
-        Folder for checkpoints after every epoch; a fit that finds one there resumes from it. None: no checkpoints.
+        Folder for checkpoints after every epoch; a fit that finds one there resumes from it, or raises if that is of
+        other data or of a model with other settings. None: no checkpoints.
 
     Examples
     --------
@@ -157,12 +159,16 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "patch_size"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "None or an integer of at least 1")
-        _require(self.epoch_limit >= 1, "epoch_limit", self.epoch_limit, "an integer of at least 1")
+            _require(value is None or _is_integer(value, 1), name, value, "None or an integer of at least 1")
+        _require(_is_integer(self.epoch_limit, 1), "epoch_limit", self.epoch_limit, "an integer of at least 1")
         for name in ("lr", "lr_cell", "gradient_clip"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
         for name in ("kl_warmup_steps", "min_steps"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+            _require(_is_integer(getattr(self, name), 0), name, getattr(self, name), "an integer of at least 0")
+
+
+def _is_integer(value: object, least: int) -> bool:
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def _require(holds: bool, name: str, value: object, what: str) -> None:

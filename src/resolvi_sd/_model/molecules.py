@@ -39,7 +39,9 @@ def draw_molecules(
     """
     counts = minibatch.counts
     row, gene, value = counts.rows()[entries], counts.gene[entries], counts.value[entries]
-    r = module.concentration() if module.config.likelihood == "nb" else torch.full_like(rates.own[:1], torch.inf)
+    r = module.concentration()
+    if module.config.likelihood == "poisson":
+        r = torch.full_like(r, torch.inf)
     group = module.concentration_group(minibatch.core_batch)
     return draw_sources(
         value.numpy(),

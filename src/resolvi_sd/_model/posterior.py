@@ -122,6 +122,7 @@ def infer(
             with torch.no_grad():
                 rates, _ = _rates(module, minibatch, *draws[0], beta)
             own[entries], _ = draw_molecules(module, minibatch, rates, seeds[entries])
+    np.minimum(own, tissue.counts.data, out=own, casting="same_kind")
     corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
     return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
@@ -196,7 +197,8 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
     group = module.concentration_group(minibatch.core_batch)
     signal = expected_signal(counts, rates.signal, rates.background, r, group)
     from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
-    own = signal * from_self / (from_self + from_others).clamp_min(_TINY)
+    # Rounding must not make more of the molecules than there are.
+    own = torch.minimum(signal * from_self / (from_self + from_others).clamp_min(_TINY), signal)
     sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
     molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
     received = module.amount(minibatch, latent, shares)[:, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import warnings
@@ -40,10 +41,13 @@ _LONGEST_WARMUP = 0.6
 class _Loop(pl.LightningModule):
     """One optimiser for what cells share, a sparse one for their neighbor weights."""
 
-    def __init__(self, module: ResolviModule, config: TrainingConfig, schedule: DecayWhenFlat, n_steps: int) -> None:
+    def __init__(
+        self, module: ResolviModule, config: TrainingConfig, schedule: DecayWhenFlat, n_steps: int, fingerprint: str
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
+        self.fingerprint = fingerprint
         self.warmup_steps = min(config.kl_warmup_steps, round(_LONGEST_WARMUP * schedule.n_epochs * n_steps))
         self.learning_rate: list[float] = []
         self._sum, self._cells = 0.0, 0
@@ -88,6 +92,7 @@ class _Loop(pl.LightningModule):
         self.trainer.should_stop = self.schedule.finished
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["fingerprint"] = self.fingerprint
         checkpoint["schedule"] = {"elbo": list(self.schedule.elbo), "decay_from": self.schedule.decay_from}
         checkpoint["learning_rate"] = list(self.learning_rate)
 
@@ -178,7 +183,8 @@ def train(
         min(max(_MIN_EPOCHS, math.ceil(_FEWEST_CELLS_SEEN / len(patches.order))), config.epoch_limit // 2),
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
-    loop = _Loop(module, config, schedule, n_steps)
+    fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue)
+    loop = _Loop(module, config, schedule, n_steps, fingerprint)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None
     if config.checkpoint_dir is not None:
@@ -186,6 +192,8 @@ def train(
             ModelCheckpoint(config.checkpoint_dir, filename=_CHECKPOINT, save_top_k=1, enable_version_counter=False)
         )
         resume = Path(config.checkpoint_dir) / f"{_CHECKPOINT}.ckpt"
+        if resume.exists():
+            _check_same(resume, fingerprint)
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
@@ -212,6 +220,26 @@ def train(
         "elbo": np.array(schedule.elbo),
         "learning_rate": np.array(loop.learning_rate),
     }
+
+
+def _fingerprint(module: ResolviModule, tissue: Tissue) -> str:
+    """Digest of all that a training has to have in common with one that it resumes."""
+    digest = hashlib.sha256(repr((module.config, module.data.n_categories, module.data.n_labels)).encode())
+    parts = {**vars(tissue), "counts": tissue.counts.data, "gene": tissue.counts.indices, "rows": tissue.counts.indptr}
+    for name, array in parts.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _check_same(checkpoint: Path, fingerprint: str) -> None:
+    """Raise unless the checkpoint is of the same data and the same kind of model."""
+    found = torch.load(checkpoint, map_location="cpu", weights_only=True).get("fingerprint")
+    if found != fingerprint:
+        raise ValueError(
+            f"The checkpoint {checkpoint} is of other data, or of a model with other settings. Choose another "
+            "`checkpoint_dir`, or delete it to train from the start."
+        )
 
 
 def _one_device(devices: int | str | list[int]) -> int | str | list[int]:

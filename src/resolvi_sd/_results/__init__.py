@@ -5,12 +5,13 @@ from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import category_codes, read_fit
 from resolvi_sd._results._tissue import restore
-from resolvi_sd._results._write import most_probable, write_fit, write_labels
+from resolvi_sd._results._write import check_inputs_kept, most_probable, write_fit, write_labels
 
 __all__ = [
     "FittedModel",
     "Setup",
     "category_codes",
+    "check_inputs_kept",
     "label_colors",
     "load_folder",
     "most_probable",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,25 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     cells
         Names of the cells, to know them again.
     overwrite
-        Replace a model that is in `folder`.
+        Replace a model that is in `folder`; other files there stay.
 
     Raises
     ------
+    NotADirectoryError
+        If `folder` is a file.
     FileExistsError
         If `folder` exists and `overwrite` is not given, or it holds something else than a model.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _DESCRIPTION).exists():
-            raise FileExistsError(f"{folder} holds something else than a model; choose another folder.")
-        if not overwrite:
-            raise FileExistsError(f"{folder} holds a model already; pass `overwrite=True` to replace it.")
+    folder = folder.absolute()
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, and the model is written into a folder; choose another name.")
+    staging = {name: folder / f".{name}.writing" for name in (_TENSORS, _DESCRIPTION)}
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if _DESCRIPTION in found and not overwrite:
+        raise FileExistsError(f"{folder} holds a model already; pass `overwrite=True` to replace it.")
+    # What an interrupted write left is no reason to refuse.
+    if _DESCRIPTION not in found and found - {_TENSORS, *(path.name for path in staging.values())}:
+        raise FileExistsError(f"{folder} holds something else than a model; choose another folder.")
     state = to_state(fitted)
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
@@ -55,15 +61,14 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}
 
-    # Written beside and moved into place: a model in `folder` is whole, or still the old one.
-    staging = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging / _TENSORS)
-    (staging / _DESCRIPTION).write_text(json.dumps(state, indent=1))
-    if folder.exists():
-        shutil.rmtree(folder)
-    staging.rename(folder)
+    # Written in full before it takes the place of an older one. The description goes first and comes last: a folder
+    # without one holds no model, and never parts of two.
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
+    staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
+    (folder / _DESCRIPTION).unlink(missing_ok=True)
+    for name, path in staging.items():
+        path.replace(folder / name)
 
 
 def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:

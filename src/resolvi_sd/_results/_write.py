@@ -11,11 +11,23 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import Posterior
 from resolvi_sd._results._colors import label_colors
-from resolvi_sd._results._fitted import FittedModel, to_state
+from resolvi_sd._results._fitted import FittedModel, Setup, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import write_graph
 
-__all__ = ["most_probable", "write_fit", "write_labels"]
+__all__ = ["check_inputs_kept", "most_probable", "write_fit", "write_labels"]
+
+
+def check_inputs_kept(setup: Setup, keys: Keys) -> None:
+    """Raise ValueError if the results of a fit would take the place of what the fit reads."""
+    read = {"layers": (setup.layer,), "obs": setup.columns, "obsm": (setup.spatial_key,)}
+    owned = keys.owned()
+    lost = [f"{slot}[{name!r}]" for slot, names in read.items() for name in names if name in owned[slot]]
+    if lost:
+        raise ValueError(
+            f"The fit reads {', '.join(lost)}, which results with key_added={keys.prefix!r} replace. Choose another "
+            "`key_added=` for the results, or copy what is read to another name."
+        )
 
 
 def write_fit(

@@ -27,8 +27,8 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
 
     Returns
     -------
-    The matrix in the table itself if it is CSR with sorted, unique indices; otherwise a converted copy, of a dask
-    array too: the table keeps the array as it is. The number type is the table's.
+    The matrix in the table itself if it is CSR with sorted, unique indices and no stored zeros; otherwise a converted
+    copy that has these, of a dask array too: the table keeps the array as it is. The number type is the table's.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
 
 def _as_csr(matrix: Any, *, name: str) -> CSR:
     if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
-        if matrix.has_canonical_format:
+        if matrix.has_canonical_format and matrix.data.all():
             return matrix
         counts = matrix.copy()
     elif isinstance(matrix, (np.ndarray, sp.csc_matrix, sp.csc_array)):
@@ -69,4 +69,5 @@ def _as_csr(matrix: Any, *, name: str) -> CSR:
             "a dask array. Load a backed table with `table = table.to_memory()`."
         )
     counts.sum_duplicates()
+    counts.eliminate_zeros()
     return counts

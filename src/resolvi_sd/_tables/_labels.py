@@ -51,7 +51,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     named = column.notna().to_numpy() & (column.astype(str) != unlabeled_category).to_numpy()
     present = set(column[named].astype(str))
     if isinstance(column.dtype, pd.CategoricalDtype):
-        names = tuple(str(name) for name in column.cat.categories if str(name) in present)
+        names = tuple(name for name in column.cat.categories.astype(str) if name in present)
     else:
         names = tuple(sorted(present))
     if len(names) < 2:

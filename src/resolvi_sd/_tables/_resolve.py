@@ -94,7 +94,7 @@ def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
 def _encode(column: pd.Series[Any]) -> Groups:
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = column.cat.remove_unused_categories().cat
-        return Groups(np.asarray(values.codes, dtype=np.int32), tuple(str(name) for name in values.categories))
+        return Groups(np.asarray(values.codes, dtype=np.int32), tuple(values.categories.astype(str)))
     names, codes = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
     return Groups(codes.astype(np.int32), tuple(str(name) for name in names))
 

@@ -14,7 +14,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import Setup, write_fit
+from resolvi_sd._results import Setup, check_inputs_kept, write_fit
 from resolvi_sd._tables import resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int
 from resolvi_sd.gr._neighbors import Distance
@@ -203,6 +203,7 @@ def fit(
     if write:
         _check_store(data, setup, key_added, copy=copy)
     model_input = read_input(data, setup)
+    check_inputs_kept(model_input.setup, keys)
     fitted = fit_model(
         model_input,
         model_config,

@@ -11,7 +11,7 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, label_colors, read_fit, write_fit
+from resolvi_sd._results import FittedModel, check_inputs_kept, label_colors, read_fit, write_fit
 from resolvi_sd._tables import align_genes, resolve_table
 
 __all__ = ["map_query"]
@@ -134,6 +134,7 @@ def map_query(
         colors=label_colors(reference_table, fitted),
         freeze=freeze,
     )
+    check_inputs_kept(replace(model_input.setup, labels_key=None), keys)
     generator = as_generator(rng)
     if max_epochs:
         mapped = fit_model(
