@@ -115,6 +115,19 @@ def test_batches_can_be_exchanged_and_the_scale_of_the_counts_kept(adata):
     np.testing.assert_allclose(rates.sum(axis=1), model.posterior.molecules[:, 0], rtol=1e-3)
     with pytest.raises(KeyError, match="transform_batch='another'"):
         model.get_normalized_expression(transform_batch="another")
+    with pytest.raises(ValueError, match="`transform_batch` is empty"):
+        model.get_normalized_expression(transform_batch=[])
+    with pytest.raises(TypeError, match=r"`gene_list` must be a list of names; did you mean \['gene_00'\]"):
+        model.get_normalized_expression(gene_list="gene_00")
+
+
+def test_what_is_no_table_or_no_model_is_named(adata):
+    with pytest.raises(TypeError, match=r"must be an AnnData, not SpatialData.*tl.fit\(sdata\)"):
+        rsd.ResolVI.setup_anndata(rsd.datasets.simulate_tissue(50, 20, rng=0))
+    with pytest.raises(TypeError, match="must be a ResolVI, not str"):
+        rsd.ResolVI.load_query_data(adata, "folder")
+    with pytest.raises(ValueError, match="for a fit with `batch_key=`"):
+        trained(adata).get_normalized_expression(transform_batch="A")
 
 
 def test_labels_are_predicted_with_their_categories(adata):

@@ -324,9 +324,14 @@ def combine_configs(given: _Config | None, default: _Config, argument: str, **se
 
     Raises
     ------
+    TypeError
+        If the config is of another type.
     ValueError
         If single settings differ from the default although a whole config was given.
     """
+    if given is not None and not isinstance(given, type(default)):
+        name = type(default).__name__
+        raise TypeError(f"`{argument}` must be a {name}, not {type(given).__name__}: `{argument}={name}(...)`.")
     changed = {name: value for name, value in settings.items() if value != getattr(default, name)}
     if given is None:
         return replace(default, **changed)

@@ -27,6 +27,12 @@ class Keys:
 
     prefix: str = DEFAULT_KEY
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.prefix, str) or not self.prefix or "/" in self.prefix:
+            raise ValueError(
+                f"`key_added` must be text without '/', as results of this name go into stores: {self.prefix!r}."
+            )
+
     @property
     def counts(self) -> str:
         """`layers`: corrected counts, CSR, the sparsity of the counts."""

@@ -31,6 +31,7 @@ from resolvi_sd._results import (
     FittedModel,
     Setup,
     category_codes,
+    fitted_counts,
     label_colors,
     load_folder,
     most_probable,
@@ -146,6 +147,11 @@ class ResolVI(TableTasks):
         KeyError, ValueError, TypeError
             If something is missing or wrong.
         """
+        if not isinstance(adata, AnnData):
+            raise TypeError(
+                f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
+                "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
+            )
         check_positive_int(n_neighbors, argument="n_neighbors")
         setup = Setup(
             n_neighbors=n_neighbors,
@@ -323,8 +329,9 @@ class ResolVI(TableTasks):
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
         check_request(fitted, library_size, n_samples, weights, size_scaling)
-        names = list(fitted.genes) if gene_list is None else list(gene_list)
+        names = fitted.genes if gene_list is None else gene_list
         columns = gene_columns(names, fitted.genes, argument="gene_list")
+        names = list(names)
         categories = category_codes(table, fitted)
         settings = decoding_categories(fitted, categories, transform_batch)
         scale = self._scale(adata, library_size, size_scaling=size_scaling)
@@ -346,7 +353,7 @@ class ResolVI(TableTasks):
             return pd.DataFrame(scale * mean, index=table.obs_names, columns=names)
         draws = expression_draws(
             fitted.module,
-            table_counts(table, fitted.setup.layer),
+            fitted_counts(table, fitted.setup.layer),
             categories,
             settings,
             columns,
@@ -483,6 +490,11 @@ class ResolVI(TableTasks):
         KeyError
             If the query lacks a layer, column or coordinates of the reference.
         """
+        if not isinstance(reference_model, ResolVI):
+            raise TypeError(
+                f"`reference_model` must be a ResolVI, not {type(reference_model).__name__}; a saved one is read by "
+                "`ResolVI.load(folder, adata)`."
+            )
         reference = reference_model.fitted
         aligned = align_genes(adata, reference.genes, reference.setup.layer)
         colors = label_colors(reference_model.adata, reference)
@@ -547,7 +559,7 @@ class ResolVI(TableTasks):
 
     def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         table = self._table(adata)
-        counts, categories = table_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
+        counts, categories = fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
         return encode(self.fitted.module, counts, categories, show_progress_bar=False)
 
     def _scale(

@@ -22,6 +22,7 @@ __all__ = [
     "check_key",
     "check_number_type",
     "check_positive_int",
+    "check_result",
     "check_unique",
     "listing",
     "warn_spots",
@@ -72,6 +73,33 @@ def check_key(key: str, available: Iterable[object], *, argument: str, where: st
     if key not in names:
         message = f"{argument}={key!r} is not in `{where}`; it has: {listing(names)}. {hint}"
         raise KeyError(message.strip())
+
+
+def check_result(name: str, available: Iterable[object], *, where: str, tool: str) -> None:
+    """Raise unless a result is there.
+
+    Parameters
+    ----------
+    name
+        Its key.
+    available
+        What there is.
+    where
+        Where it was looked for, as the user writes it, e.g. `table.uns`.
+    tool
+        The call that writes it, e.g. `tl.fit(...)`.
+
+    Raises
+    ------
+    KeyError
+        If `name` is missing; the message lists what exists.
+    """
+    names = list(available)
+    if name not in names:
+        raise KeyError(
+            f"`{where}` has no {name!r}, which is needed here; it has: {listing(names)}. "
+            f"Please run `resolvi_sd.{tool}` first."
+        )
 
 
 def check_positive_int(value: object, *, argument: str) -> int:

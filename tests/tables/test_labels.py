@@ -27,3 +27,19 @@ def test_labels_with_a_single_cell_are_named_and_kept():
     assert labels.names == ("A", "B", "T/NK", "rare")
     table.obs.loc[["b", "f"], "label"] = "unknown"
     assert read_labels(table, "label", "unknown").names == ("A", "B")
+
+
+def test_labels_that_read_as_none_are_named():
+    table = table_with(["A", "nan", "A", "B", "B", "nan"])
+    with pytest.warns(UserWarning, match=r"read as if there were none.*'nan'.*set theirs to NaN"):
+        labels = read_labels(table, "label", "unknown")
+    assert labels.names == ("A", "B", "nan")
+    table.obs["label"] = table.obs["label"].replace("nan", "Unassigned")
+    assert read_labels(table, "label", "Unassigned").names == ("A", "B")
+
+
+def test_categories_that_are_dates_have_the_names_of_their_column():
+    dates = pd.to_datetime(["2020-01-01", "2020-01-01", "2021-05-05", "2021-05-05", "2020-01-01", "2021-05-05"])
+    labels = read_labels(table_with(pd.Series(dates).astype("category")), "label", "unknown")
+    assert labels.names == ("2020-01-01", "2021-05-05")
+    assert labels.codes.tolist() == [0, 0, 1, 1, 0, 1]

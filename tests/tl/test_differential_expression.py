@@ -241,3 +241,13 @@ def test_bad_arguments_change_nothing(fitted, arguments, error, message):
     with pytest.raises(error, match=message):
         rsd.tl.differential_expression(fitted, **{"groupby": "cell_type"} | arguments, **QUIET)
     assert set(table.uns) == before
+
+
+def test_groups_may_be_numbers_or_nullable(fitted):
+    table = fitted.tables["table"]
+    code = table.obs["cell_type"].astype("category").cat.codes.to_numpy() % 3
+    table.obs["cluster"] = code
+    numbers = rsd.tl.differential_expression(table, groupby="cluster", group1=1, group2=0, copy=True, **QUIET)
+    table.obs["flag"] = pd.array(np.where(code == 2, pd.NA, code == 1), dtype="boolean")
+    flags = rsd.tl.differential_expression(table, groupby="flag", group1="True", group2="False", copy=True, **QUIET)
+    np.testing.assert_allclose(flags["lfc_mean"], numbers["lfc_mean"], rtol=1e-5)

@@ -209,6 +209,44 @@ def test_a_fit_does_not_replace_what_it_reads(tissue, read, setup):
     assert before["layers"] | {"second_counts"} == snapshot(table)["layers"]
 
 
+def test_counts_that_changed_after_the_fit_are_told_apart_from_wrong_input(fitted):
+    table = fitted.tables["table"].copy()
+    table.layers["counts"] = table.X.copy()
+    table.X = table.X * 0.5
+    for call in (
+        lambda: rsd.tl.differential_expression(table, groupby="cell_type"),
+        lambda: rsd.tl.latent(table),
+        lambda: rsd.tl.sample_posterior(table, sites=["shares"], n_samples=2),
+        lambda: rsd.tl.audit(table, "cell_type"),
+        lambda: rsd.pl.spatial(table, table.var_names[0]),
+    ):
+        with pytest.raises(ValueError, match=r"The fit read its counts from `table.X`.*layer='counts'.*Put them back"):
+            call()
+    table.X = table.layers["counts"].copy()
+    rsd.tl.latent(table)
+
+
+def test_settings_that_would_be_passed_over_are_refused(tissue):
+    table = tissue.tables["table"]
+    for data, settings, message in (
+        (tissue, {"spatial_key": "other"}, "spatial_key='other' is not looked at"),
+        (table, {"coordinate_system": "micrometres"}, "is for a SpatialData object"),
+        (table, {"key_added": ""}, "`key_added` must be text"),
+        (table, {"key_added": "a/b"}, "`key_added` must be text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rsd.tl.fit(data, **settings, **QUICK)
+    with pytest.raises(TypeError, match=r"`config` must be a ModelConfig, not dict"):
+        rsd.tl.fit(table, config={"n_latent": 5}, **QUICK)
+    assert "resolvi" not in table.uns
+
+
+def test_the_number_of_neighbors_of_an_existing_graph_is_not_made_up(tissue):
+    rsd.gr.neighbors(tissue, n_neighbors=4, key_added="mine")
+    rsd.tl.fit(tissue, neighbors_key="mine_neighbors", **QUICK)
+    assert "n_neighbors" not in tissue.tables["table"].uns["resolvi_neighbors"]["params"]
+
+
 def test_poisson_likelihood_and_another_key(tissue):
     rsd.tl.fit(tissue, likelihood="poisson", key_added="run2", n_latent=4, **QUICK)
     table = tissue.tables["table"]

@@ -160,7 +160,9 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
 
 
 def _codes(groups: CellGroups, names: str | Sequence[str], *, argument: str) -> list[int]:
-    wanted = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    # Groups are read as text, whatever the column holds.
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    wanted = [str(name) for name in (names if several else [names])]
     if not wanted:
         raise ValueError(f"`{argument}` is empty: name a group of obs[{groups.key!r}], or leave it out.")
     for name in wanted:

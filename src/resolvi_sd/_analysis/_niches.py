@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_result
 
 __all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges"]
 
@@ -99,6 +99,5 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
     if weighting not in get_args(Weighting):
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
-    hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first."
-    check_key(name, adata.obsp, argument="weighting needs", where="table.obsp", hint=hint)
+    check_result(name, adata.obsp, where="table.obsp", tool=f"tl.fit(..., key_added={keys.prefix!r})")
     return edge_weights(adata.obsp[name], weighting)

@@ -16,7 +16,7 @@ from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._types import CSR
-from resolvi_sd._validation import check_key, check_positive_int, listing
+from resolvi_sd._validation import check_key, check_names, check_positive_int, listing
 from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = [
@@ -68,9 +68,14 @@ def gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *, 
 
     Raises
     ------
+    TypeError
+        If `genes` is a single string.
     KeyError
         If one is not known.
+    ValueError
+        If one is named twice.
     """
+    genes = check_names(genes, argument=argument)
     columns = pd.Index(known).get_indexer(pd.Index(list(genes)))
     for gene, column in zip(genes, columns, strict=True):
         if column < 0:
@@ -88,7 +93,7 @@ def decoding_categories(
     KeyError
         If a batch is not known.
     ValueError
-        If no batch is named.
+        If no batch is named, or the fit had none.
     """
     if transform_batch is None:
         return [categories]
@@ -96,6 +101,8 @@ def decoding_categories(
     if not names:
         raise ValueError(f"`transform_batch` is empty: name one of {listing(fitted.batches)}, or leave it out.")
     settings = []
+    if fitted.setup.batch_key is None:
+        raise ValueError("`transform_batch` is for a fit with `batch_key=`; this one has a single batch.")
     for name in names:
         check_key(name, fitted.batches, argument="transform_batch", where=f"obs[{fitted.setup.batch_key!r}]")
         setting = categories.copy()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -9,8 +12,10 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
+from resolvi_sd._tables import table_counts
+from resolvi_sd._types import CSR
 
-__all__ = ["category_codes", "read_fit"]
+__all__ = ["category_codes", "fitted_counts", "naming_the_fit", "read_fit"]
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
@@ -33,6 +38,34 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
     fitted.require_genes(adata.var_names)
     return fitted
+
+
+@contextmanager
+def naming_the_fit(layer: str | None) -> Iterator[None]:
+    """Say of an error about counts that the fit read them, and how to go on."""
+    try:
+        yield
+    except ValueError as error:
+        where = "table.X" if layer is None else f"table.layers[{layer!r}]"
+        raise ValueError(
+            f"The fit read its counts from `{where}`; they are needed here again, and have changed since. {error} "
+            "Put them back (e.g. `table.X = table.layers['counts'].copy()`), or fit anew from a layer that stays as it "
+            "is: `layer='counts'`."
+        ) from error
+
+
+def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
+    """Return the counts that the fit read from `layer` (None is X), as :func:`resolvi_sd._tables.table_counts` does.
+
+    Raises
+    ------
+    KeyError
+        If the layer is gone.
+    ValueError
+        If it holds no counts any more, e.g. because X was normalised after the fit.
+    """
+    with naming_the_fit(layer):
+        return table_counts(adata, layer)
 
 
 def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:

@@ -15,10 +15,10 @@ from torch import nn
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._read import category_codes, read_fit
-from resolvi_sd._tables import read_sizes, table_counts
+from resolvi_sd._results._read import category_codes, fitted_counts, read_fit
+from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_result
 from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["restore"]
@@ -56,18 +56,12 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     """
     fitted = read_fit(adata, keys)
     for name in (keys.distances, keys.connectivities, keys.weights):
-        check_key(
-            name,
-            adata.obsp,
-            argument="a result of the fit",
-            where="table.obsp",
-            hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
-        )
+        check_result(name, adata.obsp, where="table.obsp", tool=f"tl.fit(..., key_added={keys.prefix!r})")
     categories = category_codes(adata, fitted)
     size_key = fitted.setup.size_column(keys)
     sizes = None if size_key is None else read_sizes(adata, size_key)
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
-    counts = table_counts(adata, fitted.setup.layer)
+    counts = fitted_counts(adata, fitted.setup.layer)
     tissue = Tissue.assemble(counts, categories, graph.index, graph.distance, graph.mask, size=sizes)
     _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
     return fitted, tissue, graph

@@ -61,7 +61,11 @@ def write_fit(
     shares = np.divide(posterior.molecules, total, out=np.full_like(posterior.molecules, np.nan), where=total > 0)
 
     _remove(adata, keys)
-    write_graph(adata, graph, keys=keys, params=fitted.setup.to_plain())
+    params = fitted.setup.to_plain()
+    if fitted.setup.neighbors_key is not None:
+        # An existing graph has neighbors of its own number and kind.
+        params = {name: value for name, value in params.items() if name not in ("n_neighbors", "distance")}
+    write_graph(adata, graph, keys=keys, params=params)
     adata.layers[keys.counts] = corrected
     adata.obsm[keys.latent] = posterior.latent
     for key, share in zip(keys.shares, shares.T, strict=True):

@@ -14,6 +14,9 @@ from resolvi_sd._validation import check_key, listing
 
 __all__ = ["Labels", "read_labels"]
 
+# In any case of letters.
+_PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -44,7 +47,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     Warns
     -----
     UserWarning
-        If a label has a single cell.
+        If a label has a single cell, or reads as if it were none ("nan", "Unknown").
     """
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     column = adata.obs[labels_key]
@@ -58,6 +61,14 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
         raise ValueError(
             f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="
             f"{unlabeled_category!r}, and at least two are needed. Values: {listing(column.astype(str).unique())}."
+        )
+    placeholders = [name for name in names if name.strip().lower() in _PLACEHOLDERS]
+    if placeholders:
+        warnings.warn(
+            f"obs[{labels_key!r}] has labels that read as if there were none, and are taken for cell types: "
+            f"{listing(placeholders)}. If these cells have no label, set theirs to NaN, or pass unlabeled_category=.",
+            UserWarning,
+            stacklevel=4,
         )
     codes = np.where(named, pd.Index(names).get_indexer(column.astype(str)), -1).astype(np.int64)
     sizes = np.bincount(codes[named], minlength=len(names))

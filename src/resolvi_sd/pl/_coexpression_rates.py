@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resolvi_sd._analysis import MAX_RELATIVE_RAW
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import RandomLike
-from resolvi_sd._tables import table_counts
+from resolvi_sd._results import fitted_counts
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.metrics._layers import label_sums
@@ -66,7 +66,7 @@ def read_layers(adata: AnnData, keys: Keys, rng: RandomLike) -> dict[str, sp.csr
     """
     record = fitted(adata, keys)
     check_written(keys, [keys.counts], adata.layers, where="table.layers")
-    raw, corrected = (sp.csr_matrix(x) for x in (table_counts(adata, setup_layer(record)), adata.layers[keys.counts]))
+    raw, corrected = (sp.csr_matrix(x) for x in (fitted_counts(adata, setup_layer(record)), adata.layers[keys.counts]))
     return {RAW: raw, CONTROL: depth_matched(raw, corrected, rng=rng), CORRECTED: corrected}
 
 

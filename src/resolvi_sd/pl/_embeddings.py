@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._tables import table_counts
+from resolvi_sd._results import fitted_counts
 from resolvi_sd._validation import check_key
 from resolvi_sd.pl._results import check_written
 
@@ -48,7 +48,7 @@ def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: S
     matrices: dict[str, Any] = {}
     for name in names:
         if name == COUNTS:
-            matrices[name] = table_counts(adata, layer)
+            matrices[name] = fitted_counts(adata, layer)
         elif name == CORRECTED:
             check_written(keys, [keys.counts], adata.layers, where="table.layers")
             matrix = adata.layers[keys.counts]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_key, check_positive_int, listing
+from resolvi_sd._validation import check_positive_int, check_result, listing
 from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._categories import Palette, read_categories
 from resolvi_sd.pl._docs import shared_docs
@@ -172,8 +172,8 @@ def _check_choice(value: str, kinds: Sequence[str]) -> None:
 
 
 def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None) -> _Leakage:
-    tool = f"resolvi_sd.tl.leakage(..., key_added={keys.prefix!r})"
-    check_key(keys.leakage, adata.uns, argument="the result", where="table.uns", hint=f"Please run `{tool}` first.")
+    tool = f"tl.leakage(..., key_added={keys.prefix!r})"
+    check_result(keys.leakage, adata.uns, where="table.uns", tool=tool)
     entry = adata.uns[keys.leakage]
     tables = {}
     for name, columns in _COLUMNS.items():

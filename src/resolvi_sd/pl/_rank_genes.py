@@ -51,7 +51,7 @@ def rank_genes(
     """Draw the genes that are highest in each group, with the spread of their log fold changes.
 
     One panel per comparison. A dot is the mean log2 fold change, with a bar of one standard deviation of its draws to
-    either side: between random pairs of cells, so it holds the differences among the cells of a group. The color is
+    either side, of the means of the groups as :func:`resolvi_sd.tl.differential_expression` draws them. The color is
     the probability of the change, a dark rim marks genes that were called at the false discovery rate of the test,
     and the area of the dot grows with the fraction of the group's cells in which the gene is detected, in the corrected
     counts where the table had them. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over

@@ -11,7 +11,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._results import naming_the_fit
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
@@ -83,7 +85,8 @@ def spatial(
     KeyError
         If the table, the fit, a gene, a section, an element, the coordinate system or the coordinates do not exist.
     ValueError
-        If the number of axes or titles does not fit, or the coordinates are not finite.
+        If the number of axes or titles does not fit, the coordinates are not finite, or the counts that were fitted are
+        no counts any more.
 
     Examples
     --------
@@ -117,6 +120,8 @@ def spatial(
     rows = []
     for name in genes:
         pair = tuple(gene_column(adata, name, layer) for layer in layers)
+        with naming_the_fit(layers[0]):
+            check_counts(pair[0], adata, layer=layers[0])
         limits = replace_limits(_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:

@@ -48,7 +48,8 @@ def volcano(
 
     Genes that were called at the false discovery rate of the test are orange where they are higher in the first
     group and blue where they are lower, with their numbers above; the others are grey. The dashed line is between the
-    least probable gene that was called and the most probable one that was not.
+    least probable gene that was called and the most probable one that was not. Probabilities are shares of the
+    posterior draws, so that genes of which every draw changes are level at the top, at the odds of half a draw.
 
     Parameters
     ----------

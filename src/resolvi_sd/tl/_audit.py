@@ -18,7 +18,7 @@ from resolvi_sd._analysis import AuditInput, Reference, audit_rows, cell_groups
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
-from resolvi_sd._results import FittedModel, read_fit
+from resolvi_sd._results import FittedModel, fitted_counts, read_fit
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
 from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_key, listing
@@ -232,7 +232,7 @@ def _audit_input(
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
     )
-    raw, corrected = table_counts(adata, setup.layer), sp.csr_matrix(adata.layers[keys.counts])
+    raw, corrected = fitted_counts(adata, setup.layer), sp.csr_matrix(adata.layers[keys.counts])
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
     return AuditInput(

@@ -30,8 +30,8 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model.importance import Weights, check_weights
 from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, read_fit, restore
-from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._results import category_codes, fitted_counts, read_fit, restore
+from resolvi_sd._tables import resolve_table
 from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_key
 
@@ -175,7 +175,7 @@ def differential_expression(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby")
-    counts = table_counts(adata, fitted.setup.layer)
+    counts = fitted_counts(adata, fitted.setup.layer)
     depth = np.asarray(counts.sum(axis=1)).reshape(-1)
     usable = depth > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)

@@ -15,7 +15,7 @@ from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, check_inputs_kept, write_fit
-from resolvi_sd._tables import resolve_table, size_unit
+from resolvi_sd._tables import annotation, resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int
 from resolvi_sd.gr._neighbors import Distance
 from resolvi_sd.io import check_writable, write_results
@@ -97,7 +97,8 @@ def fit(
         `"centroid"`, or `"boundary"`: the gap between the outlines of two cells, 0 where they touch, for large and
         elongated cells.
     neighbors_key
-        An existing graph to use instead, as squidpy names it in `uns` (e.g. `"spatial_neighbors"`).
+        An existing graph to use instead, as squidpy names it in `uns` (e.g. `"spatial_neighbors"`). `n_neighbors` and
+        `distance` are then those of cells that the model is carried over to (:func:`resolvi_sd.tl.map_query`).
     likelihood
         `"nb"` (negative binomial plus Poisson background) or `"poisson"`.
     dispersion
@@ -117,7 +118,8 @@ def fit(
         Seed or generator; the same seed on the same machine gives the same result. Global random states are left
         alone.
     key_added
-        Prefix of all that is written.
+        Prefix of all that is written. Results of an earlier fit under it are replaced, and those that were computed
+        from them (differential expression, niches, leakage, audit, expression) are removed.
     integer_counts
         Write whole corrected counts in place of expectations: drawn given the counts, at the posterior means of latent
         and shares, or at a draw of both with `n_samples` above 1.
@@ -200,6 +202,7 @@ def fit(
         categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
         size_factor_key=size_factor_key,
     )
+    _check_looked_at(data, setup)
     if write:
         _check_store(data, setup, key_added, copy=copy)
     model_input = read_input(data, setup)
@@ -237,6 +240,22 @@ def fit(
     if isinstance(data, SpatialData) and write:
         write_results(data, table_key, key_added=key_added)
     return target if copy else None
+
+
+def _check_looked_at(data: SpatialData | AnnData, setup: Setup) -> None:
+    """Raise if settings would be passed over because others take their place."""
+    table = resolve_table(data, setup.table_key or "table")
+    if not isinstance(data, SpatialData):
+        if setup.coordinate_system != "global":
+            raise ValueError(
+                f"coordinate_system={setup.coordinate_system!r} is for a SpatialData object, and `data` is an AnnData: "
+                f"distances are measured between the coordinates in obsm[{setup.spatial_key!r}]."
+            )
+    elif setup.spatial_key != "spatial" and annotation(table) is not None:
+        raise ValueError(
+            f"spatial_key={setup.spatial_key!r} is not looked at: the table annotates elements of the SpatialData "
+            "object, and coordinates are their centroids. Leave it out, or pass the table itself."
+        )
 
 
 def _check_store(data: SpatialData | AnnData, setup: Setup, key_added: str, *, copy: bool) -> None:

@@ -10,8 +10,8 @@ from spatialdata import SpatialData
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import encode
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, read_fit
-from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._results import category_codes, fitted_counts, read_fit
+from resolvi_sd._tables import resolve_table
 
 __all__ = ["latent"]
 
@@ -81,7 +81,7 @@ def latent(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    counts, categories = table_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
+    counts, categories = fitted_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
     mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
     if return_dist:
         return mean, np.square(spread)

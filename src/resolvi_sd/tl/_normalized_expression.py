@@ -24,8 +24,8 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import decode, encode
 from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, category_codes, read_fit, restore
-from resolvi_sd._tables import read_sizes, resolve_table, table_counts
+from resolvi_sd._results import FittedModel, category_codes, fitted_counts, read_fit, restore
+from resolvi_sd._tables import read_sizes, resolve_table
 from resolvi_sd._validation import check_key
 
 __all__ = ["normalized_expression"]
@@ -150,7 +150,7 @@ def normalized_expression(
     else:
         draws = expression_draws(
             fitted.module,
-            table_counts(adata, fitted.setup.layer),
+            fitted_counts(adata, fitted.setup.layer),
             categories,
             settings,
             columns,
@@ -194,7 +194,7 @@ def _lazy_expression(
     """Dask array, cells × genes, that decodes a block of cells at the mean of the latent when it is asked for."""
     import dask.array as da
 
-    module, counts = fitted.module, table_counts(adata, fitted.setup.layer)
+    module, counts = fitted.module, fitted_counts(adata, fitted.setup.layer)
     latent, _ = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     blocks = (_CHUNK, latent.shape[1])
     return da.map_blocks(

@@ -9,8 +9,8 @@ from spatialdata import SpatialData
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import classify, encode
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, most_probable, read_fit, write_labels
-from resolvi_sd._tables import resolve_table, table_counts
+from resolvi_sd._results import category_codes, fitted_counts, most_probable, read_fit, write_labels
+from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int
 
 __all__ = ["predict"]
@@ -76,7 +76,7 @@ def predict(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     fitted.require_labels()
-    counts, categories = table_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
+    counts, categories = fitted_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
     mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
     probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
     if not copy:
