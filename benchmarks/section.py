@@ -8,13 +8,11 @@ The section is `xenium_pancreas.h5ad` in the folder; another file is `--file`.
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
 import anndata as ad
 import exchange
 import torch
-from labels import DATA_VARIABLE
+from sections import real_data_folder
 
 import resolvi_sd as rsd
 
@@ -25,7 +23,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    table = ad.read_h5ad(Path(os.environ[DATA_VARIABLE]) / options.file)
+    table = ad.read_h5ad(real_data_folder() / options.file)
     before, watch = exchange.peak_memory(), exchange.Stopwatch()
     with watch("fit"):
         rsd.tl.fit(table)
