@@ -2,6 +2,7 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.neighbors import NearestNeighbors
@@ -152,3 +153,12 @@ def test_bad_columns(sized, settings, error, message):
     with pytest.raises(error, match=message):
         rsd.tl.fit(sized, **settings, **QUIET)
     assert list(sized.obs) == columns and not sized.uns
+
+
+def test_batches_that_are_dates_are_found_again(tissue):
+    table = tissue.tables["table"].copy()
+    dates = pd.to_datetime(np.where(np.arange(table.n_obs) % 2, "2020-01-01", "2021-05-05"))
+    table.obs["day"] = pd.Series(dates, index=table.obs_names).astype("category")
+    rsd.tl.fit(table, batch_key="day", max_epochs=1, show_progress_bar=False)
+    rsd.tl.latent(table, show_progress_bar=False)
+    rsd.tl.normalized_expression(table, transform_batch="2021-05-05", show_progress_bar=False)

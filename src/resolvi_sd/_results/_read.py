@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
-from resolvi_sd._tables import table_counts
+from resolvi_sd._tables import column_text, table_counts
 from resolvi_sd._types import CSR
 
 __all__ = ["category_codes", "fitted_counts", "naming_the_fit", "read_fit"]
@@ -90,8 +90,8 @@ def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:
 def _codes(adata: AnnData, argument: str, key: str, known: tuple[str, ...]) -> NDArray[np.int64]:
     if key not in adata.obs:
         raise KeyError(f"The model was fitted with `{argument}={key!r}`, which `obs` lacks: {list(adata.obs.columns)}.")
-    values = adata.obs[key].astype(str)
-    codes = pd.Index(known).get_indexer(values)
+    values = column_text(adata.obs[key])
+    codes = pd.Index(known, dtype=object).get_indexer(pd.Index(values, dtype=object))
     if (codes < 0).any():
         new = sorted(set(values) - set(known))
         raise ValueError(f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {known}.")

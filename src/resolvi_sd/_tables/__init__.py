@@ -6,7 +6,7 @@ from resolvi_sd._tables._genes import align_genes
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
-from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group, resolve_table
+from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table
 from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._view import CellPositions, TableView, cell_positions, table_view
 
@@ -24,6 +24,7 @@ __all__ = [
     "cell_positions",
     "cell_sizes",
     "check_element",
+    "column_text",
     "cross",
     "group_by",
     "instance_rows",

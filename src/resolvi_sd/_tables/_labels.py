@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._tables._resolve import column_text
 from resolvi_sd._validation import check_key, listing
 
 __all__ = ["Labels", "read_labels"]
@@ -51,8 +52,9 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     """
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     column = adata.obs[labels_key]
-    named = column.notna().to_numpy() & (column.astype(str) != unlabeled_category).to_numpy()
-    present = set(column[named].astype(str))
+    text = column_text(column)
+    named = column.notna().to_numpy() & (text != unlabeled_category)
+    present = set(text[named])
     if isinstance(column.dtype, pd.CategoricalDtype):
         names = tuple(name for name in column.cat.categories.astype(str) if name in present)
     else:
@@ -60,7 +62,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     if len(names) < 2:
         raise ValueError(
             f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="
-            f"{unlabeled_category!r}, and at least two are needed. Values: {listing(column.astype(str).unique())}."
+            f"{unlabeled_category!r}, and at least two are needed. Values: {listing(dict.fromkeys(text))}."
         )
     placeholders = [name for name in names if name.strip().lower() in _PLACEHOLDERS]
     if placeholders:
@@ -70,7 +72,8 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
             UserWarning,
             stacklevel=4,
         )
-    codes = np.where(named, pd.Index(names).get_indexer(column.astype(str)), -1).astype(np.int64)
+    position = pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object))
+    codes = np.where(named, position, -1).astype(np.int64)
     sizes = np.bincount(codes[named], minlength=len(names))
     single = [name for name, size in zip(names, sizes, strict=True) if size == 1]
     if single:

@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._validation import check_complete, check_key
 
-__all__ = ["Groups", "cross", "group_by", "one_group", "resolve_table"]
+__all__ = ["Groups", "column_text", "cross", "group_by", "one_group", "resolve_table"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,24 @@ def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
     return _encode(column)
 
 
+def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
+    """Return the values of a column as text; of a categorical column, the names of its categories.
+
+    `column.astype(str)` writes categories that are no text, such as dates, in another way than their index does.
+    """
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return column.astype(str).to_numpy(dtype=object)
+    # A missing value has the code -1.
+    names = np.append(column.cat.categories.astype(str).to_numpy(dtype=object), "nan")
+    text: NDArray[np.object_] = names[column.cat.codes.to_numpy()]
+    return text
+
+
 def _encode(column: pd.Series[Any]) -> Groups:
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = column.cat.remove_unused_categories().cat
         return Groups(np.asarray(values.codes, dtype=np.int32), tuple(values.categories.astype(str)))
-    names, codes = np.unique(column.astype(str).to_numpy(dtype=object), return_inverse=True)
+    names, codes = np.unique(column_text(column), return_inverse=True)
     return Groups(codes.astype(np.int32), tuple(str(name) for name in names))
 
 
