@@ -157,6 +157,14 @@ def test_integer_counts_are_whole_molecules(tissue, n_samples):
     assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02 if n_samples == 1 else 0.06)
 
 
+def test_the_progress_bar_ends_with_the_shares(tissue, capfd):
+    rsd.tl.fit(tissue, max_epochs=1)
+    shown, table = capfd.readouterr().err, tissue.tables["table"]
+    molecules = np.asarray(table.X.sum(axis=1)).ravel()
+    own = (table.obs["resolvi_true"] * molecules).sum() / molecules.sum()
+    assert f"{100 * own:.0f}% own, " in shown and "% from neighbors, " in shown
+
+
 def test_stored_zeros_are_no_counts(tissue):
     table = tissue.tables["table"]
     again = table.copy()

@@ -98,7 +98,7 @@ def infer(
     seeds = rng.integers(0, 2**63, tissue.counts.nnz, dtype=np.uint64) if integer_counts else None
 
     module.eval()
-    for core in _groups(patches, batch_size, show_progress_bar):
+    for core in _groups(patches, batch_size, molecules, show_progress_bar):
         minibatch = cut_minibatch(tissue, core)
         entries = _entries(tissue.counts.indptr, core)
         with torch.no_grad():
@@ -137,14 +137,21 @@ def _noise(n_samples: int, n_cells: int, n_latent: int, rng: np.random.Generator
     return [(torch.from_numpy(draw[:, :-2]), torch.from_numpy(draw[:, -2:])) for draw in normal]
 
 
-def _groups(patches: Patches, batch_size: int, show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
-    """Cells of successive patches, about `batch_size` at a time; patches next to each other share their halo."""
+def _groups(
+    patches: Patches, batch_size: int, molecules: NDArray[np.float64], show_progress_bar: bool
+) -> Iterator[NDArray[np.int64]]:
+    """Cells of successive patches, about `batch_size` at a time; patches next to each other share their halo.
+
+    In the end the progress bar shows what came of it: the shares of all `molecules`, by source.
+    """
     ends = np.searchsorted(patches.offsets, np.arange(0, len(patches.order), batch_size)[1:])
     bounds = np.unique(np.concatenate([[0], patches.offsets[ends], [len(patches.order)]]))
     with tqdm(total=len(patches.order), desc="Posterior", unit="cell", disable=not show_progress_bar) as bar:
         for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
             yield patches.order[start:stop]
             bar.update(int(stop - start))
+        own, diffused, background = 100 * molecules.sum(axis=0) / max(molecules.sum(), _TINY)
+        bar.set_postfix_str(f"{own:.0f}% own, {diffused:.0f}% from neighbors, {background:.0f}% background")
 
 
 def _entries(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
