@@ -329,9 +329,8 @@ class ResolVI(TableTasks):
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
         check_request(fitted, library_size, n_samples, weights, size_scaling)
-        names = fitted.genes if gene_list is None else gene_list
-        columns = gene_columns(names, fitted.genes, argument="gene_list")
-        names = list(names)
+        columns = gene_columns(fitted.genes if gene_list is None else gene_list, fitted.genes, argument="gene_list")
+        names = [fitted.genes[column] for column in columns]
         categories = category_codes(table, fitted)
         settings = decoding_categories(fitted, categories, transform_batch)
         scale = self._scale(adata, library_size, size_scaling=size_scaling)

@@ -87,7 +87,7 @@ def check_result(name: str, available: Iterable[object], *, where: str, tool: st
     where
         Where it was looked for, as the user writes it, e.g. `table.uns`.
     tool
-        The call that writes it, e.g. `tl.fit(...)`.
+        The call that writes it, e.g. `resolvi_sd.tl.fit(...)`.
 
     Raises
     ------
@@ -96,10 +96,7 @@ def check_result(name: str, available: Iterable[object], *, where: str, tool: st
     """
     names = list(available)
     if name not in names:
-        raise KeyError(
-            f"`{where}` has no {name!r}, which is needed here; it has: {listing(names)}. "
-            f"Please run `resolvi_sd.{tool}` first."
-        )
+        raise KeyError(f"{name!r} is not in `{where}`; it has: {listing(names)}. Please run `{tool}` first.")
 
 
 def check_positive_int(value: object, *, argument: str) -> int:

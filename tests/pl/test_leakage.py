@@ -182,7 +182,9 @@ def test_errors(leaked):
     with pytest.raises(KeyError, match="labels_key='cell_type' is not in `table.obs`"):
         rsd.pl.leakage(leaked)
     del leaked.uns["resolvi_leakage"]
-    with pytest.raises(KeyError, match=r"`table.uns` has no 'resolvi_leakage'.*run `resolvi_sd.tl.leakage\(.*` first"):
+    with pytest.raises(
+        KeyError, match=r"'resolvi_leakage' is not in `table.uns`.*run `resolvi_sd.tl.leakage\(.*` first"
+    ):
         rsd.pl.leakage(leaked)
 
 

@@ -181,5 +181,5 @@ def test_a_table_without_its_graph_says_what_to_do(tissue, fitted):
     with pytest.raises(KeyError, match=r"Please run `resolvi_sd.tl.fit\(\.\.\., key_added='resolvi'\)` first"):
         rsd.tl.sample_posterior(tissue, **QUIET)
     del fitted.tables["table"].obsp["resolvi_weights"]
-    with pytest.raises(KeyError, match=r"`table.obsp` has no 'resolvi_weights'.*run .*fit"):
+    with pytest.raises(KeyError, match=r"'resolvi_weights' is not in `table.obsp`.*run `resolvi_sd.tl.fit\(.*` first"):
         rsd.tl.sample_posterior(fitted, **QUIET)

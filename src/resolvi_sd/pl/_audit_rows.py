@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, check_result, listing
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 
 __all__ = ["LAYERS", "AuditRow", "AuditSection", "audit_sections", "read_audit"]
@@ -129,10 +129,7 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
         If it lacks columns or rows.
     """
     tool = f"resolvi_sd.tl.audit(..., key_added={keys.prefix!r})"
-    if keys.audit not in adata.uns:
-        raise KeyError(
-            f"{keys.audit!r} is not in `table.uns`; it has: {listing(adata.uns)}. Please run `{tool}` first."
-        )
+    check_result(keys.audit, adata.uns, where="table.uns", tool=tool)
     table = adata.uns[keys.audit]
     missing = [name for name in _COLUMNS if name not in getattr(table, "columns", ())]
     if missing:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from anndata import AnnData
 
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, check_result, listing
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons"]
 
@@ -59,8 +59,7 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
     ValueError
         If it lacks a column.
     """
-    if key not in adata.uns:
-        raise KeyError(f"{key!r} is not in `table.uns`; it has: {listing(adata.uns)}. Please run `{tool}` first.")
+    check_result(key, adata.uns, where="table.uns", tool=tool)
     table = adata.uns[key]
     missing = [name for name in ("group1", "group2", *columns) if name not in getattr(table, "columns", ())]
     if missing:

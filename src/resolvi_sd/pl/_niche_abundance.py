@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import check_result, listing
 from resolvi_sd.pl._categories import Categories, read_categories
 from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
 from resolvi_sd.pl._docs import shared_docs
@@ -118,12 +118,9 @@ def niche_abundance(
 
 
 def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    for name, slot, where in ((keys.niche, adata.obsm, "table.obsm"), (keys.niche_labels, adata.uns, "table.uns")):
-        if name not in slot:
-            raise KeyError(
-                f"{name!r} is not in `{where}`; it has: {listing(slot)}. Please run "
-                f"`resolvi_sd.tl.niche_abundance(..., key_added={keys.prefix!r})` first."
-            )
+    tool = f"resolvi_sd.tl.niche_abundance(..., key_added={keys.prefix!r})"
+    check_result(keys.niche, adata.obsm, where="table.obsm", tool=tool)
+    check_result(keys.niche_labels, adata.uns, where="table.uns", tool=tool)
     niche = np.asarray(adata.obsm[keys.niche], dtype=np.float64)
     labels = tuple(str(name) for name in adata.uns[keys.niche_labels])
     if niche.shape[1] != len(labels):
