@@ -35,6 +35,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--epochs", type=int, nargs="*", default=[], help="train anew for each number; by default settings without"
     )
+    result.add_argument(
+        "--rate-draws", type=int, default=0, help="draws of the rates that unseen molecules are judged by; not timed"
+    )
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import anndata as ad
@@ -13,7 +14,7 @@ import torch
 
 import resolvi_sd as rsd
 from resolvi_sd._model import ResolviModule
-from resolvi_sd._tiles import Patches, Tissue, cut_minibatch
+from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
 _WARM_UP_CELLS = 500
 _BATCH = 2048
@@ -36,7 +37,9 @@ class Phase:
 
 
 def main() -> None:
-    options = exchange.parser(__doc__).parse_args()
+    parser = exchange.parser(__doc__)
+    parser.add_argument("--likelihood", choices=("nb", "poisson"), default="nb")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("resolvi_sd").setLevel(logging.WARNING)
     adata = ad.read_h5ad(options.data)
@@ -45,6 +48,7 @@ def main() -> None:
     labels: dict[str, Any] = {}
     if options.task == "labels":
         labels = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED}
+    config = rsd.ModelConfig(likelihood=options.likelihood)
     # The first call of all compiles kernels and loads libraries.
     rsd.tl.fit(adata[:_WARM_UP_CELLS].copy(), max_epochs=1, show_progress_bar=False)
 
@@ -52,7 +56,7 @@ def main() -> None:
     for epochs in options.epochs or [None]:
         watch = exchange.Stopwatch()
         with watch("fit"):
-            rsd.tl.fit(adata, max_epochs=epochs, rng=options.seed, show_progress_bar=False, **labels)
+            rsd.tl.fit(adata, config=config, max_epochs=epochs, rng=options.seed, show_progress_bar=False, **labels)
         trained = len(adata.uns["resolvi"]["history"]["epoch"])
         trainings.append({"epochs": trained, "seconds": train.seconds})
     record = {
@@ -76,7 +80,9 @@ def main() -> None:
     # Of the method, without the arrays below, which only the benchmark asks for.
     record["peak_memory_mb"] = exchange.peak_memory()
     if options.task == "restore":
-        arrays |= model_rates(*infer.args[:3])
+        arrays["own_share"] = own_share(*infer.args[:3])
+    if options.rate_draws:
+        arrays |= rates(*infer.args[:3], options.rate_draws, options.seed)
     exchange.save(options.out, record, corrected={"default": adata.layers["resolvi_counts"]}, **arrays)
 
 
@@ -92,23 +98,43 @@ def compare(adata: ad.AnnData, seed: int) -> dict[str, np.ndarray]:
     return exchange.stacked(results)
 
 
-def model_rates(module: ResolviModule, tissue: Tissue, patches: Patches) -> dict[str, np.ndarray]:
-    """The model's own share alpha of each cell, before it has seen which genes the cell's molecules are of; and the
-    expected molecules, background apart, with the inverse overdispersion of the rest."""
+@torch.no_grad()
+def own_share(module: ResolviModule, tissue: Tissue, patches: Patches) -> np.ndarray:
+    """The model's own share alpha of each cell, before it has seen which genes the cell's molecules are of."""
     share = np.empty(tissue.n_cells, np.float32)
-    signal, background = np.empty((2, tissue.n_cells, tissue.n_genes), np.float32)
+    for core, minibatch in minibatches(tissue, patches):
+        share[core] = module.shares(minibatch)[:, 0].numpy()
+    return share
+
+
+@torch.no_grad()
+def rates(module: ResolviModule, tissue: Tissue, patches: Patches, n_draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Expected molecules, background apart, averaged over draws of latent and shares; the inverse overdispersion of the
+    rest, if it has any."""
+    signal, background = np.zeros((2, tissue.n_cells, tissue.n_genes), np.float32)
+    generator = torch.Generator().manual_seed(seed)
+    for core, minibatch in minibatches(tissue, patches):
+        mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
+        posterior = module.share_posterior(minibatch)
+        weights = module.neighbor_weights(minibatch, module.leakage_range())
+        for _ in range(n_draws):
+            latent = mean + spread * torch.randn(mean.shape, generator=generator)
+            shares = posterior.at(torch.randn(posterior.loc.shape, generator=generator))
+            profiles, amount = module.expression(latent, minibatch.categories), module.amount(minibatch, latent, shares)
+            drawn = module.rates(minibatch, profiles, amount, weights, module.background_profile())
+            signal[core] += drawn.signal.numpy() / n_draws
+            background[core] += drawn.background.numpy() / n_draws
+    result = {"signal": signal, "background": background}
+    if module.config.likelihood == "nb":
+        result["concentration"] = module.concentration().numpy()[0]
+    return result
+
+
+def minibatches(tissue: Tissue, patches: Patches) -> Iterator[tuple[np.ndarray, Minibatch]]:
+    """Pieces of the tissue, and their core cells."""
     for start in range(0, len(patches.order), _BATCH):
         core = patches.order[start : start + _BATCH]
-        minibatch = cut_minibatch(tissue, core)
-        with torch.no_grad():
-            latent, _ = module.latent_encoder(minibatch.features, minibatch.categories)
-            shares, weights = module.shares(minibatch), module.neighbor_weights(minibatch, module.leakage_range())
-            profiles, amount = module.expression(latent, minibatch.categories), module.amount(minibatch, latent, shares)
-            rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
-        share[core] = shares[:, 0].numpy()
-        signal[core], background[core] = rates.signal.numpy(), rates.background.numpy()
-    concentration = module.concentration().detach().numpy()[0]
-    return {"own_share": share, "signal": signal, "background": background, "concentration": concentration}
+        yield core, cut_minibatch(tissue, core)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,6 @@ def main() -> None:
     parser = exchange.parser(__doc__)
     parser.add_argument("--neighbors", choices=("exact", "shipped"), default="exact")
     parser.add_argument("--settings", choices=tuple(_SETTINGS), default="default")
-    parser.add_argument(
-        "--rate-draws", type=int, default=0, help="draws of the rates that unseen molecules are judged by; not timed"
-    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scvi.settings.verbosity = logging.WARNING

@@ -12,10 +12,14 @@ from cases import METHODS, OURS, REFERENCE
 Run = dict[str, Any]
 _Metric = tuple[str, str | None, str | None]
 
+_HELD_OUT = {
+    "held-out loss": "held_out",
+    "held-out loss, given the seen": "held_out_given",
+    "held-out loss, composition": "held_out_composition",
+}
 # Column, where in a run's scores, where in those of its corrected counts.
 _METRICS: tuple[_Metric, ...] = (
-    ("held-out loss", "held_out", None),
-    ("held-out loss, given the seen", "held_out_given", None),
+    *((name, score, None) for name, score in _HELD_OUT.items()),
     ("profile error, rates", "profile_error", None),
     ("profile error, counts", None, "profile_error"),
     ("own share r, model", "share_correlation", None),
@@ -141,18 +145,15 @@ def _labels(runs: list[Run]) -> str:
 
 def _held_out(runs: list[Run]) -> str:
     """One line per data set and method."""
-    losses = {"held-out loss": "held_out", "held-out loss, given the seen": "held_out_given"}
-    header = ["data", "cells", "genes", "method", *losses, "epochs"]
+    header = ["data", "cells", "genes", "method", *_HELD_OUT, "epochs"]
     rows = []
     for regime in dict.fromkeys(run["regime"] for run in runs):
         here = [run for run in runs if run["regime"] == regime]
         for method in _methods(here):
             chosen = _of(here, method)
             row = [regime, *(f"{round(median(run[size] for run in chosen)):,}" for size in ("n_cells", "n_genes"))]
-            row += [
-                METHODS[method].label,
-                *(_number([run["scores"][loss] for run in chosen], 4) for loss in losses.values()),
-            ]
+            row.append(METHODS[method].label)
+            row += [_number(_values(chosen, (name, score, None), ""), 4) for name, score in _HELD_OUT.items()]
             rows.append([*row, _number([run["trainings"][-1]["epochs"] for run in chosen], 0)])
     return _table(header, rows)
 

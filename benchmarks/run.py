@@ -168,7 +168,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
         *(str(part) for part in (data / "data.h5ad", path, "--seed", identity["seed"], "--threads", options.threads)),
         *chosen.arguments,
         *(("--task", case.kind) if case.kind in ("labels", "de") else ()),
-        *(("--rate-draws", "100") if case.halved and chosen.peer else ()),
+        *(("--rate-draws", "100") if case.halved else ()),
         *(("--epochs", *map(str, epochs)) if epochs else ()),
     ]
     limits = dict.fromkeys(_THREAD_LIMITS, str(options.threads))

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 import torch
 from differential import score_de, wilcoxon
 from labels import predict_from_counts, score_labels
+from scipy.special import gammaln
 
-from resolvi_sd._model.delaporte import expected_signal
+from resolvi_sd._model.delaporte import delaporte_log_prob, poisson_log_prob
 from resolvi_sd._tiles import SparseRows
 from resolvi_sd.metrics import Removal, calibration, latent_quality, profile_error, removal
 
@@ -22,6 +23,7 @@ OWN_REMOVED = 0.1
 # What is kept of each count is taken to these powers; 1 is the correction as it is.
 POWERS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0)
 _BISECTIONS = 16
+_TINY = 1e-12
 
 
 def score(
@@ -78,25 +80,42 @@ def held_out_losses(
     *,
     signal: np.ndarray,
     background: np.ndarray,
-    concentration: np.ndarray,
+    concentration: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Losses of the molecules that were not seen, by the expected ones, and by those expected given the ones seen.
+    """Losses of the molecules that were not seen, nats for each of them, under a model of the ones seen.
 
-    What overdispersion added to a gene in a cell is in both halves: with k of the seen molecules not background, the
-    mean of the other half is signal (r + E[k]) / (r + signal) + background.
+    `held_out` is the negative log-probability of their numbers by the model's own distribution; `held_out_given` is
+    that after the seen ones, since what overdispersion made of a gene in a cell is in both halves. Each molecule was
+    seen with a probability of one half, so P(seen, unseen) is the probability of their sums at twice the rates, times
+    that of the split. `held_out_composition` is the cross-entropy under the expected composition of a cell. Without a
+    `concentration` the counts are Poisson.
     """
-    mu, lam, r = (torch.from_numpy(a.astype(np.float32)) for a in (signal, background, concentration))
-    counts = SparseRows.from_scipy(seen)
-    k = expected_signal(counts, mu, lam, r[None], torch.zeros(len(mu), dtype=torch.long)).numpy()
-    found = sp.csr_matrix((k, counts.gene.numpy(), counts.indptr.numpy()), seen.shape)
-    given = signal * (concentration + found.toarray()) / (concentration + signal) + background
-    return {"held_out": held_out_loss(signal + background, held_out), "held_out_given": held_out_loss(given, held_out)}
+
+    def log_prob(counts: sp.csr_matrix, times: float) -> float:
+        entries = SparseRows.from_scipy(counts.astype(np.float32))
+        mu, lam = (torch.from_numpy(times * np.maximum(rate, _TINY)) for rate in (signal, background))
+        if concentration is None:
+            values = poisson_log_prob(entries, mu, lam)
+        else:
+            r = torch.from_numpy(concentration.astype(np.float32))[None]
+            values = delaporte_log_prob(entries, mu, lam, r, torch.zeros(len(mu), dtype=torch.long))
+        return float(values.double().sum())
+
+    both = (seen + held_out).tocsr()
+    split = sum(sign * gammaln(part.data + 1.0).sum() for sign, part in ((1, both), (-1, seen), (-1, held_out)))
+    joint = log_prob(both, 2.0) + split - math.log(2) * both.sum()
+    n_unseen = float(held_out.sum())
+    return {
+        "held_out": -log_prob(held_out, 1.0) / n_unseen,
+        "held_out_given": -float(joint - log_prob(seen, 1.0)) / n_unseen,
+        "held_out_composition": composition_loss(signal + background, held_out),
+    }
 
 
-def held_out_loss(expected: np.ndarray, held_out: sp.csr_matrix) -> float:
-    """Nats per molecule that was not seen, under the expected composition of its cell, all sources together."""
-    composition = np.maximum(expected, 1e-12) / np.maximum(expected, 1e-12).sum(axis=1, keepdims=True)
-    entries = held_out.tocoo()
+def composition_loss(expected: np.ndarray, counts: sp.csr_matrix) -> float:
+    """Nats per molecule under the expected composition of its cell, all sources together."""
+    composition = np.maximum(expected, _TINY) / np.maximum(expected, _TINY).sum(axis=1, keepdims=True)
+    entries = counts.tocoo()
     return float(-(entries.data * np.log(composition[entries.row, entries.col])).sum() / entries.data.sum())
 
 
