@@ -147,6 +147,15 @@ def test_labels_are_predicted_with_their_categories(adata):
     assert (labels == truth)[hidden].mean() > 0.8
 
 
+def test_labels_that_are_set_up_but_not_used_are_warned_of(adata):
+    rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="label")
+    with pytest.warns(UserWarning, match=r"labels_key='label' are not used: `ResolVI\(adata, semisupervised=True\)`"):
+        model = rsd.ResolVI(adata)
+    model.train(**QUICK)
+    with pytest.raises(ValueError, match="no labels to predict"):
+        model.predict()
+
+
 def test_labels_in_a_table(adata):
     adata.obs["label"] = adata.obs["label"].replace("unknown", np.nan).astype("category")
     adata.uns["label_colors"] = ["#111111", "#222222", "#333333", "#444444"]

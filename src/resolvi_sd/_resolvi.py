@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,7 @@ class ResolVI(TableTasks):
         Table on which :meth:`setup_anndata` was run.
     semisupervised
         Whether to use the labels of `setup_anndata(..., labels_key=)`: one mixture component for each label, and a
-        classifier.
+        classifier. Without, labels that were set up are passed over, with a warning.
     n_latent, likelihood, dispersion
         See :class:`resolvi_sd.ModelConfig`.
     config
@@ -91,7 +92,12 @@ class ResolVI(TableTasks):
         setup = _read_setup(adata)
         if semisupervised and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
-        if not semisupervised:
+        if setup.labels_key is not None and not semisupervised:
+            warnings.warn(
+                f"The labels of labels_key={setup.labels_key!r} are not used: `ResolVI(adata, semisupervised=True)` does.",
+                UserWarning,
+                stacklevel=2,
+            )
             setup = replace(setup, labels_key=None)
         self.config = combine_configs(
             config, ModelConfig(), "config", n_latent=n_latent, likelihood=likelihood, dispersion=dispersion
