@@ -94,7 +94,8 @@ class ResolVI(TableTasks):
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
         if setup.labels_key is not None and not semisupervised:
             warnings.warn(
-                f"The labels of labels_key={setup.labels_key!r} are not used: `ResolVI(adata, semisupervised=True)` does.",
+                f"The labels of labels_key={setup.labels_key!r} are not used: `ResolVI(adata, semisupervised=True)` "
+                "uses them.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -33,7 +33,8 @@ class ModelConfig:
     dropout_rate
         Dropout in the latent encoder while training.
     likelihood
-        `"nb"`: counts are Delaporte (negative binomial plus Poisson background); `"poisson"`: both parts Poisson.
+        `"nb"`: counts are Delaporte (negative binomial plus Poisson background); `"poisson"`: both parts Poisson, so
+        that nothing that leaked can pass for overdispersion, and more is removed.
     dispersion
         One overdispersion per gene, or per gene and batch.
     share_prior
