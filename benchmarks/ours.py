@@ -48,7 +48,6 @@ def main() -> None:
     labels: dict[str, Any] = {}
     if options.task == "labels":
         labels = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED}
-    config = rsd.ModelConfig(likelihood=options.likelihood)
     # The first call of all compiles kernels and loads libraries.
     rsd.tl.fit(adata[:_WARM_UP_CELLS].copy(), max_epochs=1, show_progress_bar=False)
 
@@ -56,7 +55,14 @@ def main() -> None:
     for epochs in options.epochs or [None]:
         watch = exchange.Stopwatch()
         with watch("fit"):
-            rsd.tl.fit(adata, config=config, max_epochs=epochs, rng=options.seed, show_progress_bar=False, **labels)
+            rsd.tl.fit(
+                adata,
+                likelihood=options.likelihood,
+                max_epochs=epochs,
+                rng=options.seed,
+                show_progress_bar=False,
+                **labels,
+            )
         trained = len(adata.uns["resolvi"]["history"]["epoch"])
         trainings.append({"epochs": trained, "seconds": train.seconds})
     record = {

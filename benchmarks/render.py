@@ -12,14 +12,14 @@ from cases import METHODS, OURS, REFERENCE
 Run = dict[str, Any]
 _Metric = tuple[str, str | None, str | None]
 
-_HELD_OUT = {
-    "held-out loss": "held_out",
-    "held-out loss, given the seen": "held_out_given",
-    "held-out loss, composition": "held_out_composition",
-}
 # Column, where in a run's scores, where in those of its corrected counts.
+_HELD_OUT: tuple[_Metric, ...] = (
+    ("held-out loss", "held_out", None),
+    ("held-out loss, given the seen", "held_out_given", None),
+    ("held-out loss, composition", "held_out_composition", None),
+)
 _METRICS: tuple[_Metric, ...] = (
-    *((name, score, None) for name, score in _HELD_OUT.items()),
+    *_HELD_OUT,
     ("profile error, rates", "profile_error", None),
     ("profile error, counts", None, "profile_error"),
     ("own share r, model", "share_correlation", None),
@@ -145,7 +145,7 @@ def _labels(runs: list[Run]) -> str:
 
 def _held_out(runs: list[Run]) -> str:
     """One line per data set and method."""
-    header = ["data", "cells", "genes", "method", *_HELD_OUT, "epochs"]
+    header = ["data", "cells", "genes", "method", *(name for name, *_ in _HELD_OUT), "epochs"]
     rows = []
     for regime in dict.fromkeys(run["regime"] for run in runs):
         here = [run for run in runs if run["regime"] == regime]
@@ -153,7 +153,7 @@ def _held_out(runs: list[Run]) -> str:
             chosen = _of(here, method)
             row = [regime, *(f"{round(median(run[size] for run in chosen)):,}" for size in ("n_cells", "n_genes"))]
             row.append(METHODS[method].label)
-            row += [_number(_values(chosen, (name, score, None), ""), 4) for name, score in _HELD_OUT.items()]
+            row += [_number(_values(chosen, metric, "default"), 4) for metric in _HELD_OUT]
             rows.append([*row, _number([run["trainings"][-1]["epochs"] for run in chosen], 0)])
     return _table(header, rows)
 

@@ -114,7 +114,8 @@ def held_out_losses(
 
 def composition_loss(expected: np.ndarray, counts: sp.csr_matrix) -> float:
     """Nats per molecule under the expected composition of its cell, all sources together."""
-    composition = np.maximum(expected, _TINY) / np.maximum(expected, _TINY).sum(axis=1, keepdims=True)
+    rate = np.maximum(expected, _TINY)
+    composition = rate / rate.sum(axis=1, keepdims=True)
     entries = counts.tocoo()
     return float(-(entries.data * np.log(composition[entries.row, entries.col])).sum() / entries.data.sum())
 

@@ -7,7 +7,6 @@ pytest benchmarks/test_micro.py -k likelihood --benchmark-compare
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -71,17 +70,11 @@ def test_likelihood_negative_binomial_of_torch(benchmark, rates_and_counts):
     benchmark.pedantic(evaluate, rounds=_ROUNDS, warmup_rounds=3)
 
 
-@dataclass
 class Step:
     """All that a training step needs, and the parts of it, as `_model.elbo` puts them together."""
 
-    module: ResolviModule
-    stream: PatchStream
-    minibatch: Minibatch
-    optimizers: list[torch.optim.Optimizer] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        config = TrainingConfig()
+    def __init__(self, module: ResolviModule, stream: PatchStream, config: TrainingConfig) -> None:
+        self.module, self.stream, self.minibatch = module, stream, next(iter(stream))
         self.shared = [p for name, p in self.module.named_parameters() if not name.startswith("neighbor_logits")]
         self.optimizers = [
             RowAdam(self.module.neighbor_logits.parameters(), lr=config.lr_cell),
@@ -134,8 +127,11 @@ class Step:
             module.concentration_group(minibatch.core_batch),
         )
 
-    def loss(self) -> Tensor:
-        return negative_elbo(self.module, self.minibatch)
+    def loss(self, minibatch: Minibatch) -> Tensor:
+        """With nothing left of the gradients of the step before."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        return negative_elbo(self.module, minibatch)
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.shared, TrainingConfig.gradient_clip)
@@ -143,9 +139,7 @@ class Step:
             optimizer.step()
 
     def all_of_it(self, minibatch: Minibatch) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
-        negative_elbo(self.module, minibatch).backward()
+        self.loss(minibatch).backward()
         self.update()
 
 
@@ -167,7 +161,7 @@ def step(request: pytest.FixtureRequest) -> Step:
         thin_counts=True,
         rng=np.random.default_rng(0),
     )
-    return Step(module, stream, next(iter(stream)))
+    return Step(module, stream, config)
 
 
 @pytest.mark.parametrize("part", ["draw_latent", "draw_shares", "neighbor_weights", "decoder", "halo", "likelihood"])
@@ -182,20 +176,13 @@ def test_step_cut_the_minibatch(benchmark, step):
 
 def test_step_way_back(benchmark, step):
     def forward() -> tuple[tuple[Tensor], dict[str, Any]]:
-        for optimizer in step.optimizers:
-            optimizer.zero_grad()
-        return (step.loss(),), {}
+        return (step.loss(step.minibatch),), {}
 
     measure(benchmark, step, Tensor.backward, setup=forward)
 
 
 def test_step_update(benchmark, step):
-    def with_gradients() -> None:
-        for optimizer in step.optimizers:
-            optimizer.zero_grad()
-        step.loss().backward()
-
-    measure(benchmark, step, step.update, setup=with_gradients)
+    measure(benchmark, step, step.update, setup=lambda: step.loss(step.minibatch).backward())
 
 
 def test_step_all_of_it(benchmark, step):
