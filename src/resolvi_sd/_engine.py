@@ -13,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._csr import group_sums, row_sums
 from resolvi_sd._model import (
     DataSummary,
     ModelConfig,
@@ -22,7 +23,7 @@ from resolvi_sd._model import (
     extend_module,
     infer,
     patch_size_of,
-    train,
+    train_on_devices,
 )
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, Setup
@@ -165,7 +166,7 @@ def fit_model(
         module = ResolviModule(config, summarise(model_input)) if mapped is None else mapped.module
         patch_size = patch_size_of(training, module.data.n_train)
         patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
-        history = train(
+        history = train_on_devices(
             module,
             model_input.tissue(),
             patches,
@@ -289,9 +290,7 @@ def summarise(model_input: ModelInput) -> DataSummary:
     view, graph, labels = model_input.view, model_input.graph, model_input.labels
     # Cells that coincide or touch say nothing of the scale.
     distances = graph.distance[graph.mask & (graph.distance > 0)]
-    totals = np.stack(
-        [np.asarray(view.counts[view.batch == code].sum(axis=0)).ravel() for code in range(len(view.batch_names))]
-    )
+    totals = group_sums(view.counts, view.batch, len(view.batch_names))
     return DataSummary(
         n_cells=view.n_cells,
         n_train=int(view.has_counts.sum()),
@@ -301,7 +300,7 @@ def summarise(model_input: ModelInput) -> DataSummary:
         # Where all neighbors coincide or touch, any length scale gives them equal weight.
         neighbor_distance=float(np.median(distances)) if len(distances) else 1.0,
         gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
-        depth=float(np.median(np.asarray(view.counts.sum(axis=1)).ravel()[view.has_counts])),
+        depth=float(np.median(row_sums(view.counts)[view.has_counts])),
         n_labels=0 if labels is None else len(labels.names),
         n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
         median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),

@@ -23,6 +23,7 @@ from resolvi_sd._analysis._normalized import (
     gene_columns,
     importance_expression,
 )
+from resolvi_sd._csr import CSR
 from resolvi_sd._engine import ModelInput, combine_configs, fit_model, infer_posterior, read_input, read_query
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, encode
@@ -42,7 +43,6 @@ from resolvi_sd._results import (
 )
 from resolvi_sd._tables import align_genes, read_labels, read_sizes, resolve_table, table_counts
 from resolvi_sd._tasks import TableTasks
-from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_key, check_names, check_positive_int
 
 __all__ = ["ResolVI"]
@@ -432,7 +432,6 @@ class ResolVI(TableTasks):
             self._input.graph,
             sizes=self._input.sizes,
             keys=Keys(key_added),
-            integer_counts=False,
         )
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:

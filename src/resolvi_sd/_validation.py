@@ -23,6 +23,7 @@ __all__ = [
     "check_number_type",
     "check_positive_int",
     "check_result",
+    "check_takes_results",
     "check_unique",
     "listing",
     "warn_spots",
@@ -179,6 +180,23 @@ def check_cells(n_cells: int) -> None:
         raise ValueError(
             f"The table has {n_cells} cell{'' if n_cells == 1 else 's'}; at least 2 are needed, as a cell is told "
             "apart from its neighbors. Was the table filtered too strictly?"
+        )
+
+
+def check_takes_results(adata: AnnData, *, copy: bool) -> None:
+    """Raise if anndata could not put results into a table, or into a copy of it.
+
+    Raises
+    ------
+    ValueError
+        If the table is backed by a file and a copy is asked for, or it is a piece of such a table: either would have to
+        be another file.
+    """
+    if adata.isbacked and (copy or adata.is_view):
+        what = "`copy=True` needs a table in memory, and this one" if copy else "This piece of a table"
+        raise ValueError(
+            f"{what} is backed by a file, which anndata does not copy. Pass the whole table, without `copy`: results "
+            "are added to it in memory, and the file is not changed. Or load it: `table = table.to_memory()`."
         )
 
 

@@ -7,7 +7,8 @@ from scipy import stats
 
 from resolvi_sd._model import encode
 from resolvi_sd._model.posterior import infer
-from resolvi_sd._model.sampling import SITES, Sampler, _hash, _normal
+from resolvi_sd._model.sampling import SITES, Sampler, _normal
+from resolvi_sd._random import random_elements
 from resolvi_sd._tiles import cut_patches
 from tests.model._tissues import small_module, small_tissue
 
@@ -22,7 +23,7 @@ def sampler_of(n_samples=3, n_cells=150, seed=1, **config):
 def test_the_hash_is_splitmix64():
     # The first outputs for seed 0 of the authors' C code, https://prng.di.unimi.it/splitmix64.c.
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-    assert [int(value) for value in _hash(np.uint64(0), np.arange(3, dtype=np.uint64))] == expected
+    assert [int(value) for value in random_elements(np.uint64(0), np.arange(3, dtype=np.uint64))] == expected
 
 
 def test_noise_is_normal_and_independent():

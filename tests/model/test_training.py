@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from resolvi_sd._model import TrainingConfig, train
+from resolvi_sd._model import TrainingConfig
 from resolvi_sd._model.loader import PatchStream
 from resolvi_sd._model.schedule import DecayWhenFlat
+from resolvi_sd._model.training import train
 from resolvi_sd._tiles import cut_patches
 from tests.model._tissues import small_module, small_tissue
 
@@ -117,9 +118,3 @@ def test_the_limit_holds_when_the_elbo_never_gets_flat():
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(ValueError, match=f"`{setting}` must be .* got {value}"):
         TrainingConfig(**{setting: value})
-
-
-@pytest.mark.parametrize("devices", [2, [0, 1], -1])
-def test_several_devices_are_refused(devices):
-    with pytest.raises(NotImplementedError, match="several devices is not there yet"):
-        run(TrainingConfig(max_epochs=1), accelerator="cpu", devices=devices)

@@ -113,14 +113,6 @@ def test_words_are_no_counts(table):
         table_view(table, layer="words")
 
 
-def test_backed_counts_say_how_to_load_them(table, tmp_path):
-    table.write_h5ad(tmp_path / "cells.h5ad")
-    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    with pytest.raises(NotImplementedError, match=r"table.to_memory\(\)"):
-        table_view(backed)
-    backed.file.close()
-
-
 @pytest.mark.parametrize("n_cells", [0, 1])
 def test_too_few_cells(table, n_cells):
     with pytest.raises(ValueError, match=rf"The table has {n_cells} cells?; at least 2"):

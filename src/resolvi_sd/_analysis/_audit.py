@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from resolvi_sd import metrics
-from resolvi_sd._types import CSR
+from resolvi_sd._csr import CSR
 
 __all__ = ["MAX_RELATIVE_RAW", "AuditInput", "Reference", "audit_rows"]
 

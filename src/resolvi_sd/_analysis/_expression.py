@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression
 from resolvi_sd._analysis._groups import CellGroups, Comparison
 from resolvi_sd._analysis._statistics import Mode, add_calls, describe_change
-from resolvi_sd._types import CSR
+from resolvi_sd._csr import CSR, group_sums
 
 __all__ = ["Detection", "compare_expression", "detection", "estimate_pseudocount"]
 
@@ -54,11 +53,9 @@ class Detection:
 
 def detection(counts: CSR, groups: CellGroups, *, among: NDArray[np.bool_]) -> Detection:
     """Return the detection of each gene in each group; an expected count below 0.5 is not detected."""
-    rows = groups.members(range(len(groups.names)), among)
-    shape = (len(groups.names), len(groups.codes))
-    indicator = sp.csr_matrix((np.ones(len(rows)), (groups.codes[rows], rows)), shape=shape)
-    found = sp.csr_matrix(((counts.data >= _DETECTED).astype(np.float64), counts.indices, counts.indptr), counts.shape)
-    return Detection(groups.sizes(among), (indicator @ counts).toarray(), (indicator @ found).toarray())
+    codes, n_groups = np.where(among, groups.codes, -1), len(groups.names)
+    detected = group_sums(counts, codes, n_groups, of=lambda values: (values >= _DETECTED).astype(np.float64))
+    return Detection(groups.sizes(among), group_sums(counts, codes, n_groups), detected)
 
 
 def estimate_pseudocount(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._cell_blocks import CellBlock
 from resolvi_sd._analysis._groups import CellGroups
-from resolvi_sd._types import CSR
+from resolvi_sd._csr import CSR
 
 __all__ = ["GroupTotals", "draw_expression", "group_totals"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resolvi_sd._model.module import DataSummary, ResolviModule
 
-__all__ = ["extend_module"]
+__all__ = ["extend_module", "keep_known_rows"]
 
 
 def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool = True) -> ResolviModule:
@@ -48,8 +48,15 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
                 grows = name not in known or known[name].shape != parameter.shape
                 parameter.requires_grad_(grows)
                 if grows:
-                    parameter.register_hook(_only_after(len(known[name]) if name in known else 1))
+                    module.known_rows[name] = len(known[name]) if name in known else 1
+        keep_known_rows(module)
     return module.eval()
+
+
+def keep_known_rows(module: ResolviModule) -> None:
+    """Keep the gradient from the rows that a model was given to keep; these hooks do not survive pickling."""
+    for name, n_known in module.known_rows.items():
+        module.get_parameter(name).register_hook(_only_after(n_known))
 
 
 def _only_after(n_known: int) -> Callable[[Tensor], Tensor]:

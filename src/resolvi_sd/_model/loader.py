@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset
 
 from resolvi_sd._model.config import TrainingConfig
+from resolvi_sd._model.peers import ALONE, Peers
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
 __all__ = ["PatchStream", "batch_size_of", "patch_size_of"]
@@ -47,21 +48,42 @@ class PatchStream(IterableDataset[Minibatch]):
         around the median depth of the tissue.
     rng
         Draws the order of the patches and the thinning.
+    peers
+        Processes that divide the patches, and the minibatches, between them.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer patches than there are processes, or minibatches for them.
     """
 
     def __init__(
-        self, tissue: Tissue, patches: Patches, *, batch_size: int, thin_counts: bool, rng: np.random.Generator
+        self,
+        tissue: Tissue,
+        patches: Patches,
+        *,
+        batch_size: int,
+        thin_counts: bool,
+        rng: np.random.Generator,
+        peers: Peers = ALONE,
     ) -> None:
         self.tissue, self.patches, self.thin_counts, self.rng = tissue, patches, thin_counts, rng
+        self.own = peers.own(patches)
         self.patches_per_batch = max(1, round(batch_size / float(np.mean(patches.sizes()))))
         self._depth = float(np.median(tissue.library_size[patches.order]))
+        if len(patches) // peers.number < len(self):
+            raise ValueError(
+                f"{len(patches)} patches of tissue are too few for {peers.number} devices, which are to share "
+                f"minibatches of {self.patches_per_batch} patches: train on fewer devices, or with a smaller "
+                "`patch_size` or a larger `batch_size` (`TrainingConfig`)."
+            )
 
     def __len__(self) -> int:
         return -(-len(self.patches) // self.patches_per_batch)
 
     def __iter__(self) -> Iterator[Minibatch]:
         # Equal groups: a small last one would have as much say as the others.
-        groups = np.array_split(self.rng.permutation(len(self.patches)), len(self))
+        groups = np.array_split(self.rng.permutation(self.own), len(self))
         streams = self.rng.spawn(len(groups))
         for group, stream in zip(groups, streams, strict=True):
             yield self._cut(group, stream)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions.transforms import ExpTransform
 from torch.nn import functional as F
 
 from resolvi_sd._compiled import is_compiled
@@ -95,6 +96,8 @@ class ResolviModule(nn.Module):
     def __init__(self, config: ModelConfig, data: DataSummary) -> None:
         super().__init__()
         self.config, self.data = config, data
+        # Of parameters that have rows for categories: how many of them a training keeps as they are.
+        self.known_rows: dict[str, int] = {}
         genes, latent = data.n_genes, config.n_latent
         self.latent_encoder = LatentEncoder(
             genes,
@@ -178,9 +181,11 @@ class ResolviModule(nn.Module):
         """Exponential over the overdispersion 1 / r of each gene: shrinks towards Poisson."""
         return dist.Exponential(torch.ones_like(self.log_concentration), validate_args=False).to_event(2)
 
-    def range_prior(self) -> dist.LogNormal:
+    def range_prior(self) -> dist.TransformedDistribution:
         """Log-normal over the length scale of leakage, in units of the median neighbor distance."""
-        return dist.LogNormal(torch.zeros_like(self.log_range), torch.ones_like(self.log_range), validate_args=False)
+        # Not Pyro's LogNormal, which checks its values whatever it is told.
+        normal = dist.Normal(torch.zeros_like(self.log_range), torch.ones_like(self.log_range), validate_args=False)
+        return dist.TransformedDistribution(normal, [ExpTransform()], validate_args=False)
 
     def leakage_range(self) -> Tensor:
         """Point estimate of the length scale of leakage, in units of the median neighbor distance."""

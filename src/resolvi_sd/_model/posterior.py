@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
+from resolvi_sd._random import random_elements
+from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
 __all__ = ["Posterior", "infer", "split_counts"]
@@ -31,7 +33,8 @@ class Posterior:
     latent
         Mean of the latent, cells × n_latent, float32.
     own
-        Own molecules of every stored count, CSR float32 with the structure of the counts.
+        Own molecules of every stored count, CSR with the structure of the counts, in files if these are: expectations,
+        float32; or whole molecules, int32, without the zeros.
     molecules
         Own, diffused and background molecules of each cell, cells × 3, float64; rows sum to the counts.
     weights
@@ -91,11 +94,11 @@ def infer(
     latent = np.empty((n_cells, module.config.n_latent), np.float32)
     weights, flow = np.zeros((2, n_cells, n_neighbors), np.float32)
     molecules = np.zeros((n_cells, 3))
-    own = np.zeros(tissue.counts.nnz, np.float32)
+    own = zeros_beside(tissue.counts.data, np.int32 if integer_counts else np.float32)
     labelled = module.data.n_labels > 0
     probabilities = np.zeros((n_cells, module.data.n_labels), np.float32)
     noise = _noise(n_samples, n_cells, module.config.n_latent, rng)
-    seeds = rng.integers(0, 2**63, tissue.counts.nnz, dtype=np.uint64) if integer_counts else None
+    seed = rng.integers(0, 2**63, dtype=np.uint64) if integer_counts else None
 
     module.eval()
     for core in _groups(patches, batch_size, molecules, show_progress_bar):
@@ -114,16 +117,20 @@ def infer(
             split = split_counts(module, minibatch, draw, shares, beta)
             flow[core] += _flow(module, minibatch, split, beta).numpy() / len(draws)
             molecules[core] += split.molecules.numpy() / len(draws)
-            own[entries] += split.own.numpy() / len(draws)
+            if seed is None:
+                own[entries] += split.own.numpy() / len(draws)
             if labelled:
                 with torch.no_grad():
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
-        if seeds is not None:
+        if seed is not None:
             with torch.no_grad():
                 rates, _ = _rates(module, minibatch, *draws[0], beta)
-            own[entries], _ = draw_molecules(module, minibatch, rates, seeds[entries])
-    np.minimum(own, tissue.counts.data, out=own, casting="same_kind")
-    corrected = sp.csr_matrix((own, tissue.counts.indices.copy(), tissue.counts.indptr.copy()), tissue.counts.shape)
+            own[entries], _ = draw_molecules(module, minibatch, rates, random_elements(seed, entries.astype(np.uint64)))
+    np.minimum(own, tissue.counts.data, out=own, casting="unsafe")
+    structure = copy_beside(tissue.counts.indices), tissue.counts.indptr.copy()
+    corrected = sp.csr_matrix((own, *structure), tissue.counts.shape)
+    if integer_counts:
+        corrected.eliminate_zeros()
     return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
 

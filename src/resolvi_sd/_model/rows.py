@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from resolvi_sd._csr import CSR
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import SparseRows, encoder_features
-from resolvi_sd._types import CSR
 
 __all__ = ["classify", "decode", "encode", "latent_draws"]
 

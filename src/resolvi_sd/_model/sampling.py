@@ -15,13 +15,12 @@ from torch import Tensor
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
+from resolvi_sd._random import random_elements
 from resolvi_sd._tiles import Minibatch, SparseRows, Tissue, cut_minibatch, encoder_features
 
 __all__ = ["SITES", "SOURCES", "Sampler", "Site"]
 
 SOURCES = ("own", "diffusion", "background")
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -228,21 +227,10 @@ class _Setting:
         )
 
 
-def _hash(seed: np.uint64, index: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return elements `index` of the SplitMix64 sequence of `seed` (Steele, Lea & Flood 2014).
-
-    It is a counter put through a mixing function, so any element costs the same as the first.
-    """
-    z = seed + (index + np.uint64(1)) * _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 def _normal(seed: np.uint64, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
     """Return standard normal numbers, rows × width, float32; those of a row depend on the seed and the row only."""
     index = (rows[:, None] * width + np.arange(width)).astype(np.uint64)
-    uniform = ((_hash(seed, index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    uniform = ((random_elements(seed, index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     normal: NDArray[np.float32] = ndtri(uniform).astype(np.float32)
     return normal
 
@@ -258,7 +246,7 @@ def _dense_molecules(
     wanted = torch.from_numpy(np.flatnonzero(column[counts.gene.numpy()] >= 0))
     row, gene = counts.rows()[wanted], counts.gene[wanted]
     entry = (minibatch.cells[row] * n_genes + gene).numpy().astype(np.uint64)
-    own, diffused = draw_molecules(module, minibatch, rates, _hash(seed, entry), wanted)
+    own, diffused = draw_molecules(module, minibatch, rates, random_elements(seed, entry), wanted)
     background = counts.value[wanted].numpy() - own - diffused
     dense = {}
     for site, values in zip(_OF_MOLECULES, (own, diffused, background), strict=True):

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -22,6 +23,7 @@ from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.loader import PatchStream, batch_size_of
 from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.peers import ALONE, Peers
 from resolvi_sd._model.row_adam import RowAdam
 from resolvi_sd._model.schedule import DecayWhenFlat
 from resolvi_sd._tiles import Minibatch, Patches, Tissue
@@ -42,21 +44,30 @@ class _Loop(pl.LightningModule):
     """One optimiser for what cells share, a sparse one for their neighbor weights."""
 
     def __init__(
-        self, module: ResolviModule, config: TrainingConfig, schedule: DecayWhenFlat, n_steps: int, fingerprint: str
+        self,
+        module: ResolviModule,
+        config: TrainingConfig,
+        schedule: DecayWhenFlat,
+        n_steps: int,
+        fingerprint: str,
+        peers: Peers,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
-        self.fingerprint = fingerprint
+        self.fingerprint, self.peers = fingerprint, peers
         self.warmup_steps = min(config.kl_warmup_steps, round(_LONGEST_WARMUP * schedule.n_epochs * n_steps))
         self.learning_rate: list[float] = []
         self._sum, self._cells = 0.0, 0
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         cells = RowAdam(self.module.neighbor_logits.parameters(), lr=self.config.lr_cell)
-        named = self.module.named_parameters()
-        shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
+        shared = self._shared_parameters()
         return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
+
+    def _shared_parameters(self) -> list[nn.Parameter]:
+        named = self.module.named_parameters()
+        return [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
         return batch if device.type == "cpu" else batch.to(device)
@@ -71,21 +82,25 @@ class _Loop(pl.LightningModule):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
         loss = negative_elbo(self.module, minibatch, warmed_up**2)
-        self.manual_backward(loss)
-        for shared in optimizers[1:]:
-            self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
-        for optimizer in optimizers:
-            optimizer.step()
-        self._sum -= float(loss.detach()) * minibatch.n_core
-        self._cells += minibatch.n_core
-
-    def on_train_epoch_end(self) -> None:
-        elbo = self._sum / self._cells
-        if not np.isfinite(elbo):
+        elbo = -float(loss.detach())
+        if not math.isfinite(elbo):
             raise FloatingPointError(
                 f"The ELBO became {elbo} in epoch {self.current_epoch + 1}. Lower the learning rate "
                 "(`TrainingConfig(lr=...)`) and check the counts for extreme values."
             )
+        self.manual_backward(loss)
+        for shared in optimizers[1:]:
+            # Those of the neighbor weights are of the cells here alone, and their optimizer does not see their scale.
+            self.peers.average_gradients(self._shared_parameters(), minibatch.n_core)
+            self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+        self._sum += elbo * minibatch.n_core
+        self._cells += minibatch.n_core
+
+    def on_train_epoch_end(self) -> None:
+        total, cells = self.peers.totals(self._sum, self._cells, device=self.device)
+        elbo = total / cells
         self._sum, self._cells = 0.0, 0
         self.learning_rate.append(self.config.lr * self.schedule.factor(self.current_epoch + 1 - 1 / self.n_steps))
         self.schedule.observe(elbo)
@@ -143,10 +158,11 @@ def train(
     *,
     rng: np.random.Generator,
     accelerator: str = "auto",
-    devices: int | str | list[int] = "auto",
+    devices: int | str | list[int] = 1,
+    peers: Peers = ALONE,
     show_progress_bar: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Fit the parameters of `module` in place.
+    """Fit the parameters of `module` in place, on one device.
 
     Parameters
     ----------
@@ -162,6 +178,8 @@ def train(
         Draws the order of patches and the thinning; torch's seed is the caller's.
     accelerator, devices
         As in Lightning; one device.
+    peers
+        Processes that train together. Of the neighbor weights, each fits those of its own patches only.
     show_progress_bar
         Whether to show a progress bar.
 
@@ -170,9 +188,8 @@ def train(
     History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight of the time) and
     `learning_rate` (float64).
     """
-    devices = _one_device(devices)
     batch_size = batch_size_of(config, len(patches.order))
-    stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng)
+    stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng, peers=peers)
     n_steps = len(stream)
     window = math.ceil(_WINDOW_STEPS / n_steps)
     min_epochs = max(
@@ -184,7 +201,7 @@ def train(
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
     fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue)
-    loop = _Loop(module, config, schedule, n_steps, fingerprint)
+    loop = _Loop(module, config, schedule, n_steps, fingerprint, peers)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None
     if config.checkpoint_dir is not None:
@@ -212,6 +229,10 @@ def train(
             ckpt_path=str(resume) if resume is not None and resume.exists() else None,
             weights_only=True,
         )
+    # Lightning's objects refer to each other, and would keep what is large until they are collected.
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
+    del stream.tissue
     if trainer.interrupted:
         raise KeyboardInterrupt
     module.to("cpu").eval()
@@ -240,18 +261,6 @@ def _check_same(checkpoint: Path, fingerprint: str) -> None:
             f"The checkpoint {checkpoint} is of other data, or of a model with other settings. Choose another "
             "`checkpoint_dir`, or delete it to train from the start."
         )
-
-
-def _one_device(devices: int | str | list[int]) -> int | str | list[int]:
-    """Return the choice of one device, or raise NotImplementedError for several."""
-    if devices == "auto" or devices == "1" or devices == 1:
-        return 1
-    if isinstance(devices, list) and len(devices) == 1:
-        return devices
-    raise NotImplementedError(
-        f"devices={devices!r}: training on several devices is not there yet. Choose one, e.g. `devices=1`, or `[0]` "
-        "for the first."
-    )
 
 
 @contextmanager

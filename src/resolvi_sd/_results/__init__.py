@@ -3,7 +3,7 @@
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
-from resolvi_sd._results._read import category_codes, fitted_counts, naming_the_fit, read_fit
+from resolvi_sd._results._read import category_codes, corrected_counts, fitted_counts, naming_the_fit, read_fit
 from resolvi_sd._results._tissue import restore
 from resolvi_sd._results._write import check_inputs_kept, most_probable, write_fit, write_labels
 
@@ -12,6 +12,7 @@ __all__ = [
     "Setup",
     "category_codes",
     "check_inputs_kept",
+    "corrected_counts",
     "fitted_counts",
     "label_colors",
     "load_folder",

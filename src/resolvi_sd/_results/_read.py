@@ -10,12 +10,13 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import CSR
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
-from resolvi_sd._tables import column_text, table_counts
-from resolvi_sd._types import CSR
+from resolvi_sd._tables import column_text, read_matrix, table_counts
+from resolvi_sd._validation import check_result
 
-__all__ = ["category_codes", "fitted_counts", "naming_the_fit", "read_fit"]
+__all__ = ["category_codes", "corrected_counts", "fitted_counts", "naming_the_fit", "read_fit"]
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
@@ -66,6 +67,20 @@ def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
     """
     with naming_the_fit(layer):
         return table_counts(adata, layer)
+
+
+def corrected_counts(adata: AnnData, keys: Keys) -> CSR:
+    """Return the corrected counts of the fit, cells × genes, as :func:`resolvi_sd._tables.read_matrix` does.
+
+    Raises
+    ------
+    KeyError
+        If the layer is gone.
+    """
+    check_result(
+        keys.counts, adata.layers, where="table.layers", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
+    )
+    return read_matrix(adata.layers[keys.counts], name=f"table.layers[{keys.counts!r}]")
 
 
 def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:

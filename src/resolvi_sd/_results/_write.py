@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -38,7 +37,6 @@ def write_fit(
     *,
     sizes: NDArray[np.float32] | None,
     keys: Keys,
-    integer_counts: bool,
 ) -> None:
     """Write all results of a fit under `keys`; what an earlier fit left there is replaced, or removed.
 
@@ -52,11 +50,8 @@ def write_fit(
         Size factor of each cell, if there is one; written if it was measured from outlines.
     keys
         Names of the entries.
-    integer_counts
-        Whether the corrected counts are whole molecules.
     """
     module = fitted.module
-    corrected = _integers(posterior.own) if integer_counts else posterior.own
     total = posterior.molecules.sum(axis=1, keepdims=True)
     shares = np.divide(posterior.molecules, total, out=np.full_like(posterior.molecules, np.nan), where=total > 0)
 
@@ -66,14 +61,14 @@ def write_fit(
         # An existing graph has neighbors of its own number and kind.
         params = {name: value for name, value in params.items() if name not in ("n_neighbors", "distance")}
     write_graph(adata, graph, keys=keys, params=params)
-    adata.layers[keys.counts] = corrected
+    adata.layers[keys.counts] = posterior.own
     adata.obsm[keys.latent] = posterior.latent
     for key, share in zip(keys.shares, shares.T, strict=True):
         adata.obs[key] = share
     if fitted.setup.size_unit is not None:
         adata.obs[keys.size] = sizes
-    adata.obsp[keys.weights] = _by_edge(graph, posterior.weights)
-    adata.obsp[keys.flow] = _by_edge(graph, posterior.flow)
+    adata.obsp[keys.weights] = graph.by_edge(posterior.weights)
+    adata.obsp[keys.flow] = graph.by_edge(posterior.flow)
     adata.varm[keys.dispersion] = module.concentration().detach().numpy().T.copy()
     adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
     if posterior.probabilities is not None:
@@ -102,17 +97,3 @@ def _remove(adata: AnnData, keys: Keys) -> None:
         for name in names:
             if name in container:
                 del container[name]
-
-
-def _integers(counts: sp.csr_matrix) -> sp.csr_matrix:
-    whole = counts.astype(np.int32)
-    whole.eliminate_zeros()
-    return whole
-
-
-def _by_edge(graph: NeighborGraph, values: NDArray[np.float32]) -> sp.csr_matrix:
-    """Cells × cells, with the structure of the graph."""
-    indptr = np.concatenate([[0], np.cumsum(graph.mask.sum(axis=1))])
-    matrix = sp.csr_matrix((values[graph.mask], graph.index[graph.mask], indptr), shape=(graph.n_cells,) * 2)
-    matrix.sort_indices()
-    return matrix

@@ -5,6 +5,7 @@ from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows
 from resolvi_sd._tables._labels import Labels, read_labels
+from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table
 from resolvi_sd._tables._sizes import read_sizes, size_unit
@@ -30,6 +31,7 @@ __all__ = [
     "instance_rows",
     "one_group",
     "read_labels",
+    "read_matrix",
     "read_sizes",
     "resolve_table",
     "size_unit",

@@ -9,11 +9,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._tables._coordinates import element_coordinates, obsm_coordinates
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._instances import annotation
 from resolvi_sd._tables._resolve import cross, group_by, one_group, resolve_table
-from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
 
 __all__ = ["CellPositions", "TableView", "cell_positions", "table_view"]
@@ -48,7 +48,7 @@ class TableView:
         The table itself, not a copy.
     counts
         Cells × genes, CSR with sorted unique indices, in the table's number type; the object in the table itself
-        where it is that already.
+        where it is that already. Its arrays are in temporary files if the table's counts are not in memory.
     coordinates
         `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
     library
@@ -185,7 +185,7 @@ def table_view(
         coordinate_system=coordinate_system,
     )
     counts = table_counts(adata, layer)
-    has_counts = np.asarray(counts.sum(axis=1)).reshape(-1) > 0
+    has_counts = row_sums(counts) > 0
     check_has_molecules(has_counts, layer=layer)
     warn_spots(adata, positions.coordinates, positions.library)
     return TableView(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resolvi_sd._types import CSR
+from resolvi_sd._csr import CSR
 
 __all__ = ["SparseRows"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resolvi_sd._types import CSR
+from resolvi_sd._csr import CSR, row_sums
 
 __all__ = ["Tissue"]
 
@@ -19,7 +19,7 @@ class Tissue:
     Parameters
     ----------
     counts
-        Cells × genes, CSR.
+        Cells × genes, CSR, in memory or in files.
     categories
         Batch of each cell, and its category of each further covariate, cells × (1 + covariates), int64.
     neighbor
@@ -61,7 +61,7 @@ class Tissue:
 
         Without `label` no cell has one; without `size` it is the molecules of each cell.
         """
-        library_size = np.asarray(counts.sum(axis=1), dtype=np.float32).ravel()
+        library_size = row_sums(counts).astype(np.float32)
         gives = library_size > 0
         if label is None:
             label = np.full(len(library_size), -1, dtype=np.int64)

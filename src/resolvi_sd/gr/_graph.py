@@ -61,13 +61,17 @@ class NeighborGraph:
 
         Coincident neighbors keep an explicit zero among the distances.
         """
+        return self.by_edge(self.distance), self.by_edge(self.mask.astype(np.float32))
+
+    def by_edge(self, values: NDArray[np.float32]) -> sp.csr_matrix:
+        """Return the values of slots, `(n_cells, k)`, as `(n_cells, n_cells)` CSR with an entry for each neighbor."""
         indptr = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
-        columns = self.index[self.mask]
-        shape = (self.n_cells, self.n_cells)
-        distances = sp.csr_matrix((self.distance[self.mask], columns, indptr), shape=shape)
-        distances.sort_indices()
-        ones = np.ones(distances.nnz, dtype=np.float32)
-        return distances, sp.csr_matrix((ones, distances.indices.copy(), distances.indptr.copy()), shape=shape)
+        # At once in the type that scipy takes: millions of cells have gigabytes of these.
+        small = sp.get_index_dtype(maxval=max(self.n_cells, int(indptr[-1])))
+        columns = self.index[self.mask].astype(small)
+        matrix = sp.csr_matrix((values[self.mask], columns, indptr.astype(small)), shape=(self.n_cells, self.n_cells))
+        matrix.sort_indices()
+        return matrix
 
     @classmethod
     def from_sparse(cls, distances: Any, connectivities: Any) -> Self:

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from resolvi_sd._csr import group_sums
 from resolvi_sd._validation import check_positive_int
 from resolvi_sd.metrics._arrays import (
     check_no_rates,
@@ -21,7 +22,7 @@ from resolvi_sd.metrics._arrays import (
 )
 from resolvi_sd.metrics._exposure_markers import MarkerRules, own_markers, pair_markers
 from resolvi_sd.metrics._exposure_sums import ExposureSums, excess, exposure_sums
-from resolvi_sd.metrics._layers import count_layer, label_sums, molecule_counts
+from resolvi_sd.metrics._layers import count_layer, molecule_counts
 
 __all__ = ["ExposureAudit", "exposure_audit"]
 
@@ -182,7 +183,7 @@ def exposure_audit(
     targets = (np.flatnonzero(codes == code) for code in range(len(names)))
     # One target at a time: sources × bins × genes are many numbers for many types and a large panel.
     sums = (exposure_sums(raw, kept, bins, rows, top + 1) for rows in targets)
-    return _audit(sums, label_sums(raw, codes, len(names)), names, rules, min_excess)
+    return _audit(sums, group_sums(raw, codes, len(names)), names, rules, min_excess)
 
 
 def _audit(

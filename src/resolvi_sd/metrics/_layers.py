@@ -18,7 +18,6 @@ __all__ = [
     "cooccurrence",
     "count_layer",
     "expected_presence",
-    "label_sums",
     "molecule_counts",
     "panel_columns",
 ]
@@ -99,15 +98,6 @@ def cooccurrence(present: sp.csr_matrix) -> NDArray[np.float64]:
         dense = present[cells].toarray()
         total += dense.T @ dense
     return total
-
-
-def label_sums(layer: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int) -> NDArray[np.float64]:
-    """Return the sum of each gene over the cells of each label, labels × genes; the code -1 is no label."""
-    labelled = np.flatnonzero(codes >= 0)
-    ones = np.ones(labelled.size, dtype=np.float64)
-    member = sp.csr_matrix((ones, (codes[labelled], labelled)), shape=(n_labels, layer.shape[0]))
-    sums: NDArray[np.float64] = (member @ layer).toarray()
-    return sums
 
 
 def panel_columns(genes: pd.Index[Any], panel: Sequence[str] | pd.Index[Any] | None) -> NDArray[np.intp]:

@@ -10,9 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import group_sums
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
-from resolvi_sd.metrics._layers import count_layer, expected_presence, label_sums, molecule_counts, panel_columns
+from resolvi_sd.metrics._layers import count_layer, expected_presence, molecule_counts, panel_columns
 
 __all__ = ["NegativeMarkerPurity", "negative_marker_purity"]
 
@@ -161,10 +162,10 @@ def _means(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the mean counts normalised over the labels and the share of cells with the gene, labels × genes."""
     sizes = np.bincount(codes[codes >= 0], minlength=n_labels)[:, None]
-    mean = label_sums(layer, codes, n_labels) / sizes
+    mean = group_sums(layer, codes, n_labels) / sizes
     with np.errstate(invalid="ignore"):
         normalised = mean / mean.sum(axis=0)
-    return normalised, label_sums(expected_presence(layer), codes, n_labels) / sizes
+    return normalised, group_sums(expected_presence(layer), codes, n_labels) / sizes
 
 
 def _purity(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

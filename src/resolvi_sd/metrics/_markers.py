@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import group_sums
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
-from resolvi_sd.metrics._layers import expected_presence, label_sums, molecule_counts, panel_columns
+from resolvi_sd.metrics._layers import expected_presence, molecule_counts, panel_columns
 
 __all__ = ["LabelProfiles", "Markers", "given_markers", "label_profiles", "marker_genes"]
 
@@ -63,8 +64,8 @@ def label_profiles(counts: Any, labels: Any, *, min_cells: int, argument: str) -
             f"{enough.size} of {len(names)} labels have min_cells={min_cells} cells, and at least two are needed; "
             f"cells by label: {listing(f'{name}: {size}' for name, size in zip(names, sizes, strict=True))}."
         )
-    sums = label_sums(raw, codes, len(names))[enough]
-    detection = label_sums(expected_presence(raw), codes, len(names))[enough] / sizes[enough, None]
+    sums = group_sums(raw, codes, len(names))[enough]
+    detection = group_sums(expected_presence(raw), codes, len(names))[enough] / sizes[enough, None]
     with np.errstate(invalid="ignore"):
         share = np.nan_to_num(sums / sums.sum(axis=1, keepdims=True))
         relative = share / share.max(axis=0)

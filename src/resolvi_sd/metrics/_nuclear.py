@@ -10,12 +10,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._csr import group_sums
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables._transcripts import read_transcripts
 from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics._arrays import check_no_rates, label_codes
 from resolvi_sd.metrics._depth_matched import depth_matched
-from resolvi_sd.metrics._layers import count_layer, label_sums, molecule_counts
+from resolvi_sd.metrics._layers import count_layer, molecule_counts
 from resolvi_sd.metrics._truth import profile_error
 
 __all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
@@ -155,7 +156,7 @@ def _distance(
     weight = np.divide(weight, depth, out=np.zeros_like(depth), where=depth > 0)
     codes = np.where(depth > 0, codes, -1)
     weighted = sp.csr_matrix(sp.diags(weight) @ around)
-    return profile_error(label_sums(weighted, codes, n_labels), label_sums(nuclear, codes, n_labels))
+    return profile_error(group_sums(weighted, codes, n_labels), group_sums(nuclear, codes, n_labels))
 
 
 def _removed(
@@ -163,8 +164,8 @@ def _removed(
 ) -> NDArray[np.float64]:
     """Return the share of each label's nuclear molecules that `layer` has no room for."""
     y, c = (m.astype(np.float64) for m in (nuclear, layer))
-    total = label_sums(y, codes, n_labels).sum(axis=1)
-    left = label_sums(sp.csr_matrix(y.minimum(c)), codes, n_labels).sum(axis=1)
+    total = group_sums(y, codes, n_labels).sum(axis=1)
+    left = group_sums(sp.csr_matrix(y.minimum(c)), codes, n_labels).sum(axis=1)
     share: NDArray[np.float64] = np.full_like(total, np.nan)
     np.divide(total - left, total, out=share, where=total > 0)
     return share

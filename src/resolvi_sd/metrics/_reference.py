@@ -10,9 +10,10 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import group_sums
 from resolvi_sd._validation import check_positive_int, listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes, matrix
-from resolvi_sd.metrics._layers import label_sums, panel_columns
+from resolvi_sd.metrics._layers import panel_columns
 
 __all__ = ["ReferenceFidelity", "reference_fidelity"]
 
@@ -170,7 +171,7 @@ class _Side(NamedTuple):
         depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
         used = np.where(depth > 0, codes, -1)
         sizes = np.bincount(used[used >= 0], minlength=n_types).astype(np.int64)
-        return cls(counts, depth, used, sizes, label_sums(counts, used, n_types))
+        return cls(counts, depth, used, sizes, group_sums(counts, used, n_types))
 
 
 def _fidelity(

@@ -13,12 +13,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis import MAX_RELATIVE_RAW
+from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import RandomLike
-from resolvi_sd._results import fitted_counts
+from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
-from resolvi_sd.metrics._layers import label_sums
 from resolvi_sd.pl._categories import Categories
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 from resolvi_sd.pl._results import check_written, fitted, setup_layer
@@ -66,7 +66,9 @@ def read_layers(adata: AnnData, keys: Keys, rng: RandomLike) -> dict[str, sp.csr
     """
     record = fitted(adata, keys)
     check_written(keys, [keys.counts], adata.layers, where="table.layers")
-    raw, corrected = (sp.csr_matrix(x) for x in (fitted_counts(adata, setup_layer(record)), adata.layers[keys.counts]))
+    raw, corrected = (
+        sp.csr_matrix(x) for x in (fitted_counts(adata, setup_layer(record)), corrected_counts(adata, keys))
+    )
     return {RAW: raw, CONTROL: depth_matched(raw, corrected, rng=rng), CORRECTED: corrected}
 
 
@@ -135,7 +137,7 @@ def kept_genes(
     """
     n_types = len(groups.names)
     sizes = np.bincount(groups.codes[groups.codes >= 0], minlength=n_types)
-    sums = {name: label_sums(layer, groups.codes, n_types) for name, layer in layers.items()}
+    sums = {name: group_sums(layer, groups.codes, n_types) for name, layer in layers.items()}
     share = sums[RAW] / np.maximum(sums[RAW].sum(axis=1, keepdims=True), 1)
     share[sizes < min(_MIN_CELLS, sizes.max())] = -1.0
     column = genes.get_indexer(pd.Index(chosen))

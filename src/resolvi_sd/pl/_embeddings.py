@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._results import fitted_counts
+from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_key
 from resolvi_sd.pl._results import check_written
 
@@ -51,8 +51,7 @@ def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: S
             matrices[name] = fitted_counts(adata, layer)
         elif name == CORRECTED:
             check_written(keys, [keys.counts], adata.layers, where="table.layers")
-            matrix = adata.layers[keys.counts]
-            matrices[name] = sp.csr_matrix(matrix.compute() if hasattr(matrix, "compute") else matrix)
+            matrices[name] = corrected_counts(adata, keys)
         else:
             hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)

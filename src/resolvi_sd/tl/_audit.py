@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
 from resolvi_sd._analysis import AuditInput, Reference, audit_rows, cell_groups
+from resolvi_sd._csr import CSR
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
-from resolvi_sd._results import FittedModel, fitted_counts, read_fit
+from resolvi_sd._results import FittedModel, corrected_counts, fitted_counts, read_fit
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
-from resolvi_sd._types import CSR
 from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics import depth_matched
 
@@ -222,7 +221,6 @@ def _audit_input(
         )
     setup = fitted.setup
     hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
-    check_key(keys.counts, adata.layers, argument="a result of the fit", where="table.layers", hint=hint)
     check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
     check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
     positions = cell_positions(
@@ -232,7 +230,7 @@ def _audit_input(
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
     )
-    raw, corrected = fitted_counts(adata, setup.layer), sp.csr_matrix(adata.layers[keys.counts])
+    raw, corrected = fitted_counts(adata, setup.layer), corrected_counts(adata, keys)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
     return AuditInput(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
@@ -26,14 +25,13 @@ from resolvi_sd._analysis import (
     rank_genes_groups,
     stack_comparisons,
 )
+from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model.importance import Weights, check_weights
 from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, fitted_counts, read_fit, restore
+from resolvi_sd._results import category_codes, corrected_counts, fitted_counts, read_fit, restore
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._types import CSR
-from resolvi_sd._validation import check_key
 
 __all__ = ["differential_expression"]
 
@@ -176,11 +174,11 @@ def differential_expression(
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby")
     counts = fitted_counts(adata, fitted.setup.layer)
-    depth = np.asarray(counts.sum(axis=1)).reshape(-1)
+    depth = row_sums(counts)
     usable = depth > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
-    corrected = _corrected_counts(adata, keys)
+    corrected = corrected_counts(adata, keys)
     rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
     blocks: Iterable[CellBlock]
     if weights == "importance":
@@ -215,17 +213,6 @@ def differential_expression(
     adata.uns[keys.de] = result
     adata.uns[keys.rank_genes_groups] = rank_genes_groups(result, groupby=groupby, layer=keys.counts)
     return None
-
-
-def _corrected_counts(adata: AnnData, keys: Keys) -> CSR:
-    check_key(
-        keys.counts,
-        adata.layers,
-        argument="a result of the fit",
-        where="table.layers",
-        hint=f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again.",
-    )
-    return sp.csr_matrix(adata.layers[keys.counts])
 
 
 def _weighted_blocks(

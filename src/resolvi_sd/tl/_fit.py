@@ -16,7 +16,7 @@ from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, check_inputs_kept, write_fit
 from resolvi_sd._tables import annotation, resolve_table, size_unit
-from resolvi_sd._validation import check_names, check_positive_int
+from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
 from resolvi_sd.gr._neighbors import Distance
 from resolvi_sd.io import check_writable, write_results
 
@@ -203,6 +203,7 @@ def fit(
         size_factor_key=size_factor_key,
     )
     _check_looked_at(data, setup)
+    check_takes_results(resolve_table(data, table_key), copy=copy)
     if write:
         _check_store(data, setup, key_added, copy=copy)
     model_input = read_input(data, setup)
@@ -233,7 +234,6 @@ def fit(
         model_input.graph,
         sizes=model_input.sizes,
         keys=keys,
-        integer_counts=integer_counts,
     )
     shares = posterior.molecules.sum(axis=0) / posterior.molecules.sum()
     logger.info("Of all molecules, %.1f%% own, %.1f%% from neighbors, %.1f%% background.", *(100 * shares))

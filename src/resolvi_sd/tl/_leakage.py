@@ -12,11 +12,11 @@ from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
 from resolvi_sd._analysis import CellGroups, cell_groups
+from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
 from resolvi_sd._results import restore
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_positive_int
 
 __all__ = ["leakage"]
@@ -98,7 +98,7 @@ def leakage(
         groups.codes,
         len(groups.names),
     )
-    counted = _counted(tissue, groups)
+    counted = group_sums(tissue.counts, groups.codes, len(groups.names))
     result = {
         "labels_key": groups.key,
         "pairs": _pairs(molecules, counted, groups),
@@ -121,17 +121,6 @@ def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> CellGroups:
     if not (groups.codes >= 0).any():
         raise ValueError(f"No cell has a label in obs[{groups.key!r}]: all values are missing.")
     return groups
-
-
-def _counted(tissue: Tissue, groups: CellGroups) -> NDArray[np.float64]:
-    """Molecules of each gene that were counted in the cells of each group, groups × genes."""
-    counts = tissue.counts
-    return np.stack(
-        [
-            np.asarray(counts[np.flatnonzero(groups.codes == code)].sum(axis=0), dtype=np.float64).ravel()
-            for code in range(len(groups.names))
-        ]
-    )
 
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

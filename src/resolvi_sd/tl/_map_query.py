@@ -13,6 +13,7 @@ from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_inputs_kept, label_colors, read_fit, write_fit
 from resolvi_sd._tables import align_genes, resolve_table
+from resolvi_sd._validation import check_takes_results
 
 __all__ = ["map_query"]
 
@@ -116,8 +117,9 @@ def map_query(
     if tuple(table.var_names.astype(str)) != fitted.genes and not copy:
         _check_room(query, table_added, table.n_vars, fitted)
     aligned = align_genes(table, fitted.genes, layer)
-    if copy and aligned is table:
-        aligned = table.copy()
+    if aligned is table:
+        check_takes_results(table, copy=copy)
+        aligned = table.copy() if copy else table
     setup = replace(
         before,
         table_key=table_key if isinstance(query, SpatialData) else None,
@@ -155,7 +157,6 @@ def map_query(
         model_input.graph,
         sizes=model_input.sizes,
         keys=keys,
-        integer_counts=False,
     )
     if copy:
         return aligned

@@ -20,13 +20,14 @@ from resolvi_sd._analysis._normalized import (
     gene_columns,
     importance_expression,
 )
+from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import decode, encode
 from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, category_codes, fitted_counts, read_fit, restore
+from resolvi_sd._results import FittedModel, category_codes, corrected_counts, fitted_counts, read_fit, restore
 from resolvi_sd._tables import read_sizes, resolve_table
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_takes_results
 
 __all__ = ["normalized_expression"]
 
@@ -121,6 +122,7 @@ def normalized_expression(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
+    check_takes_results(adata, copy=copy)
     fitted = read_fit(adata, keys)
     check_request(fitted, library_size, n_samples, weights, size_scaling)
     columns = slice(None) if genes is None else gene_columns(genes, adata.var_names, argument="genes")
@@ -176,8 +178,7 @@ def _scale(
     """Return what the expression of each cell is multiplied by."""
     own = relative = None
     if library_size == "latent":
-        check_key(keys.counts, adata.layers, argument="library_size='latent': the layer", where="table.layers")
-        own = np.asarray(adata.layers[keys.counts].sum(axis=1), dtype=np.float64).ravel()
+        own = row_sums(corrected_counts(adata, keys))
     if size_scaling:
         relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size
     return cell_scale(library_size, own, relative)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import CellGroups, cell_groups
+from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._tables import resolve_table
+from resolvi_sd._tables import read_matrix, resolve_table
 from resolvi_sd._validation import check_key, check_positive_int
 
 __all__ = ["pseudobulk"]
@@ -83,18 +83,17 @@ def pseudobulk(
         samples = CellGroups("", np.zeros(adata.n_obs, dtype=np.int64), ("all",))
     else:
         samples = cell_groups(adata, sample_key, argument="sample_key")
-    n_groups, shape = len(groups.names), (len(samples.names) * len(groups.names), adata.n_obs)
-    rows = np.flatnonzero((groups.codes >= 0) & (samples.codes >= 0))
-    place = samples.codes[rows] * n_groups + groups.codes[rows]
-    n_cells = np.bincount(place, minlength=shape[0])
+    n_groups, n_places = len(groups.names), len(samples.names) * len(groups.names)
+    place = np.where((groups.codes >= 0) & (samples.codes >= 0), samples.codes * n_groups + groups.codes, -1)
+    n_cells = np.bincount(place[place >= 0], minlength=n_places)
     kept = np.flatnonzero(n_cells >= min_cells)
     if not len(kept):
         raise ValueError(
             f"No group of obs[{groupby!r}] has {min_cells} cells in any sample; the largest has "
             f"{n_cells.max(initial=0)}. Lower `min_cells`, or merge groups."
         )
-    indicator = sp.csr_matrix((np.ones(len(rows)), (place, rows)), shape=shape)[kept]
-    sums = np.asarray((indicator @ sp.csr_matrix(adata.layers[name])).toarray(), dtype=np.float64)
+    values = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+    sums = group_sums(values, place, n_places)[kept]
     of_sample, of_group = (
         np.array(x)[i] for x, i in zip((samples.names, groups.names), np.divmod(kept, n_groups), strict=True)
     )

@@ -1,0 +1,201 @@
+"""Training on one device, or on several: a process for each, which divide the patches between them."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import fields
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.sparse as sp
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from resolvi_sd._model.config import TrainingConfig
+from resolvi_sd._model.extension import keep_known_rows
+from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.peers import Peers
+from resolvi_sd._model.training import train
+from resolvi_sd._scratch import scratch_folder
+from resolvi_sd._tiles import Patches, Tissue
+
+__all__ = ["train_on_devices"]
+
+_NEIGHBORS = "neighbor_logits.weight"
+_CSR = ("data", "indices", "indptr")
+
+
+def train_on_devices(
+    module: ResolviModule,
+    tissue: Tissue,
+    patches: Patches,
+    config: TrainingConfig,
+    *,
+    rng: np.random.Generator,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = "auto",
+    show_progress_bar: bool = True,
+) -> dict[str, np.ndarray]:
+    """Fit the parameters of `module` in place, see :func:`resolvi_sd._model.training.train`.
+
+    With several devices a process is started for each. The data are written into temporary files, which all processes
+    map. A minibatch is divided between the processes: their gradients are averaged over its cells in every step, so
+    that a step is that of one device with the same number of cells.
+
+    Parameters
+    ----------
+    module, tissue, patches, config, rng, show_progress_bar
+        As for one device.
+    accelerator
+        As in Lightning; several devices are of `"cpu"` (processes) or `"cuda"`.
+    devices
+        `"auto"` is one; a number; numbers of CUDA devices in a list; -1 for all CUDA devices.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many devices, or too few patches for them.
+    NotImplementedError
+        If several devices are of another kind, or are to write checkpoints.
+    RuntimeError
+        If a script starts processes while it is imported by one: it needs `if __name__ == "__main__":`.
+    """
+    chosen = _choose(accelerator, devices)
+    settings: dict[str, Any] = {"accelerator": accelerator, "show_progress_bar": show_progress_bar}
+    if len(chosen) == 1:
+        return train(module, tissue, patches, config, rng=rng, devices=chosen[0], **settings)
+    if config.checkpoint_dir is not None:
+        raise NotImplementedError(
+            f"devices={devices!r}: several devices write no checkpoints. Leave `checkpoint_dir` out, or train on one."
+        )
+    if getattr(current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "Training on several devices starts processes that import this script, and the script starts a training "
+            'when it is imported: put what it does under `if __name__ == "__main__":`.'
+        )
+    settings["accelerator"] = _kind(accelerator)
+    with tempfile.TemporaryDirectory(dir=scratch_folder()) as name:
+        folder = Path(name)
+        _save_data(folder, module, tissue, patches)
+        work = (folder, chosen, config, rng.spawn(len(chosen)), torch.initial_seed(), _threads(len(chosen)), settings)
+        spawn(_work, args=work, nprocs=len(chosen))
+        return _load_results(folder, module, patches, len(chosen))
+
+
+def _kind(accelerator: str) -> str:
+    if accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return "cuda" if accelerator == "gpu" and torch.cuda.is_available() else accelerator
+
+
+def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
+    """Return what Lightning is told of the device of each process."""
+    if isinstance(devices, str):
+        if devices != "auto" and not devices.removeprefix("-").isdigit():
+            raise ValueError(f"devices={devices!r} is not known: it is 'auto', a number, or a list of numbers.")
+        devices = 1 if devices == "auto" else int(devices)
+    kind = _kind(accelerator)
+    if devices == -1:
+        devices = list(range(torch.cuda.device_count())) if kind == "cuda" else 1
+    number = devices if isinstance(devices, int) else len(devices)
+    if number < 1:
+        raise ValueError(f"devices={devices!r} are none: at least one is needed.")
+    if number == 1:
+        return [devices]
+    if kind not in ("cpu", "cuda"):
+        raise NotImplementedError(
+            f"devices={devices!r}: several devices have to be of accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
+        )
+    if kind == "cpu":
+        if not isinstance(devices, int):
+            raise ValueError(f"devices={devices!r}: of the CPU, give a number of processes, e.g. `devices={number}`.")
+        return [1] * number
+    numbers = list(range(number)) if isinstance(devices, int) else list(devices)
+    if max(numbers) >= torch.cuda.device_count() or len(set(numbers)) < number:
+        raise ValueError(
+            f"devices={devices!r}: there are {torch.cuda.device_count()} CUDA devices, each to be named once."
+        )
+    return [[device] for device in numbers]
+
+
+def _threads(n_processes: int) -> int:
+    return max(1, torch.get_num_threads() // n_processes)
+
+
+def _save_data(folder: Path, module: ResolviModule, tissue: Tissue, patches: Patches) -> None:
+    for name, array in {**vars(tissue), **vars(patches)}.items():
+        if name != "counts":
+            np.save(folder / f"{name}.npy", array)
+    for part in _CSR:
+        np.save(folder / f"counts-{part}.npy", getattr(tissue.counts, part))
+    np.save(folder / "counts-shape.npy", tissue.counts.shape)
+    torch.save(module, folder / "module.pt")
+
+
+def _load_data(folder: Path) -> tuple[ResolviModule, Tissue, Patches]:
+    def load(name: str) -> np.ndarray:
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+    value, column, indptr = (load(f"counts-{part}") for part in _CSR)
+    counts = sp.csr_matrix((value, column, indptr), shape=tuple(load("counts-shape")))
+    arrays = {f.name: load(f.name) for f in fields(Tissue) if f.name != "counts"}
+    patches = Patches(**{f.name: load(f.name) for f in fields(Patches)})
+    # Written by the process that started this one, in a folder that is its own.
+    module: ResolviModule = torch.load(folder / "module.pt", weights_only=False)
+    keep_known_rows(module)
+    return module, Tissue(counts, **arrays), patches
+
+
+def _work(
+    rank: int,
+    folder: Path,
+    devices: list[Any],
+    config: TrainingConfig,
+    generators: list[np.random.Generator],
+    seed: int,
+    n_threads: int,
+    settings: dict[str, Any],
+) -> None:
+    """Train as one of several processes, and write what came of it."""
+    torch.set_num_threads(n_threads)
+    numba.set_num_threads(n_threads)
+    peers = Peers(rank, len(devices))
+    on_cuda = settings["accelerator"] == "cuda"
+    if on_cuda:
+        torch.cuda.set_device(devices[rank][0])
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=peers.number
+    )
+    module, tissue, patches = _load_data(folder)
+    # Every process draws noise of its own for its own cells.
+    torch.manual_seed(seed + rank)
+    settings = settings | {"show_progress_bar": settings["show_progress_bar"] and rank == 0}
+    history = train(
+        module, tissue, patches, config, rng=generators[rank], devices=devices[rank], peers=peers, **settings
+    )
+    state = module.state_dict()
+    np.save(folder / f"neighbors-{rank}.npy", state.pop(_NEIGHBORS)[_cells(patches, peers)].numpy())
+    if rank == 0:
+        results = {"state": state, "history": {name: torch.from_numpy(values) for name, values in history.items()}}
+        torch.save(results, folder / "results.pt")
+    dist.destroy_process_group()
+
+
+def _cells(patches: Patches, peers: Peers) -> np.ndarray:
+    """Rows of the cells that a process trains on."""
+    return np.concatenate([patches.cells(patch) for patch in peers.own(patches)])
+
+
+def _load_results(folder: Path, module: ResolviModule, patches: Patches, number: int) -> dict[str, np.ndarray]:
+    results = torch.load(folder / "results.pt", weights_only=True)
+    module.load_state_dict(results["state"], strict=False)
+    with torch.no_grad():
+        for rank in range(number):
+            rows = torch.from_numpy(_cells(patches, Peers(rank, number)))
+            module.neighbor_logits.weight[rows] = torch.from_numpy(np.load(folder / f"neighbors-{rank}.npy"))
+    module.eval()
+    return {name: values.numpy() for name, values in results["history"].items()}

@@ -1,0 +1,92 @@
+"""Arrays in temporary files, for what may not fit into memory: like any other, and gone with their last use.
+
+The files have no name (or, on Windows, are deleted when they are closed), so that nothing is left behind, not even
+by a process that is killed. They are in the folder that the environment variable TMPDIR names, or else in `/var/tmp`,
+which is where large temporary files belong: `/tmp` is in memory on some systems.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+import tempfile
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["copy_beside", "is_in_file", "scratch_array", "scratch_file", "view_file", "zeros_beside"]
+
+_FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+_LARGE_FILES = "/var/tmp"
+# Elements copied in one go.
+_BLOCK = 1 << 24
+
+
+def scratch_folder() -> str:
+    """Return the folder of the temporary files."""
+    asked = next((os.environ[name] for name in _FOLDER_VARIABLES if os.environ.get(name)), None)
+    if asked is not None:
+        return asked
+    return _LARGE_FILES if os.access(_LARGE_FILES, os.W_OK | os.X_OK) else tempfile.gettempdir()
+
+
+def scratch_file() -> IO[bytes]:
+    """Return an empty file, to be written and then viewed."""
+    return tempfile.TemporaryFile(dir=scratch_folder())
+
+
+def view_file(file: IO[bytes], dtype: DTypeLike) -> NDArray[Any]:
+    """Return the content of a file, not to be written to; it stays when the file is closed."""
+    file.flush()
+    if not os.fstat(file.fileno()).st_size:
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(file, dtype, mode="r"))
+
+
+def scratch_array(size: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return zeros in a file.
+
+    Raises
+    ------
+    OSError
+        If there is no room for them.
+    """
+    if size == 0:
+        return np.zeros(0, dtype)
+    n_bytes = size * np.dtype(dtype).itemsize
+    folder = scratch_folder()
+    # To write into a mapped file on a full disk would end the process.
+    if shutil.disk_usage(folder).free < n_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{n_bytes / 2**30:.1f} GB of temporary files do not fit into {folder!r}: set the environment variable "
+            "TMPDIR to a folder on a disk with more room.",
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        return np.asarray(np.memmap(file, dtype, mode="w+", shape=(size,)))
+
+
+def is_in_file(array: NDArray[Any]) -> bool:
+    """Whether the elements of an array are in a file rather than in memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+def zeros_beside(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Return zeros, as many as `array` has elements: in a file if that is in one."""
+    return scratch_array(array.size, dtype) if is_in_file(array) else np.zeros(array.size, dtype)
+
+
+def copy_beside(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """Return a copy, in a file if `array` is in one."""
+    copy = zeros_beside(array, array.dtype if dtype is None else dtype)
+    for start in range(0, array.size, _BLOCK):
+        copy[start : start + _BLOCK] = array[start : start + _BLOCK]
+    return copy
