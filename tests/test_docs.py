@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import anndata as ad
 import matplotlib.pyplot as plt
 import pytest
 
@@ -15,6 +16,24 @@ TRUTHS = ("cell_type", "domain", "gradient", "overlapping", "simulation")
 
 def code_of(page: str) -> str:
     return "\n".join(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL))
+
+
+@pytest.mark.slow
+def test_large_data_page_runs(tmp_path, monkeypatch):
+    sdata = rsd.datasets.simulate_tissue(n_cells=600, n_genes=60, n_samples=2, transcripts=False, rng=0)
+    sdata.write(tmp_path / "my.zarr")
+    sdata.tables["table"].write_h5ad(tmp_path / "my.h5ad")
+    monkeypatch.chdir(tmp_path)
+    code = code_of("large_data.md").replace("library_key=", "max_epochs=2, library_key=")
+    code = code.replace("TrainingConfig(", "TrainingConfig(max_epochs=2, ").replace(
+        "training=training, max_epochs=2,", "training=training,"
+    )
+    namespace = {"__name__": "__main__"}
+    exec(compile(code, "large_data.md", "exec"), namespace)
+    assert rsd.io.results_state("my.zarr") == "complete" and any(Path("checkpoints").iterdir())
+    read, fitted = rsd.io.read_backed("my.zarr")["table"], ad.read_h5ad("fitted.h5ad")
+    assert fitted.obsm["X_resolvi"].shape == read.obsm["X_resolvi"].shape
+    assert (fitted.X - fitted.layers["resolvi_counts"]).min() >= 0
 
 
 @pytest.mark.slow

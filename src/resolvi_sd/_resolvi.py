@@ -207,7 +207,7 @@ class ResolVI(TableTasks):
         training
             All settings of the training, in place of the three above.
         accelerator, devices
-            As in Lightning; one device.
+            See :func:`resolvi_sd.tl.fit`.
         rng
             Seed or generator.
         show_progress_bar

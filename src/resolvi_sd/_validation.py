@@ -6,13 +6,17 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+import zarr
 from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 __all__ = [
+    "STORED",
     "check_cells",
     "check_complete",
     "check_coordinates",
@@ -28,6 +32,9 @@ __all__ = [
     "listing",
     "warn_spots",
 ]
+
+# Matrices of a table whose values are in a file.
+STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
 
 # Entries of the counts looked at in one go: bounds the temporaries to a few megabytes whatever the table's size.
 _SCAN = 1 << 20
@@ -189,14 +196,15 @@ def check_takes_results(adata: AnnData, *, copy: bool) -> None:
     Raises
     ------
     ValueError
-        If the table is backed by a file and a copy is asked for, or it is a piece of such a table: either would have to
-        be another file.
+        If the table, or a matrix of it, is in a file, and a copy is asked for; or if it is a piece of a table that is
+        backed by a file.
     """
-    if adata.isbacked and (copy or adata.is_view):
+    matrices = [adata.X, *(adata.layers[name] for name in adata.layers if name is not None)] if copy else []
+    if any(isinstance(matrix, STORED) for matrix in matrices) or (adata.isbacked and (copy or adata.is_view)):
         what = "`copy=True` needs a table in memory, and this one" if copy else "This piece of a table"
         raise ValueError(
-            f"{what} is backed by a file, which anndata does not copy. Pass the whole table, without `copy`: results "
-            "are added to it in memory, and the file is not changed. Or load it: `table = table.to_memory()`."
+            f"{what} is in a file, which anndata does not copy. Pass the whole table, without `copy`: results are "
+            "added to it in memory, and the file is not changed. Or load it: `table = table.to_memory()`."
         )
 
 

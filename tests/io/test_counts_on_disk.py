@@ -217,7 +217,7 @@ def test_what_anndata_cannot_copy_is_refused_before_the_fit(cells, tmp_path):
     backed = stored(cells, tmp_path, "h5ad")
     with pytest.raises(ValueError, match=r"`copy=True` needs a table in memory.*table\.to_memory\(\)"):
         rsd.tl.fit(backed, copy=True, show_progress_bar=False)
-    with pytest.raises(ValueError, match="This piece of a table is backed by a file"):
+    with pytest.raises(ValueError, match="This piece of a table is in a file"):
         rsd.tl.fit(backed[:100], show_progress_bar=False)
     assert not backed.uns.get(KEYS.model)
     rsd.tl.fit(backed, max_epochs=1, show_progress_bar=False)
@@ -225,3 +225,48 @@ def test_what_anndata_cannot_copy_is_refused_before_the_fit(cells, tmp_path):
         rsd.tl.normalized_expression(backed, copy=True, show_progress_bar=False)
     with pytest.raises(ValueError, match=r"`copy=True` needs a table in memory"):
         rsd.tl.map_query(backed, backed, copy=True, show_progress_bar=False)
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_a_store_is_read_without_its_counts(tmp_path, n_samples):
+    path = tmp_path / "tissue.zarr"
+    sdata = rsd.datasets.simulate_tissue(n_cells=150, n_genes=30, n_samples=n_samples, rng=0, transcripts=False)
+    sdata["table"].layers["dense"] = sdata["table"].X.toarray()
+    sdata["table"].raw = sdata["table"].copy()
+    sdata.write(path)
+    memory = sd.read_zarr(path)
+    rsd.tl.fit(memory, max_epochs=1, show_progress_bar=False)
+
+    backed = rsd.io.read_backed(path)
+    table = backed["table"]
+    assert isinstance(table.X, ad.abc.CSRDataset) and isinstance(table.layers["dense"], zarr.Array)
+    assert set(backed.shapes) == set(sdata.shapes) and backed.path == path
+    assert abs(table.raw.X - sdata["table"].X).nnz == 0
+    for name in ("true_own", "dense"):
+        np.testing.assert_array_equal(
+            np.asarray(sparse.csr_matrix(table.layers[name][:]).toarray()),
+            sparse.csr_matrix(sdata["table"].layers[name]).toarray(),
+        )
+    sd.models.TableModel().validate(table)
+
+    rsd.tl.fit(backed, max_epochs=1, write=True, show_progress_bar=False)
+    stored = sd.read_zarr(path)["table"]
+    assert abs(stored.layers[KEYS.counts] - memory["table"].layers[KEYS.counts]).nnz == 0
+    assert abs(stored.X - sdata["table"].X).nnz == 0
+    with pytest.raises(ValueError, match="`copy=True` needs a table in memory"):
+        rsd.tl.fit(backed, copy=True, show_progress_bar=False)
+    again = rsd.io.read_backed(path)
+    assert isinstance(again["table"].layers[KEYS.counts], ad.abc.CSRDataset)
+    quiet = {"copy": True, "show_progress_bar": False, "n_samples": 20}
+    found, expected = (
+        rsd.tl.differential_expression(data, groupby="cell_type", **quiet)["lfc_mean"] for data in (again, memory)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_table_that_is_not_there_is_named(tissue, tmp_path):
+    sd.deepcopy(tissue).write(tmp_path / "tissue.zarr")
+    with pytest.raises(KeyError, match="table_key='cells' is not in `tissue.zarr/tables`; it has: 'table'"):
+        rsd.io.read_backed(tmp_path / "tissue.zarr", "cells")
+    with pytest.raises(ValueError, match="does not exist"):
+        rsd.io.read_backed(tmp_path / "other.zarr")

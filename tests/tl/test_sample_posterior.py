@@ -10,7 +10,6 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._model import infer
 from resolvi_sd._model.sampling import SITES
 from resolvi_sd._results._tissue import restore
-from resolvi_sd._results._write import _by_edge
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd.tl import _posterior_blocks as blocks
 
@@ -33,7 +32,7 @@ def test_the_posterior_of_a_stored_fit_is_what_was_written(fitted, tmp_path):
     np.testing.assert_allclose(shares, table.obs[list(keys.shares)], atol=1e-5)
     for name, values in {keys.flow: posterior.flow, keys.weights: posterior.weights}.items():
         stored = table.obsp[name].toarray()
-        np.testing.assert_allclose(_by_edge(graph, values).toarray(), stored, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(graph.by_edge(values).toarray(), stored, rtol=1e-4, atol=1e-5)
 
 
 def test_neighbor_weights_of_a_subset_are_scaled_to_those_that_remain(fitted):
@@ -43,7 +42,7 @@ def test_neighbor_weights_of_a_subset_are_scaled_to_those_that_remain(fitted):
     posterior, graph = inferred(table[rows].copy())
     some = before.sum(1) > 0
     expected = before[some] / before[some].sum(1, keepdims=True)
-    np.testing.assert_allclose(_by_edge(graph, posterior.weights).toarray()[some], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(graph.by_edge(posterior.weights).toarray()[some], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_cells_that_lost_all_neighbors_receive_nothing(fitted):

@@ -10,11 +10,12 @@ import h5py
 import numpy as np
 import scipy.sparse as sp
 import zarr
-from anndata.abc import CSRDataset
+from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import CSR, row_blocks
 from resolvi_sd._scratch import copy_beside, scratch_file, view_file
+from resolvi_sd._validation import STORED
 
 __all__ = ["read_matrix"]
 
@@ -53,7 +54,7 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
         if check is not None:
             check(csr.data)
         return csr
-    if isinstance(matrix, (da.Array, CSRDataset, h5py.Dataset, zarr.Array)):
+    if isinstance(matrix, (da.Array, *STORED)) and not isinstance(matrix, CSCDataset):
         return _in_files(_stored_blocks(matrix), matrix.shape, matrix.dtype, check)
     raise NotImplementedError(
         f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, and has to be in memory, a dask array, or "

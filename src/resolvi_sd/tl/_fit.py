@@ -112,8 +112,9 @@ def fit(
     n_samples
         1: at the posterior means of latent and shares; more: averaged over so many draws of both.
     accelerator, devices
-        Where to train, as in Lightning, on one device. `"auto"` takes a CUDA device where there is one; MPS has to be
-        asked for by name.
+        Where to train, as in Lightning. `"auto"` takes a CUDA device where there is one; MPS has to be asked for by
+        name. One device is used unless a larger number is given: then each has a process, with part of the tissue, and
+        a script has to be protected by `if __name__ == "__main__":`.
     rng
         Seed or generator; the same seed on the same machine gives the same result. Global random states are left
         alone.
@@ -139,7 +140,8 @@ def fit(
     -------
     None, or the table if `copy`. Modifies the table (`data` itself, or `data.tables[table_key]`) with:
 
-    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with their sparsity;
+    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with their sparsity; in a
+      temporary file if the counts are not in memory;
     - `.obsm['X_resolvi']`: mean of the latent posterior, cells × n_latent, float32;
     - `.obs['resolvi_true']`, `.obs['resolvi_diffusion']`, `.obs['resolvi_background']`: expected shares of the cell's
       molecules, summing to 1; NaN for cells without counts;

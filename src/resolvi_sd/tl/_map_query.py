@@ -70,7 +70,7 @@ def map_query(
     layer, batch_key, library_key, spatial_key, coordinate_system
         Where the query's input is, see :func:`resolvi_sd.tl.fit`; None is as in the reference.
     accelerator, devices
-        As in Lightning; one device.
+        See :func:`resolvi_sd.tl.fit`.
     rng
         Seed or generator.
     copy
