@@ -54,6 +54,22 @@ class Stopwatch:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
+class Phase:
+    """Stands in for a function that a method calls, and keeps the time and arguments of its last call."""
+
+    def __init__(self, module: Any, name: str) -> None:
+        self.function = getattr(module, name)
+        setattr(module, name, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.args = args
+        watch = Stopwatch()
+        with watch("call"):
+            result = self.function(*args, **kwargs)
+        self.seconds = watch.seconds["call"]
+        return result
+
+
 def peak_memory() -> float:
     """Largest resident memory of this process so far, MB."""
     status = Path("/proc/self/status")

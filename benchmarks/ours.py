@@ -20,22 +20,6 @@ _WARM_UP_CELLS = 500
 _BATCH = 2048
 
 
-class Phase:
-    """Stands in for a function that `tl.fit` calls, and keeps the time and arguments of its last call."""
-
-    def __init__(self, module: Any, name: str) -> None:
-        self.function = getattr(module, name)
-        setattr(module, name, self)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.args = args
-        watch = exchange.Stopwatch()
-        with watch("call"):
-            result = self.function(*args, **kwargs)
-        self.seconds = watch.seconds["call"]
-        return result
-
-
 def main() -> None:
     parser = exchange.parser(__doc__)
     parser.add_argument("--likelihood", choices=("nb", "poisson"), default="nb")
@@ -44,7 +28,7 @@ def main() -> None:
     logging.getLogger("resolvi_sd").setLevel(logging.WARNING)
     adata = ad.read_h5ad(options.data)
     engine = importlib.import_module("resolvi_sd._engine")
-    train, infer = Phase(engine, "train"), Phase(engine, "infer")
+    train, infer = exchange.Phase(engine, "train_on_devices"), exchange.Phase(engine, "infer")
     labels: dict[str, Any] = {}
     if options.task == "labels":
         labels = {"labels_key": exchange.LABEL, "unlabeled_category": exchange.UNLABELED}
