@@ -69,7 +69,7 @@ def main() -> None:
             rsd.tl.fit(table, library_key="section", max_epochs=options.epochs, show_progress_bar=False)
         seconds, epoch = watch.seconds["fit"], training.seconds / options.epochs
         print(f"{table.n_obs:,} x {table.n_vars}, counts {'on disk' if options.backed else 'in memory'}:")
-        print(f"{epoch:.0f} s an epoch, {seconds - training['seconds']:.0f} s all else; memory {base:.2f} GB before,")
+        print(f"{epoch:.0f} s an epoch, {seconds - training.seconds:.0f} s all else; memory {base:.2f} GB before,")
         print(f"{loaded:.2f} GB with the table, {memory.peak:.2f} GB at most")
 
 
