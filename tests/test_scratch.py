@@ -1,5 +1,6 @@
 """Arrays in temporary files: they behave as others do, and leave nothing behind."""
 
+import errno
 import gc
 import os
 import shutil
@@ -77,7 +78,7 @@ def test_arrays_beside_others_are_where_those_are(monkeypatch):
 def test_a_full_disk_is_told_of_before_anything_is_written(monkeypatch, folder):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 50, 50))
-    with pytest.raises(OSError, match=r"do not fit into .*: set the environment variable TMPDIR"):
+    with pytest.raises(OSError, match=r"GB do not fit. Set the environment variable TMPDIR"):
         scratch_array(100, np.float32)
 
 
@@ -88,3 +89,15 @@ def test_large_files_are_not_put_where_memory_is(monkeypatch):
     assert _scratch.scratch_folder() == "/var/tmp"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert _scratch.scratch_folder() != "/var/tmp"
+
+
+def test_a_disk_that_fills_up_is_told_what_to_do():
+    with pytest.raises(OSError, match="No space left") as raised, scratch_file():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert any("TMPDIR" in note for note in raised.value.__notes__)
+
+
+def test_a_folder_that_is_not_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="environment variable TMPDIR, is not there: .*gone"):
+        scratch_array(5, np.float32)

@@ -1,20 +1,36 @@
-"""Matrices in CSR form, in memory or in files: never copied as a whole, whatever is asked of them."""
+"""Matrices in CSR form, in memory or in temporary files; those in files are never in memory as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["CSR", "group_sums", "row_blocks", "row_sums"]
+from resolvi_sd._scratch import copy_beside, is_in_file, scratch_file, view_file
+
+__all__ = ["CSR", "canonical", "csr_in_files", "group_sums", "map_rows", "row_blocks", "row_sums"]
 
 CSR = sp.csr_matrix | sp.csr_array
 
 # Some 100 MB of a panel of 1,000 genes.
 _ROWS = 1 << 16
+# Type of the columns of entries in files, while they are not too many to be numbered by it.
+_COLUMN = np.int32
+
+
+def canonical(matrix: Any) -> CSR:
+    """Return a matrix in memory as CSR with sorted, unique indices and no stored zeros; itself where it is that."""
+    if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
+        if matrix.has_canonical_format and matrix.data.all():
+            return matrix
+        matrix = matrix.copy()
+    csr: CSR = matrix if isinstance(matrix, (sp.csr_matrix, sp.csr_array)) else sp.csr_matrix(matrix)
+    csr.sum_duplicates()
+    csr.eliminate_zeros()
+    return csr
 
 
 def row_blocks(n_rows: int, size: int = _ROWS) -> Iterator[slice]:
@@ -58,3 +74,39 @@ def group_sums(
         indicator = sp.csr_matrix((np.ones(len(member)), (codes[rows][member], member)), shape=shape)
         sums += (indicator @ block).toarray()
     return sums
+
+
+def map_rows(matrix: CSR, function: Callable[[CSR], CSR]) -> CSR:
+    """Return `function(matrix)`, block after block of rows and in files if the matrix is in files.
+
+    The result of the function has to have sorted, unique indices, and to be of one type and width for all blocks.
+    """
+    if not is_in_file(matrix.data):
+        return function(matrix)
+    empty = function(matrix[:0])
+    blocks = (function(matrix[rows]) for rows in row_blocks(matrix.shape[0]))
+    return csr_in_files(blocks, (matrix.shape[0], empty.shape[1]), empty.dtype)
+
+
+def csr_in_files(blocks: Iterable[CSR], shape: tuple[int, int], dtype: DTypeLike) -> sp.csr_matrix:
+    """Write blocks of rows, with sorted, unique indices, into temporary files, and return the matrix of them all.
+
+    Raises
+    ------
+    OSError
+        If there is no room for the files.
+    """
+    with scratch_file() as values, scratch_file() as columns:
+        lengths = [np.zeros(1, np.int64)]
+        for block in blocks:
+            values.write(block.data.astype(dtype, copy=False).data)
+            columns.write(block.indices.astype(_COLUMN, copy=False).data)
+            lengths.append(np.diff(block.indptr).astype(np.int64))
+        value, column = view_file(values, dtype), view_file(columns, _COLUMN)
+    indptr = np.cumsum(np.concatenate(lengths))
+    if len(value) > np.iinfo(_COLUMN).max:
+        # scipy has one type for both, and would make the larger of them in memory.
+        column = copy_beside(column, np.int64)
+    csr = sp.csr_matrix((value, column, indptr.astype(column.dtype)), shape=shape)
+    csr.has_sorted_indices = csr.has_canonical_format = True
+    return csr

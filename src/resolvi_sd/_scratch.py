@@ -12,30 +12,55 @@ import mmap
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["copy_beside", "is_in_file", "scratch_array", "scratch_file", "view_file", "zeros_beside"]
+__all__ = ["copy_beside", "is_in_file", "scratch_array", "scratch_file", "scratch_folder", "view_file", "zeros_beside"]
 
 _FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 _LARGE_FILES = "/var/tmp"
+_NO_ROOM = "Set the environment variable TMPDIR to a folder on a disk with more room for temporary files."
 # Elements copied in one go.
 _BLOCK = 1 << 24
 
 
-def scratch_folder() -> str:
-    """Return the folder of the temporary files."""
-    asked = next((os.environ[name] for name in _FOLDER_VARIABLES if os.environ.get(name)), None)
+def scratch_folder(n_bytes: int = 0) -> str:
+    """Return the folder of the temporary files.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder that was asked for is not there.
+    OSError
+        If it has no room for so many bytes.
+    """
+    asked = next((name for name in _FOLDER_VARIABLES if os.environ.get(name)), None)
     if asked is not None:
-        return asked
-    return _LARGE_FILES if os.access(_LARGE_FILES, os.W_OK | os.X_OK) else tempfile.gettempdir()
+        folder = os.environ[asked]
+        if not os.path.isdir(folder):
+            message = f"The folder of temporary files, by the environment variable {asked}, is not there"
+            raise FileNotFoundError(errno.ENOENT, message, folder)
+    else:
+        folder = _LARGE_FILES if os.access(_LARGE_FILES, os.W_OK | os.X_OK) else tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < n_bytes:
+        raise OSError(errno.ENOSPC, f"{n_bytes / 2**30:.1f} GB do not fit. {_NO_ROOM}", folder)
+    return folder
 
 
-def scratch_file() -> IO[bytes]:
-    """Return an empty file, to be written and then viewed."""
-    return tempfile.TemporaryFile(dir=scratch_folder())
+@contextmanager
+def scratch_file() -> Iterator[IO[bytes]]:
+    """Open an empty file, to be written and then viewed."""
+    with tempfile.TemporaryFile(dir=scratch_folder()) as file:
+        try:
+            yield file
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                error.add_note(_NO_ROOM)
+            raise
 
 
 def view_file(file: IO[bytes], dtype: DTypeLike) -> NDArray[Any]:
@@ -57,14 +82,8 @@ def scratch_array(size: int, dtype: DTypeLike) -> NDArray[Any]:
     if size == 0:
         return np.zeros(0, dtype)
     n_bytes = size * np.dtype(dtype).itemsize
-    folder = scratch_folder()
     # To write into a mapped file on a full disk would end the process.
-    if shutil.disk_usage(folder).free < n_bytes:
-        raise OSError(
-            errno.ENOSPC,
-            f"{n_bytes / 2**30:.1f} GB of temporary files do not fit into {folder!r}: set the environment variable "
-            "TMPDIR to a folder on a disk with more room.",
-        )
+    folder = scratch_folder(n_bytes)
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, n_bytes)

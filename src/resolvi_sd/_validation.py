@@ -38,6 +38,8 @@ STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
 
 # Entries of the counts looked at in one go: bounds the temporaries to a few megabytes whatever the table's size.
 _SCAN = 1 << 20
+# Cells of a layer that is not in memory which tell whether it holds counts.
+_HEAD = 100
 # Spots lie on a lattice: nearly all nearest neighbors are at the pitch, up to rounding to pixels. Segmented cells
 # are not even close: at most a fifth of them are within 5 % of the median (Xenium, MERFISH, CosMx, ISS).
 _LATTICE_TOLERANCE = 0.05
@@ -190,7 +192,7 @@ def check_cells(n_cells: int) -> None:
         )
 
 
-def check_takes_results(adata: AnnData, *, copy: bool) -> None:
+def check_takes_results(adata: AnnData, *, copy: bool = False) -> None:
     """Raise if anndata could not put results into a table, or into a copy of it.
 
     Raises
@@ -253,7 +255,10 @@ def _first_fraction(values: NDArray[np.floating]) -> float | None:
 
 
 def _stored(matrix: Any) -> NDArray[Any] | None:
-    """Return the stored values of a matrix in memory, None for anything else (dask, backed)."""
+    """Return the stored values of a matrix, of one that is not in memory those of the first cells."""
+    if isinstance(matrix, STORED) or hasattr(matrix, "compute"):
+        matrix = matrix[:_HEAD]
+        matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
     if isinstance(matrix, np.ndarray):
         return matrix.reshape(-1)
     data = getattr(matrix, "data", None)

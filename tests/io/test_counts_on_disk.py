@@ -11,6 +11,7 @@ import zarr
 from scipy import sparse
 
 import resolvi_sd as rsd
+from resolvi_sd import _csr
 from resolvi_sd._keys import Keys
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tables import _matrices, table_counts
@@ -182,8 +183,8 @@ def test_corrected_counts_may_be_lazy_too(cells):
 def test_no_more_than_a_block_is_in_memory(cells, tmp_path, monkeypatch, blocks):
     monkeypatch.setattr(_matrices, "_ROWS", 40)
     monkeypatch.setattr(_matrices, "_MOST_TASKS", 4)
-    read, canonical = [], _matrices._canonical
-    monkeypatch.setattr(_matrices, "_canonical", lambda block: read.append(block.shape) or canonical(block))
+    read, canonical = [], _matrices.canonical
+    monkeypatch.setattr(_matrices, "canonical", lambda block: read.append(block.shape) or canonical(block))
     table = cells.copy() if blocks == "dask" else stored(cells, tmp_path, blocks)
     if blocks == "dask":
         table.X = da.from_array(table.X, chunks=(10, 30))
@@ -193,7 +194,7 @@ def test_no_more_than_a_block_is_in_memory(cells, tmp_path, monkeypatch, blocks)
 
 
 def test_more_entries_than_the_small_type_counts(cells, monkeypatch):
-    monkeypatch.setattr(_matrices, "_COLUMN", np.int8)
+    monkeypatch.setattr(_csr, "_COLUMN", np.int8)
     table = cells.copy()
     table.X = da.from_array(table.X, chunks=(40, 30))
     counts = table_counts(table, None)
@@ -221,6 +222,14 @@ def test_what_anndata_cannot_copy_is_refused_before_the_fit(cells, tmp_path):
         rsd.tl.fit(backed[:100], show_progress_bar=False)
     assert not backed.uns.get(KEYS.model)
     rsd.tl.fit(backed, max_epochs=1, show_progress_bar=False)
+    for call in (
+        lambda: rsd.tl.leakage(backed[:100], "cell_type", show_progress_bar=False),
+        lambda: rsd.tl.differential_expression(backed[:100], groupby="cell_type", show_progress_bar=False),
+        lambda: rsd.tl.niche_abundance(backed[:100], labels_key="cell_type"),
+        lambda: rsd.tl.audit(backed[:100], "cell_type", show_progress_bar=False),
+    ):
+        with pytest.raises(ValueError, match="This piece of a table is in a file"):
+            call()
     with pytest.raises(ValueError, match=r"`copy=True` needs a table in memory"):
         rsd.tl.normalized_expression(backed, copy=True, show_progress_bar=False)
     with pytest.raises(ValueError, match=r"`copy=True` needs a table in memory"):
@@ -270,3 +279,68 @@ def test_a_table_that_is_not_there_is_named(tissue, tmp_path):
         rsd.io.read_backed(tmp_path / "tissue.zarr", "cells")
     with pytest.raises(ValueError, match="does not exist"):
         rsd.io.read_backed(tmp_path / "other.zarr")
+
+
+def folder_of(path, element):
+    """Names and times of change of the files of an element of the table."""
+    files = sorted((path / "tables/table" / element).rglob("*"))
+    return [(file.name, file.stat().st_mtime_ns) for file in files]
+
+
+def test_what_a_store_has_already_is_not_written_again(tissue, tmp_path):
+    path = tmp_path / "tissue.zarr"
+    sd.deepcopy(tissue).write(path)
+    rsd.tl.fit(rsd.io.read_backed(path), max_epochs=1, write=True, show_progress_bar=False)
+    backed = rsd.io.read_backed(path)
+    before = folder_of(path, "layers/resolvi_counts"), folder_of(path, "obsm/X_resolvi")
+    rsd.tl.leakage(backed, "cell_type", show_progress_bar=False)
+    rsd.io.write_results(backed)
+    after = folder_of(path, "layers/resolvi_counts"), folder_of(path, "obsm/X_resolvi")
+    assert after[0] == before[0] and after[1] != before[1]
+    stored = sd.read_zarr(path)["table"]
+    assert (
+        KEYS.leakage in stored.uns and abs(stored.layers[KEYS.counts] - backed["table"].layers[KEYS.counts][:]).nnz == 0
+    )
+
+
+def test_results_of_two_fits_are_not_mixed(tissue, tmp_path):
+    path = tmp_path / "tissue.zarr"
+    sd.deepcopy(tissue).write(path)
+    rsd.tl.fit(rsd.io.read_backed(path), max_epochs=1, write=True, show_progress_bar=False)
+    first = rsd.io.read_backed(path)
+    rsd.tl.fit(rsd.io.read_backed(path), max_epochs=2, write=True, show_progress_bar=False)
+    with pytest.raises(ValueError, match=r"layers/resolvi_counts.*results of another fit.*read_backed\(path\)"):
+        rsd.io.write_results(first)
+    assert len(sd.read_zarr(path)["table"].uns[KEYS.model]["history"]["epoch"]) == 2
+
+
+def test_the_layer_that_holds_counts_is_found_on_disk_too(tissue, tmp_path):
+    sdata = sd.deepcopy(tissue)
+    sdata["table"].layers["counts"] = sdata["table"].X.copy()
+    sdata["table"].X = sdata["table"].X * np.float32(0.5)
+    sdata.write(tmp_path / "tissue.zarr")
+    backed = rsd.io.read_backed(tmp_path / "tissue.zarr")
+    with pytest.raises(ValueError, match="not integers.*Non-negative integers are in: .*layer='counts'"):
+        rsd.tl.fit(backed, show_progress_bar=False)
+    backed["table"].layers["counts"] = da.from_array(tissue["table"].X, chunks=(40, 30))
+    with pytest.raises(ValueError, match="not integers.*Non-negative integers are in: .*layer='counts'"):
+        rsd.tl.fit(backed, show_progress_bar=False)
+
+
+def test_a_query_on_disk_stays_there_when_its_genes_are_put_in_order(cells, tmp_path):
+    reference = cells.copy()
+    rsd.tl.fit(reference, max_epochs=1, show_progress_bar=False)
+    query = cells[:, ::-1].copy()
+    expected = rsd.tl.map_query(query, reference, max_epochs=1, copy=True, show_progress_bar=False)
+    found = rsd.tl.map_query(
+        stored(query, tmp_path, "h5ad"), reference, max_epochs=1, copy=True, show_progress_bar=False
+    )
+    assert is_in_file(found.X.data) and is_in_file(found.layers[KEYS.counts].data)
+    assert abs(found.X - cells.X).nnz == 0
+    assert abs(found.layers[KEYS.counts] - expected.layers[KEYS.counts]).nnz == 0
+
+
+def test_metrics_ask_for_matrices_in_memory(cells, tmp_path):
+    backed = stored(cells, tmp_path, "h5ad")
+    with pytest.raises(TypeError, match="`counts` must be a numpy array or a scipy sparse matrix"):
+        rsd.metrics.removal(backed.X, cells.layers["true_own"], cells.layers["true_own"])

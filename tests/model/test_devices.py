@@ -137,6 +137,8 @@ def test_settings_of_several_devices_that_do_not_work_are_refused(monkeypatch, t
         fit(module, tissue, patches, number=0)
     with pytest.raises(ValueError, match="devices='two' is not known"):
         fit(module, tissue, patches, number="two")
+    with pytest.raises(TypeError, match="must be 'auto', a number, or a list of numbers, not 2.0"):
+        fit(module, tissue, patches, number=2.0)
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(RuntimeError, match='if __name__ == "__main__"'):
         fit(module, tissue, patches, number=2)
@@ -150,6 +152,8 @@ def test_settings_of_several_devices_that_do_not_work_are_refused(monkeypatch, t
         (-1, "cpu", 0, [1]),
         (-1, "auto", 2, [[0], [1]]),
         ([0], "cuda", 2, [[0]]),
+        ([-1], "cuda", 2, [[0], [1]]),
+        (np.int64(2), "cpu", 0, [1, 1]),
         ([1, 3], "gpu", 4, [[1], [3]]),
         (2, "gpu", 4, [[0], [1]]),
     ],
@@ -168,10 +172,11 @@ def test_cuda_devices_that_are_not_there(monkeypatch):
             devices._choose("cuda", given)
 
 
-def test_too_few_patches_for_the_devices():
-    tissue, patches, _ = prepared()
+def test_too_few_patches_for_the_devices(monkeypatch):
+    monkeypatch.setattr(devices, "_save_data", lambda *arguments: pytest.fail("too late"))
+    tissue, patches, module = prepared()
     with pytest.raises(ValueError, match=r"patches of tissue are too few for 60 devices.*TrainingConfig"):
-        PatchStream(tissue, patches, batch_size=10, thin_counts=True, rng=np.random.default_rng(0), peers=Peers(0, 60))
+        fit(module, tissue, patches, number=60, training=TrainingConfig(batch_size=10))
 
 
 def test_a_likelihood_without_overdispersion_trains_on_two_devices_too():
@@ -180,3 +185,33 @@ def test_a_likelihood_without_overdispersion_trains_on_two_devices_too():
     module = small_module(tissue, likelihood="poisson")
     history = fit(module, tissue, patches, number=2)
     assert history["elbo"][-1] > history["elbo"][0]
+
+
+def test_what_ends_the_wait_ends_the_processes(monkeypatch):
+    class Process:
+        def __init__(self):
+            self.calls = []
+
+        def kill(self):
+            self.calls.append("kill")
+
+        def join(self):
+            self.calls.append("join")
+
+    class Context:
+        processes = (Process(), Process())
+
+        def join(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(devices, "spawn", lambda *arguments, **settings: Context())
+    with pytest.raises(KeyboardInterrupt):
+        devices._run((), 2)
+    assert [process.calls for process in Context.processes] == [["kill", "join"]] * 2
+
+
+def test_the_files_of_the_processes_are_deleted(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    tissue, patches, module = prepared()
+    fit(module, tissue, patches, number=2, training=TrainingConfig(max_epochs=1, batch_size=100, patch_size=10))
+    assert not any(tmp_path.iterdir())

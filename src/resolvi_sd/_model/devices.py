@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import fields
 from multiprocessing import current_process
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.multiprocessing.spawn import spawn
 
 from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.extension import keep_known_rows
+from resolvi_sd._model.loader import PatchStream, batch_size_of
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.peers import Peers
 from resolvi_sd._model.training import train
@@ -42,9 +44,9 @@ def train_on_devices(
 ) -> dict[str, np.ndarray]:
     """Fit the parameters of `module` in place, see :func:`resolvi_sd._model.training.train`.
 
-    With several devices a process is started for each. The data are written into temporary files, which all processes
-    map. A minibatch is divided between the processes: their gradients are averaged over its cells in every step, so
-    that a step is that of one device with the same number of cells.
+    With several devices a process is started for each. The data are written into files of a temporary folder, which
+    all processes map, and which is deleted in the end. A minibatch is divided between the processes: their gradients
+    are averaged over its cells in every step, so that a step is that of one device with the same number of cells.
 
     Parameters
     ----------
@@ -61,6 +63,10 @@ def train_on_devices(
         If there are not as many devices, or too few patches for them.
     NotImplementedError
         If several devices are of another kind, or are to write checkpoints.
+    torch.multiprocessing.ProcessRaisedException
+        If a process fails, with its message; the others are ended.
+    OSError
+        If there is no room for the files.
     RuntimeError
         If a script starts processes while it is imported by one: it needs `if __name__ == "__main__":`.
     """
@@ -78,11 +84,15 @@ def train_on_devices(
             'when it is imported: put what it does under `if __name__ == "__main__":`.'
         )
     settings["accelerator"] = _kind(accelerator)
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as name:
+    # Raises if there are too few patches, before anything is started.
+    batch_size = batch_size_of(config, len(patches.order))
+    PatchStream(tissue, patches, batch_size=batch_size, thin_counts=False, rng=rng, peers=Peers(0, len(chosen)))
+    scratch = scratch_folder(2 * sum(array.nbytes for array in _arrays(tissue, patches).values()))
+    with tempfile.TemporaryDirectory(prefix="resolvi_sd-", dir=scratch, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         _save_data(folder, module, tissue, patches)
         work = (folder, chosen, config, rng.spawn(len(chosen)), torch.initial_seed(), _threads(len(chosen)), settings)
-        spawn(_work, args=work, nprocs=len(chosen))
+        _run(work, len(chosen))
         return _load_results(folder, module, patches, len(chosen))
 
 
@@ -94,14 +104,16 @@ def _kind(accelerator: str) -> str:
 
 def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
     """Return what Lightning is told of the device of each process."""
+    if not isinstance(devices, (str, list, Integral)):
+        raise TypeError(f"`devices` must be 'auto', a number, or a list of numbers, not {devices!r}.")
     if isinstance(devices, str):
         if devices != "auto" and not devices.removeprefix("-").isdigit():
             raise ValueError(f"devices={devices!r} is not known: it is 'auto', a number, or a list of numbers.")
         devices = 1 if devices == "auto" else int(devices)
     kind = _kind(accelerator)
-    if devices == -1:
+    if devices in (-1, [-1]):
         devices = list(range(torch.cuda.device_count())) if kind == "cuda" else 1
-    number = devices if isinstance(devices, int) else len(devices)
+    number = len(devices) if isinstance(devices, list) else int(devices)
     if number < 1:
         raise ValueError(f"devices={devices!r} are none: at least one is needed.")
     if number == 1:
@@ -111,10 +123,10 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
             f"devices={devices!r}: several devices have to be of accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
         )
     if kind == "cpu":
-        if not isinstance(devices, int):
+        if isinstance(devices, list):
             raise ValueError(f"devices={devices!r}: of the CPU, give a number of processes, e.g. `devices={number}`.")
         return [1] * number
-    numbers = list(range(number)) if isinstance(devices, int) else list(devices)
+    numbers = devices if isinstance(devices, list) else list(range(number))
     if max(numbers) >= torch.cuda.device_count() or len(set(numbers)) < number:
         raise ValueError(
             f"devices={devices!r}: there are {torch.cuda.device_count()} CUDA devices, each to be named once."
@@ -126,13 +138,29 @@ def _threads(n_processes: int) -> int:
     return max(1, torch.get_num_threads() // n_processes)
 
 
+def _run(work: tuple[Any, ...], number: int) -> None:
+    """Run the processes to their end; whatever ends the wait ends them too."""
+    context = spawn(_work, args=work, nprocs=number, join=False)
+    try:
+        while not context.join():
+            pass
+    except BaseException:
+        for process in context.processes:
+            process.kill()
+            process.join()
+        raise
+
+
+def _arrays(tissue: Tissue, patches: Patches) -> dict[str, np.ndarray]:
+    """Return the arrays that the processes need, by the names of their files."""
+    arrays = {name: array for name, array in {**vars(tissue), **vars(patches)}.items() if name != "counts"}
+    arrays |= {f"counts-{part}": getattr(tissue.counts, part) for part in _CSR}
+    return arrays | {"counts-shape": np.array(tissue.counts.shape)}
+
+
 def _save_data(folder: Path, module: ResolviModule, tissue: Tissue, patches: Patches) -> None:
-    for name, array in {**vars(tissue), **vars(patches)}.items():
-        if name != "counts":
-            np.save(folder / f"{name}.npy", array)
-    for part in _CSR:
-        np.save(folder / f"counts-{part}.npy", getattr(tissue.counts, part))
-    np.save(folder / "counts-shape.npy", tissue.counts.shape)
+    for name, array in _arrays(tissue, patches).items():
+        np.save(folder / f"{name}.npy", array)
     torch.save(module, folder / "module.pt")
 
 
@@ -162,14 +190,13 @@ def _work(
 ) -> None:
     """Train as one of several processes, and write what came of it."""
     torch.set_num_threads(n_threads)
-    numba.set_num_threads(n_threads)
+    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     peers = Peers(rank, len(devices))
     on_cuda = settings["accelerator"] == "cuda"
     if on_cuda:
         torch.cuda.set_device(devices[rank][0])
-    dist.init_process_group(
-        "nccl" if on_cuda else "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=peers.number
-    )
+    meeting = dist.FileStore(str(folder / "meeting"), peers.number)  # type: ignore[attr-defined]
+    dist.init_process_group("nccl" if on_cuda else "gloo", store=meeting, rank=rank, world_size=peers.number)
     module, tissue, patches = _load_data(folder)
     # Every process draws noise of its own for its own cells.
     torch.manual_seed(seed + rank)

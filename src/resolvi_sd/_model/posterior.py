@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from resolvi_sd._csr import CSR, canonical, map_rows
 from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
@@ -46,7 +47,7 @@ class Posterior:
     """
 
     latent: NDArray[np.float32]
-    own: sp.csr_matrix
+    own: CSR
     molecules: NDArray[np.float64]
     weights: NDArray[np.float32]
     flow: NDArray[np.float32]
@@ -128,9 +129,9 @@ def infer(
             own[entries], _ = draw_molecules(module, minibatch, rates, random_elements(seed, entries.astype(np.uint64)))
     np.minimum(own, tissue.counts.data, out=own, casting="unsafe")
     structure = copy_beside(tissue.counts.indices), tissue.counts.indptr.copy()
-    corrected = sp.csr_matrix((own, *structure), tissue.counts.shape)
+    corrected: CSR = sp.csr_matrix((own, *structure), tissue.counts.shape)
     if integer_counts:
-        corrected.eliminate_zeros()
+        corrected = map_rows(corrected, canonical)
     return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from resolvi_sd._csr import CSR, map_rows
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._validation import check_genes, listing
 
@@ -53,8 +54,7 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
     choice = sp.csr_matrix(
         (np.ones(len(found), np.float32), (position[found], found)), shape=(adata.n_vars, len(genes))
     )
-    counts = sp.csr_matrix(table_counts(adata, layer) @ choice)
-    counts.sort_indices()
+    counts = map_rows(table_counts(adata, layer), lambda rows: _columns(rows, choice))
     aligned = ad.AnnData(
         None if layer else counts,
         obs=adata.obs.copy(),
@@ -65,3 +65,9 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
         layers={layer: counts} if layer else None,
     )
     return aligned
+
+
+def _columns(counts: CSR, choice: sp.csr_matrix) -> CSR:
+    chosen = sp.csr_matrix(counts @ choice)
+    chosen.sort_indices()
+    return chosen

@@ -135,14 +135,14 @@ def _local_root(path: object) -> Path:
     protocol = getattr(path, "protocol", "") or (url[1] if url else "")
     if protocol not in ("", "file", "local"):
         raise ValueError(
-            f"The store {location!r} is remote ({protocol}); results can be added to stores in a local folder only. "
-            "Write the object to a local folder with `sdata.write(path)`, then upload that."
+            f"The store {location!r} is remote ({protocol}), and has to be in a local folder. Write the object "
+            "to one with `sdata.write(path)`; it can be uploaded with its results."
         )
     root = Path(location)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(
-            f"The store {str(root)!r} {what}; results can be added to a zarr store in a local folder. "
+            f"The store {str(root)!r} {what}; it has to be a zarr store in a local folder. "
             "Write the object to one with `sdata.write(path)`."
         )
     return root

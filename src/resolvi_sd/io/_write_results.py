@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import zarr
 from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+from anndata.io import read_elem
 from spatialdata import SpatialData
+from zarr.storage import LocalStore
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
@@ -17,7 +23,7 @@ from resolvi_sd.io._lock import only_writer
 from resolvi_sd.io._obs import OBS
 from resolvi_sd.io._state import stored_elements
 from resolvi_sd.io._storable import check_storable
-from resolvi_sd.io._store import TableStore, check_permissions, check_same_table
+from resolvi_sd.io._store import Element, TableStore, check_permissions, check_same_table
 
 __all__ = ["write_results"]
 
@@ -29,7 +35,8 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     those in the store are those in memory: earlier results are replaced, and those that are no longer in memory (a
     layer of an earlier fit, say) are removed, so that a store never mixes two fits. All other files stay as they are,
     byte for byte, but for the attribute of `obs` that names its columns and, where there is any, consolidated
-    metadata. Counts on disk and in memory are not compared.
+    metadata. Counts on disk and in memory are not compared. Layers
+    that :func:`read_backed` has left in this store stay as they are.
 
     The process may be killed at any moment. The store then opens, the user's own data are intact, and the results are
     the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling this function again
@@ -76,7 +83,10 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     --------
     >>> import tempfile
     >>> import numpy as np, spatialdata as sd
-    >>> from anndata import AnnData
+    >>> import zarr
+    from anndata import AnnData
+    from anndata.abc import CSCDataset, CSRDataset
+    from anndata.io import read_elem
     >>> import resolvi_sd as rsd
     >>> sdata = sd.SpatialData(tables={"table": AnnData(np.ones((3, 2), dtype="float32"))})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +146,27 @@ def _in_memory(table: AnnData, keys: Keys) -> dict[str, list[str]]:
     return {slot: names for slot, names in found.items() if names}
 
 
+def _is_in_store(store: TableStore, element: Element, value: object) -> bool:
+    """Whether a matrix is the one in the store, read by :func:`read_backed`."""
+    of = value.group if isinstance(value, CSRDataset | CSCDataset) else value
+    if not isinstance(of, zarr.Group | zarr.Array) or not isinstance(of.store, LocalStore):
+        return False
+    return bool((of.store.root / of.path).resolve() == store.element(element).resolve())
+
+
+def _is_fit_of_store(store: TableStore, model: Mapping[str, Any], keys: Keys) -> bool:
+    """Whether the fitted model in memory is the one in the store."""
+    if ("uns", keys.model) not in stored_elements(store, keys):
+        return False
+    return _is_equal(model, read_elem(store.group()["uns"][keys.model]))
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_is_equal(one[key], other[key]) for key in one)
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
 def _contents(table: AnnData, slot: str, names: list[str]) -> Any:
     if slot == OBS:  # the index is on disk already
         return table.obs[names].reset_index(drop=True)
@@ -157,7 +188,21 @@ def _finish(hidden: Hidden, plan: Plan | None) -> bool:
 
 def _write(hidden: Hidden, table: AnnData, keys: Keys) -> None:
     store = hidden.store
-    names = _in_memory(table, keys)
+    results = _in_memory(table, keys)
+    kept = {
+        (slot, name)
+        for slot, found in results.items()
+        for name in found
+        if slot != OBS and _is_in_store(store, (slot, name), getattr(table, slot)[name])
+    }
+    if kept and not _is_fit_of_store(store, table.uns[keys.model], keys):
+        raise ValueError(
+            f"{listing(f'{slot}/{name}' for slot, name in sorted(kept))} of the table are read from the store "
+            f"{str(store.root)!r}, and results of another fit have been written there since. Read the store again "
+            "(`resolvi_sd.io.read_backed(path)`)."
+        )
+    names = {slot: [name for name in found if (slot, name) not in kept] for slot, found in results.items()}
+    names = {slot: found for slot, found in names.items() if found}
     try:
         hidden.stage({slot: _contents(table, slot, found) for slot, found in names.items()})
     except Exception:
@@ -169,7 +214,7 @@ def _write(hidden: Hidden, table: AnnData, keys: Keys) -> None:
     plan = Plan(
         mark=keys.model,
         placed=placed,
-        removed=[element for element in stored if element not in placed],
+        removed=[element for element in stored if element not in placed and element not in kept],
         had_mark=mark in stored,
         identity=store.identity(),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
+
+from resolvi_sd.metrics._arrays import matrix
 
 __all__ = ["Removal", "profile_error", "removal"]
 
@@ -40,8 +41,8 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
 
     Raises
     ------
-    ValueError
-        If the shapes differ.
+    TypeError, ValueError
+        If something is no matrix of counts in memory, or the shapes differ.
 
     Examples
     --------
@@ -50,7 +51,8 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     >>> removal(np.array([[4, 2]]), np.array([[2, 0]]), np.array([[1, 1]]))
     Removal(foreign=0.75, own=0.5)
     """
-    x, own, kept = (sp.csr_matrix(m, dtype=np.float64) for m in (counts, true_own, corrected))
+    given = {"counts": counts, "true_own": true_own, "corrected": corrected}
+    x, own, kept = (matrix(values, argument=name).astype(np.float64) for name, values in given.items())
     if not x.shape == own.shape == kept.shape:
         raise ValueError(f"The shapes differ: counts {x.shape}, true_own {own.shape}, corrected {kept.shape}.")
     agreed = own.minimum(kept).sum()

@@ -20,7 +20,7 @@ from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
 from resolvi_sd._results import FittedModel, corrected_counts, fitted_counts, read_fit
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, check_takes_results, listing
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit"]
@@ -127,6 +127,8 @@ def audit(
     ['metric', 'layer', 'value', 'better', 'n', 'note']
     """
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     labels = _labels(adata, keys, labels_key)

@@ -32,6 +32,7 @@ from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import category_codes, corrected_counts, fitted_counts, read_fit, restore
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_takes_results
 
 __all__ = ["differential_expression"]
 
@@ -170,6 +171,8 @@ def differential_expression(
     check_weights(weights)
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby")

@@ -12,6 +12,7 @@ from resolvi_sd._model import encode
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import category_codes, fitted_counts, read_fit
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_takes_results
 
 __all__ = ["latent"]
 
@@ -79,6 +80,8 @@ def latent(
     ((300, 10), True)
     """
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     counts, categories = fitted_counts(adata, fitted.setup.layer), category_codes(adata, fitted)

@@ -17,7 +17,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
 from resolvi_sd._results import restore
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_positive_int, check_takes_results
 
 __all__ = ["leakage"]
 
@@ -86,6 +86,8 @@ def leakage(
     """
     check_positive_int(n_genes, argument="n_genes")
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     groups = _types(adata, keys, labels_key)
     fitted, tissue, graph = restore(adata, keys)

@@ -32,7 +32,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_positive_int, check_takes_results
 
 __all__ = ["differential_niche_abundance", "niche_abundance"]
 
@@ -94,6 +94,8 @@ def niche_abundance(
     (300, 8)
     """
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     edges = table_edges(adata, keys, weighting)
     labels = label_probabilities(adata, keys, labels_key)
@@ -203,6 +205,8 @@ def differential_niche_abundance(
     check_positive_int(patch_size, argument="patch_size")
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     edges = table_edges(adata, keys, weighting)
     labels = label_probabilities(adata, keys, labels_key)

@@ -11,7 +11,7 @@ from resolvi_sd._model import classify, encode
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import category_codes, fitted_counts, most_probable, read_fit, write_labels
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_positive_int, check_takes_results
 
 __all__ = ["predict"]
 
@@ -73,6 +73,8 @@ def predict(
     """
     check_positive_int(n_samples, argument="n_samples")
     adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     fitted.require_labels()
