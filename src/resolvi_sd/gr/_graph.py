@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
+from resolvi_sd._csr import row_blocks
+
 __all__ = ["NeighborGraph"]
 
 
@@ -61,14 +63,18 @@ class NeighborGraph:
 
         Coincident neighbors keep an explicit zero among the distances.
         """
-        return self.by_edge(self.distance), self.by_edge(self.mask.astype(np.float32))
+        distances = self.by_edge(self.distance)
+        ones = np.ones(distances.nnz, dtype=np.float32)
+        return distances, sp.csr_matrix((ones, distances.indices.copy(), distances.indptr.copy()), distances.shape)
 
     def by_edge(self, values: NDArray[np.float32]) -> sp.csr_matrix:
         """Return the values of slots, `(n_cells, k)`, as `(n_cells, n_cells)` CSR with an entry for each neighbor."""
         indptr = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
         # At once in the type that scipy takes: millions of cells have gigabytes of these.
         small = sp.get_index_dtype(maxval=max(self.n_cells, int(indptr[-1])))
-        columns = self.index[self.mask].astype(small)
+        columns = np.empty(indptr[-1], small)
+        for rows in row_blocks(self.n_cells):
+            columns[indptr[rows.start] : indptr[rows.stop]] = self.index[rows][self.mask[rows]]
         matrix = sp.csr_matrix((values[self.mask], columns, indptr.astype(small)), shape=(self.n_cells, self.n_cells))
         matrix.sort_indices()
         return matrix

@@ -39,7 +39,7 @@ def read_backed(path: str | os.PathLike[str], table_key: str = "table") -> Spati
     Returns
     -------
     The object, backed by the store. Matrices of the table are `anndata.abc.CSRDataset` (or `CSCDataset`), or zarr
-    arrays where they are dense; `table.to_memory()` loads them. What is known of cells and genes is in memory.
+    arrays where they are dense; `table.to_memory()` loads them. All else of the table is in memory, `raw` too.
 
     Raises
     ------
