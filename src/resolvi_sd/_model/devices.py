@@ -87,6 +87,7 @@ def train_on_devices(
     # Raises if there are too few patches, before anything is started.
     batch_size = batch_size_of(config, len(patches.order))
     PatchStream(tissue, patches, batch_size=batch_size, thin_counts=False, rng=rng, peers=Peers(0, len(chosen)))
+    # As much again, at most, for the model and what comes of it.
     scratch = scratch_folder(2 * sum(array.nbytes for array in _arrays(tissue, patches).values()))
     with tempfile.TemporaryDirectory(prefix="resolvi_sd-", dir=scratch, ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -117,7 +118,7 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
     if number < 1:
         raise ValueError(f"devices={devices!r} are none: at least one is needed.")
     if number == 1:
-        return [devices]
+        return [devices if isinstance(devices, list) else 1]
     if kind not in ("cpu", "cuda"):
         raise NotImplementedError(
             f"devices={devices!r}: several devices have to be of accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
@@ -198,8 +199,8 @@ def _work(
     meeting = dist.FileStore(str(folder / "meeting"), peers.number)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_cuda else "gloo", store=meeting, rank=rank, world_size=peers.number)
     module, tissue, patches = _load_data(folder)
-    # Every process draws noise of its own for its own cells.
-    torch.manual_seed(seed + rank)
+    # Every process draws noise of its own for its own cells, and none that the parameters were drawn by.
+    torch.manual_seed(seed + 1 + rank)
     settings = settings | {"show_progress_bar": settings["show_progress_bar"] and rank == 0}
     history = train(
         module, tissue, patches, config, rng=generators[rank], devices=devices[rank], peers=peers, **settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     those in the store are those in memory: earlier results are replaced, and those that are no longer in memory (a
     layer of an earlier fit, say) are removed, so that a store never mixes two fits. All other files stay as they are,
     byte for byte, but for the attribute of `obs` that names its columns and, where there is any, consolidated
-    metadata. Counts on disk and in memory are not compared. Layers
-    that :func:`read_backed` has left in this store stay as they are.
+    metadata. Counts on disk and in memory are not compared. Layers that :func:`read_backed` has left in this store
+    stay as they are.
 
     The process may be killed at any moment. The store then opens, the user's own data are intact, and the results are
     the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling this function again
@@ -83,10 +83,7 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     --------
     >>> import tempfile
     >>> import numpy as np, spatialdata as sd
-    >>> import zarr
-    from anndata import AnnData
-    from anndata.abc import CSCDataset, CSRDataset
-    from anndata.io import read_elem
+    >>> from anndata import AnnData
     >>> import resolvi_sd as rsd
     >>> sdata = sd.SpatialData(tables={"table": AnnData(np.ones((3, 2), dtype="float32"))})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -146,8 +143,27 @@ def _in_memory(table: AnnData, keys: Keys) -> dict[str, list[str]]:
     return {slot: names for slot, names in found.items() if names}
 
 
+def _left_in_store(store: TableStore, table: AnnData, results: Mapping[str, Sequence[str]], keys: Keys) -> set[Element]:
+    """Return the results that :func:`read_backed` has left in the store.
+
+    Raises
+    ------
+    ValueError
+        If results of another fit have been written there since.
+    """
+    elements = [(slot, name) for slot, names in results.items() for name in names if slot != OBS]
+    left = {(slot, name) for slot, name in elements if _is_in_store(store, (slot, name), getattr(table, slot)[name])}
+    if left and not _is_fit_of_store(store, table.uns[keys.model], keys):
+        raise ValueError(
+            f"{listing(f'{slot}/{name}' for slot, name in sorted(left))} of the table are read from the store "
+            f"{str(store.root)!r}, and results of another fit have been written there since. Read the store again "
+            "(`resolvi_sd.io.read_backed(path)`)."
+        )
+    return left
+
+
 def _is_in_store(store: TableStore, element: Element, value: object) -> bool:
-    """Whether a matrix is the one in the store, read by :func:`read_backed`."""
+    """Whether a matrix is the one in the store."""
     of = value.group if isinstance(value, CSRDataset | CSCDataset) else value
     if not isinstance(of, zarr.Group | zarr.Array) or not isinstance(of.store, LocalStore):
         return False
@@ -189,18 +205,7 @@ def _finish(hidden: Hidden, plan: Plan | None) -> bool:
 def _write(hidden: Hidden, table: AnnData, keys: Keys) -> None:
     store = hidden.store
     results = _in_memory(table, keys)
-    kept = {
-        (slot, name)
-        for slot, found in results.items()
-        for name in found
-        if slot != OBS and _is_in_store(store, (slot, name), getattr(table, slot)[name])
-    }
-    if kept and not _is_fit_of_store(store, table.uns[keys.model], keys):
-        raise ValueError(
-            f"{listing(f'{slot}/{name}' for slot, name in sorted(kept))} of the table are read from the store "
-            f"{str(store.root)!r}, and results of another fit have been written there since. Read the store again "
-            "(`resolvi_sd.io.read_backed(path)`)."
-        )
+    kept = _left_in_store(store, table, results, keys)
     names = {slot: [name for name in found if (slot, name) not in kept] for slot, found in results.items()}
     names = {slot: found for slot, found in names.items() if found}
     try:
