@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from resolvi_sd._scratch import copy_beside, is_in_file, scratch_file, view_file
 
-__all__ = ["CSR", "canonical", "csr_in_files", "group_sums", "map_rows", "row_blocks", "row_sums"]
+__all__ = ["CSR", "canonical", "csr_in_files", "group_sums", "is_canonical", "map_rows", "row_blocks", "row_sums"]
 
 CSR = sp.csr_matrix | sp.csr_array
 
@@ -21,13 +21,19 @@ _ROWS = 1 << 16
 _COLUMN = np.int32
 
 
+def is_canonical(matrix: CSR) -> bool:
+    """Whether the indices are sorted and unique, and no zeros are stored."""
+    return bool(matrix.has_canonical_format and matrix.data.all())
+
+
 def canonical(matrix: Any) -> CSR:
     """Return a matrix in memory as CSR with sorted, unique indices and no stored zeros; itself where it is that."""
-    if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
-        if matrix.has_canonical_format and matrix.data.all():
-            return matrix
-        matrix = matrix.copy()
-    csr: CSR = matrix if isinstance(matrix, (sp.csr_matrix, sp.csr_array)) else sp.csr_matrix(matrix)
+    if not isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
+        csr: CSR = sp.csr_matrix(matrix)
+    elif is_canonical(matrix):
+        return matrix
+    else:
+        csr = matrix.copy()
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr

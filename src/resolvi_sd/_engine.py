@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._csr import group_sums, row_sums
+from resolvi_sd._csr import group_sums
 from resolvi_sd._model import (
     DataSummary,
     ModelConfig,
@@ -86,6 +86,7 @@ class ModelInput:
             graph.index,
             graph.distance,
             graph.mask,
+            molecules=self.view.molecules,
             label=None if self.labels is None else self.labels.codes,
             size=self.sizes,
         )
@@ -300,7 +301,7 @@ def summarise(model_input: ModelInput) -> DataSummary:
         # Where all neighbors coincide or touch, any length scale gives them equal weight.
         neighbor_distance=float(np.median(distances)) if len(distances) else 1.0,
         gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
-        depth=float(np.median(row_sums(view.counts)[view.has_counts])),
+        depth=float(np.median(view.molecules[view.has_counts])),
         n_labels=0 if labels is None else len(labels.names),
         n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
         median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),

@@ -256,9 +256,10 @@ def _first_fraction(values: NDArray[np.floating]) -> float | None:
 
 def _stored(matrix: Any) -> NDArray[Any] | None:
     """Return the stored values of a matrix, of one that is not in memory those of the first cells."""
-    if isinstance(matrix, STORED) or hasattr(matrix, "compute"):
+    if isinstance(matrix, STORED):
         matrix = matrix[:_HEAD]
-        matrix = matrix.compute() if hasattr(matrix, "compute") else matrix
+    elif hasattr(matrix, "compute"):
+        matrix = matrix[:_HEAD].compute()
     if isinstance(matrix, np.ndarray):
         return matrix.reshape(-1)
     data = getattr(matrix, "data", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,11 +38,10 @@ class Peers:
         """Numbers of the patches of this process."""
         return np.array_split(np.arange(len(patches)), self.number)[self.rank]
 
-    def average_gradients(self, parameters: Iterable[Tensor], n_cells: int) -> None:
+    def average_gradients(self, parameters: Sequence[Tensor], n_cells: int) -> None:
         """Turn gradients of the mean over the `n_cells` cells here into those of the mean over the cells of all."""
         if self.number == 1:
             return
-        parameters = list(parameters)
         parts = [torch.zeros_like(p) if p.grad is None else p.grad * n_cells for p in parameters]
         flat = torch.cat([*(part.reshape(-1) for part in parts), parts[0].new_tensor([n_cells])])
         dist.all_reduce(flat)

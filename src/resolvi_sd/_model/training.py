@@ -15,7 +15,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -62,12 +61,9 @@ class _Loop(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         cells = RowAdam(self.module.neighbor_logits.parameters(), lr=self.config.lr_cell)
-        shared = self._shared_parameters()
-        return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
-
-    def _shared_parameters(self) -> list[nn.Parameter]:
         named = self.module.named_parameters()
-        return [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
+        shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
+        return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:
         return batch if device.type == "cpu" else batch.to(device)
@@ -91,7 +87,7 @@ class _Loop(pl.LightningModule):
         self.manual_backward(loss)
         for shared in optimizers[1:]:
             # Those of the neighbor weights are of the cells here alone, and their optimizer does not see their scale.
-            self.peers.average_gradients(self._shared_parameters(), minibatch.n_core)
+            self.peers.average_gradients(shared.param_groups[0]["params"], minibatch.n_core)
             self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
         for optimizer in optimizers:
             optimizer.step()

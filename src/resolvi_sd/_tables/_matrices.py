@@ -13,7 +13,7 @@ import zarr
 from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, canonical, csr_in_files, map_rows, row_blocks
+from resolvi_sd._csr import CSR, canonical, csr_in_files, is_canonical, map_rows, row_blocks
 from resolvi_sd._validation import STORED
 
 __all__ = ["read_matrix"]
@@ -54,8 +54,7 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
             "or stored by rows (CSR or dense). Load the table with `table = table.to_memory()`."
         )
     if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
-        already = matrix.has_canonical_format and matrix.data.all()
-        csr = matrix if already else map_rows(matrix, canonical)
+        csr = matrix if is_canonical(matrix) else map_rows(matrix, canonical)
     else:
         csr = canonical(matrix)
     if check is not None:

@@ -59,8 +59,8 @@ class TableView:
         Code of each cell's batch, `(n_cells,)` int32.
     batch_names
         Names of the batches.
-    has_counts
-        Whether the cell has any molecule, `(n_cells,)` bool.
+    molecules
+        Molecules of each cell, `(n_cells,)` float64.
     """
 
     adata: AnnData
@@ -70,7 +70,12 @@ class TableView:
     library_names: tuple[str, ...]
     batch: NDArray[np.int32]
     batch_names: tuple[str, ...]
-    has_counts: NDArray[np.bool_]
+    molecules: NDArray[np.float64]
+
+    @property
+    def has_counts(self) -> NDArray[np.bool_]:
+        """Whether the cell has any molecule, `(n_cells,)` bool."""
+        return self.molecules > 0
 
     @property
     def n_cells(self) -> int:
@@ -185,8 +190,8 @@ def table_view(
         coordinate_system=coordinate_system,
     )
     counts = table_counts(adata, layer)
-    has_counts = row_sums(counts) > 0
-    check_has_molecules(has_counts, layer=layer)
+    molecules = row_sums(counts)
+    check_has_molecules(molecules > 0, layer=layer)
     warn_spots(adata, positions.coordinates, positions.library)
     return TableView(
         adata=adata,
@@ -196,5 +201,5 @@ def table_view(
         library_names=positions.library_names,
         batch=batches.codes,
         batch_names=batches.names,
-        has_counts=has_counts,
+        molecules=molecules,
     )

@@ -54,14 +54,16 @@ class Tissue:
         distance: NDArray[np.float32],
         mask: NDArray[np.bool_],
         *,
+        molecules: NDArray[np.float64] | None = None,
         label: NDArray[np.int64] | None = None,
         size: NDArray[np.float32] | None = None,
     ) -> Tissue:
         """Put the arrays together; a neighbor without molecules has nothing to give and is masked.
 
-        Without `label` no cell has one; without `size` it is the molecules of each cell.
+        Without `molecules` those of each cell are counted; without `label` no cell has one; without `size` it is the
+        molecules of each cell.
         """
-        library_size = row_sums(counts).astype(np.float32)
+        library_size = (row_sums(counts) if molecules is None else molecules).astype(np.float32)
         gives = library_size > 0
         if label is None:
             label = np.full(len(library_size), -1, dtype=np.int64)

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import row_blocks
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics._arrays import check_integers, matrix
 
@@ -88,7 +89,7 @@ def expected_presence(layer: sp.csr_matrix) -> sp.csr_matrix:
 def cell_blocks(n_cells: int, n_columns: int) -> Iterator[slice]:
     """Cut the cells into blocks that are small enough to be made dense, `n_columns` float32 each."""
     step = max(1, _BLOCK_BYTES // (4 * max(n_columns, 1)))
-    return (slice(start, min(start + step, n_cells)) for start in range(0, n_cells, step))
+    return row_blocks(n_cells, step)
 
 
 def cooccurrence(present: sp.csr_matrix) -> NDArray[np.float64]:

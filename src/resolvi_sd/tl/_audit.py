@@ -223,6 +223,7 @@ def _audit_input(
         )
     setup = fitted.setup
     hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
+    corrected = corrected_counts(adata, keys)
     check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
     check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
     positions = cell_positions(
@@ -232,7 +233,7 @@ def _audit_input(
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
     )
-    raw, corrected = fitted_counts(adata, setup.layer), corrected_counts(adata, keys)
+    raw = fitted_counts(adata, setup.layer)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
     return AuditInput(
