@@ -9,11 +9,13 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from differential import score_de, wilcoxon
 from labels import predict_from_counts, score_labels
 from scipy.special import gammaln
+from sklearn.neighbors import NearestNeighbors
 
 from resolvi_sd._model.delaporte import delaporte_log_prob, poisson_log_prob
 from resolvi_sd._tiles import SparseRows
@@ -23,6 +25,7 @@ OWN_REMOVED = 0.1
 # What is kept of each count is taken to these powers; 1 is the correction as it is.
 POWERS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0)
 _BISECTIONS = 16
+_NEAREST = 15
 _TINY = 1e-12
 
 
@@ -39,11 +42,28 @@ def score(
     losses = held_out_losses(truth.X, truth.layers["held_out"], **rates) if "held_out" in truth.layers and rates else {}
     if latent is not None:
         losses["latent_knn"] = latent_quality(latent, truth.obs["cell_type"], rng=0).knn_accuracy
+        losses["latent_within_type"] = within_type(latent, truth.layers["profile"], truth.obs["cell_type"])
     return losses | {
         "profile_error": _mean(profile_error(expression, truth.layers["profile"])),
         **share_scores(own_share, truth.obs["own_share"].to_numpy()),
         "counts": {recipe: count_scores(matrix, truth) for recipe, matrix in corrected.items()},
     }
+
+
+def within_type(latent: np.ndarray, profile: np.ndarray, cell_type: pd.Series) -> float:
+    """How much of the true differences within cell types the latent holds.
+
+    R² of the mean true profile of a cell's 15 nearest in the latent, those of its own type, for what its own profile
+    has over its type's mean; below 0 where the type's mean would say more.
+    """
+    code, types = pd.factorize(cell_type)
+    means = np.stack([profile[code == k].mean(axis=0) for k in range(len(types))])
+    nearest = NearestNeighbors(n_neighbors=_NEAREST).fit(latent).kneighbors(return_distance=False)
+    own = code[nearest] == code[:, None]
+    told = own.any(axis=1)
+    predicted = np.einsum("nkg,nk->ng", profile[nearest[told]], own[told] / own[told].sum(axis=1, keepdims=True))
+    residual = np.square(profile[told] - predicted).sum()
+    return float(1 - residual / np.square(profile[told] - means[code[told]]).sum())
 
 
 def score_task(

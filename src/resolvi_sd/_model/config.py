@@ -152,7 +152,7 @@ class TrainingConfig:
     patch_size: int | None = None
     lr: float = 1e-2
     lr_cell: float = 5e-2
-    kl_warmup_steps: int = 300
+    kl_warmup_steps: int = 200
     thin_counts: bool = True
     gradient_clip: float = 10.0
     checkpoint_dir: str | None = None

@@ -86,16 +86,22 @@ class LatentEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the latent to the expression profile."""
+    """From the latent to the expression profile: a perceptron, and beside it a linear map.
+
+    By the perceptron alone, differences within a cell type (gradients, close subtypes) are found late or never: until
+    it tells them apart the divergence keeps them out of the latent. The linear map shows them from the start (a
+    generative skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863).
+    """
 
     def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
         super().__init__()
         self.hidden = Perceptron(n_latent, n_hidden, n_layers, n_categories)
         self.rate = nn.Linear(n_hidden, n_genes)
+        self.skip = nn.Linear(n_latent, n_genes, bias=False)
 
     def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
         """Map cells × n_latent to the expression profile, cells × genes, rows sum to 1."""
-        return torch.softmax(self.rate(self.hidden(latent, categories)), dim=-1)
+        return torch.softmax(self.rate(self.hidden(latent, categories)) + self.skip(latent), dim=-1)
 
 
 class DensityDecoder(nn.Module):
