@@ -340,7 +340,7 @@ def test_circles_are_outlines(fitted):
     without = assigned(sdata, scale=np.inf)
     without = without[known(without)]
     own = (frame["cell_id"] == frame["true_cell_id"]).to_numpy()
-    assert auc(own, frame["resolvi_true"].to_numpy()) > auc(own, without["resolvi_true"].to_numpy()) + 0.02
+    assert auc(own, frame["resolvi_true"].to_numpy()) > auc(own, without["resolvi_true"].to_numpy()) + 0.01
 
 
 def test_two_regions_with_the_same_ids():

@@ -34,7 +34,7 @@ def test_leaked_genes_are_those_of_the_source():
     sdata = rsd.datasets.simulate_tissue(
         n_cells=1500, n_genes=60, n_types=4, n_rare=0, regime="xenium", rng=0, transcripts=False
     )
-    rsd.tl.fit(sdata, max_epochs=30, **QUIET)
+    rsd.tl.fit(sdata, **QUIET)
     result = rsd.tl.leakage(sdata, "cell_type", n_genes=60, copy=True, **QUIET)
     table = sdata.tables["table"]
     assert "resolvi_leakage" not in table.uns
