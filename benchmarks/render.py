@@ -32,7 +32,7 @@ _METRICS: tuple[_Metric, ...] = (
     ("foreign removed at 10% own", None, "foreign_removed_at_equal_own"),
     ("error per molecule", None, "error_per_molecule"),
     ("latent kNN accuracy", "latent_knn", None),
-    ("differences within types in the latent, R²", "latent_within_type", None),
+    ("latent R² within types", "latent_within_type", None),
 )
 # Not compared: a correction that removes more foreign molecules removes more own ones; and the true own counts, being
 # fewer, are farther from the profiles than the raw counts.
