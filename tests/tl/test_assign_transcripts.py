@@ -29,7 +29,7 @@ SOURCES = ["resolvi_true", "resolvi_diffusion", "resolvi_background"]
 @pytest.fixture(scope="module")
 def _fitted():
     sdata = rsd.datasets.simulate_tissue(n_cells=400, n_genes=60, rng=0)
-    rsd.tl.fit(sdata, max_epochs=15, show_progress_bar=False)
+    rsd.tl.fit(sdata, max_epochs=40, show_progress_bar=False)
     return sdata
 
 
@@ -340,7 +340,7 @@ def test_circles_are_outlines(fitted):
     without = assigned(sdata, scale=np.inf)
     without = without[known(without)]
     own = (frame["cell_id"] == frame["true_cell_id"]).to_numpy()
-    assert auc(own, frame["resolvi_true"].to_numpy()) > auc(own, without["resolvi_true"].to_numpy()) + 0.01
+    assert auc(own, frame["resolvi_true"].to_numpy()) > auc(own, without["resolvi_true"].to_numpy()) + 0.02
 
 
 def test_two_regions_with_the_same_ids():
