@@ -27,6 +27,7 @@ from tests.model._tissues import small_module, small_tissue
 def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, inputs):
     tissue, _ = small_tissue(n_batches=2, **inputs)
     module = small_module(tissue, **config)
+    module.decoder.raise_skip_weight(1.0)
     minibatch = cut_minibatch(tissue, np.arange(1, 41))
     torch.manual_seed(7)
     direct = negative_elbo(module, minibatch, kl_weight)

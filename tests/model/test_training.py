@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from resolvi_sd._model import TrainingConfig
+from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.loader import PatchStream
 from resolvi_sd._model.schedule import DecayWhenFlat
 from resolvi_sd._model.training import train
@@ -32,6 +33,23 @@ def test_elbo_rises_and_history_is_whole():
     assert history["elbo"][-1] > history["elbo"][0] + 1
     assert history["learning_rate"][0] == pytest.approx(1e-2)
     assert history["learning_rate"][-1] < 5e-3
+
+
+def test_the_linear_map_comes_in_over_the_second_third_of_the_warm_up(monkeypatch):
+    weights = []
+
+    def recorded(module, minibatch, kl_weight):
+        weights.append(float(module.decoder.skip_weight))
+        return negative_elbo(module, minibatch, kl_weight)
+
+    monkeypatch.setattr("resolvi_sd._model.training.negative_elbo", recorded)
+    module, _ = run(TrainingConfig(max_epochs=15, batch_size=50, patch_size=20, kl_warmup_steps=30))
+    steps = len(weights)
+    assert steps > 50
+    np.testing.assert_allclose(weights, np.clip(3 * np.arange(1, steps + 1) / 30 - 1, 0, 1), atol=1e-6)
+    # One that was trained already, as a reference's, stays.
+    module.decoder.raise_skip_weight(0.0)
+    assert module.decoder.skip_weight == 1
 
 
 def test_same_seed_same_parameters():

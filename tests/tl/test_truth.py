@@ -52,11 +52,11 @@ def test_the_range_of_leakage_is_found(leakage_range):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_latent_holds_what_differs_within_types(seed):
-    """Gradients and domains, not types alone; with a mere perceptron for a decoder R² is 0.35 and 0.10."""
+    """Gradients and domains, not types alone; with a mere perceptron for a decoder R² is 0.41 and 0.32."""
     sdata = rsd.datasets.simulate_tissue(
         n_cells=1500, n_genes=100, n_types=4, n_rare=0, regime="deep", rng=seed, transcripts=False
     )
-    rsd.tl.fit(sdata, max_epochs=40, rng=0, show_progress_bar=False)
+    rsd.tl.fit(sdata, max_epochs=60, rng=0, show_progress_bar=False)
     table = sdata.tables["table"]
     typed = table.obs["cell_type"].cat.codes.to_numpy()
     profile, latent = np.asarray(table.layers["true_profile"]), table.obsm["X_resolvi"]
@@ -66,4 +66,4 @@ def test_the_latent_holds_what_differs_within_types(seed):
         nearest = NearestNeighbors(n_neighbors=15).fit(place).kneighbors(return_distance=False)
         left += np.square(own - own[nearest].mean(axis=1)).sum()
         total += np.square(own - own.mean(axis=0)).sum()
-    assert 1 - left / total > 0.42
+    assert 1 - left / total > 0.46

@@ -129,6 +129,7 @@ class TrainingConfig:
     kl_warmup_steps
         Gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, as their square, or 60% of
         the training if that is shorter. Cut short, kinds of cells that the latent has not told apart yet stay merged.
+        The linear map of the decoder comes in over the second third of them.
     thin_counts
         Whether the latent encoder sees randomly thinned counts in training, so that the latent does not
         depend on depth.
@@ -152,7 +153,7 @@ class TrainingConfig:
     patch_size: int | None = None
     lr: float = 1e-2
     lr_cell: float = 5e-2
-    kl_warmup_steps: int = 200
+    kl_warmup_steps: int = 300
     thin_counts: bool = True
     gradient_clip: float = 10.0
     checkpoint_dir: str | None = None

@@ -89,19 +89,28 @@ class Decoder(nn.Module):
     """From the latent to the expression profile: a perceptron, and beside it a linear map.
 
     By the perceptron alone, differences within a cell type (gradients, close subtypes) are found late or never: until
-    it tells them apart the divergence keeps them out of the latent. The linear map shows them from the start (a
-    generative skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863).
+    it tells them apart the divergence keeps them out of the latent. The linear map shows them at once (a generative
+    skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). It would show what leaked as well, so it starts with
+    a weight of zero, which training raises once the shares have an idea of that.
     """
+
+    skip_weight: Tensor
 
     def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
         super().__init__()
         self.hidden = Perceptron(n_latent, n_hidden, n_layers, n_categories)
         self.rate = nn.Linear(n_hidden, n_genes)
         self.skip = nn.Linear(n_latent, n_genes, bias=False)
+        self.register_buffer("skip_weight", torch.zeros(()))
 
     def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
         """Map cells × n_latent to the expression profile, cells × genes, rows sum to 1."""
-        return torch.softmax(self.rate(self.hidden(latent, categories)) + self.skip(latent), dim=-1)
+        linear = self.skip(self.skip_weight * latent)
+        return torch.softmax(self.rate(self.hidden(latent, categories)) + linear, dim=-1)
+
+    def raise_skip_weight(self, weight: float) -> None:
+        """Let the linear map have this weight, at most 1; never less than it has, so that a trained one stays."""
+        self.skip_weight.clamp_(min=min(weight, 1.0))
 
 
 class DensityDecoder(nn.Module):
