@@ -5,11 +5,13 @@
 #   make bench                               measure against scvi-tools (see benchmarks/README.md)
 #   make lint | docs | venv | clean
 #
-# PYTHON chooses the interpreter, VENV the folder of the environment, GROUPS what is installed beside the package.
+# PYTHON chooses the interpreter, VENV the folder of the environment, GROUPS what is installed beside the package,
+# CONSTRAINTS the file of versions: by default the known-good set for the interpreter.
 
 PYTHON ?= python3
 VENV ?= .venv
 GROUPS ?= test notebook doc dev
+CONSTRAINTS ?=
 DATA ?=
 TABLE ?=
 DEMO_ARGS ?=
@@ -29,12 +31,12 @@ known_good = $$($(bin)/python -c 'import sys; print("constraints-latest.txt" if 
 
 venv: $(stamp)
 
-$(stamp): pyproject.toml constraints.txt constraints-latest.txt
+$(stamp): pyproject.toml constraints.txt constraints-latest.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "resolvi_sd needs Python 3.11 or later; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --upgrade pip
-	$(bin)/python -m pip install --quiet --constraint $(known_good) --editable . $(addprefix --group ,$(GROUPS))
+	$(bin)/python -m pip install --quiet --constraint $(or $(CONSTRAINTS),$(known_good)) --editable . $(addprefix --group ,$(GROUPS))
 	touch $@
 
 test: $(stamp)
