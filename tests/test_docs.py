@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anndata as ad
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 import resolvi_sd as rsd
@@ -34,6 +35,17 @@ def test_large_data_page_runs(tmp_path, monkeypatch):
     read, fitted = rsd.io.read_backed("my.zarr")["table"], ad.read_h5ad("fitted.h5ad")
     assert fitted.obsm["X_resolvi"].shape == read.obsm["X_resolvi"].shape
     assert (fitted.X - fitted.layers["resolvi_counts"]).min() >= 0
+
+
+def test_from_scvi_page_runs():
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, n_samples=2, transcripts=False, rng=0)
+    adata = sdata.tables["table"]
+    adata.layers["counts"] = adata.X.copy()
+    code = code_of("from_scvi.md").replace("model.train()", "model.train(2)").replace("max_epochs=100", "max_epochs=2")
+    exec(compile(code, "from_scvi.md", "exec"), {"adata": adata})
+    assert (adata.layers["counts"] - adata.layers["corrected"]).min() >= 0
+    assert set(adata.obs["predicted"]) <= set(adata.obs["cell_type"])
+    np.testing.assert_allclose(adata.obs[["own", "diffusion", "background"]].sum(axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -313,7 +313,9 @@ def test_a_query_without_training(adata):
     reference, query = two_sections(adata)
     model = trained(reference, semisupervised=True, labels_key="label")
     shuffled = query[:, np.random.default_rng(0).permutation(40)].copy()
-    mapped = rsd.ResolVI.load_query_data(shuffled, model)
+    with pytest.warns(UserWarning, match=r"`model.adata`, is a copy"):
+        mapped = rsd.ResolVI.load_query_data(shuffled, model)
+    assert mapped.adata is not shuffled and list(mapped.adata.var_names) == list(query.var_names)
     assert len(mapped.predict()) == query.n_obs
     np.testing.assert_allclose(mapped.get_latent_representation(), model.get_latent_representation(query), atol=1e-5)
     assert (mapped.get_corrected_counts().sum(1) <= query.layers["counts"].sum(1) + 1e-3).all()

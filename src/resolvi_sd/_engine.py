@@ -98,7 +98,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     Warns
     -----
     UserWarning
-        If cells have no counts, or the rows look like spots.
+        If cells have no counts, the rows look like spots, or no cell has a neighbor.
     """
     view = table_view(
         data,
@@ -129,6 +129,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     else:
         graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
     _warn_empty(view)
+    _warn_alone(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
 
 
@@ -317,6 +318,23 @@ def _warn_empty(view: TableView) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def _warn_alone(view: TableView, graph: NeighborGraph, setup: Setup) -> None:
+    if view.n_cells < 2 or graph.mask.any():
+        return
+    key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))
+    if setup.neighbors_key is not None:
+        reason = f"The graph of neighbors_key={setup.neighbors_key!r} has no edges"
+    else:
+        column = "the regions of the table" if key is None else f"obs[{key!r}]"
+        reason = (
+            f"Cells of different sections are never neighbors, and {column} make {n_sections:,} sections of "
+            f"{view.n_cells:,} cells"
+        )
+    warnings.warn(
+        f"No cell has a neighbor, so that nothing can be found to have leaked. {reason}.", UserWarning, stacklevel=4
+    )
 
 
 def combine_configs(given: _Config | None, default: _Config, argument: str, **settings: Any) -> _Config:

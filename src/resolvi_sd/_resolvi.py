@@ -54,7 +54,8 @@ class ResolVI(TableTasks):
     """ResolVI on a table (Ergen & Yosef 2025).
 
     The same engine as :func:`resolvi_sd.tl.fit`, for those who prefer an object: results are returned, and nothing is
-    written into the table unless asked for with :meth:`write`.
+    written into the table unless asked for with :meth:`write`. The table of the model is its attribute `adata`, whose
+    cells and genes have to stay as they were when the model was made.
 
     Parameters
     ----------
@@ -104,6 +105,7 @@ class ResolVI(TableTasks):
             config, ModelConfig(), "config", n_latent=n_latent, likelihood=likelihood, dispersion=dispersion
         )
         self.adata = adata
+        self._cells, self._genes = adata.obs_names, adata.var_names
         self._input: ModelInput = read_input(adata, setup)
         self._fitted: FittedModel | None = None
         self._posterior: Posterior | None = None
@@ -222,6 +224,7 @@ class ResolVI(TableTasks):
             training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
         )
         generator = as_generator(rng)
+        self._check_unchanged()
         model_input = self._training_input()
         self._fitted = fit_model(
             model_input,
@@ -258,7 +261,16 @@ class ResolVI(TableTasks):
 
     @property
     def posterior(self) -> Posterior:
-        """Posterior expectations of all cells: corrected counts, molecules by source, neighbor weights, flow."""
+        """Posterior expectations of all cells: corrected counts, molecules by source, neighbor weights, flow.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If the table of the model has other cells or genes by now.
+        """
+        self._check_unchanged()
         if self._posterior is None:
             self._posterior = infer_posterior(self.fitted, self._input, generator=as_generator(0))
         return self._posterior
@@ -380,7 +392,7 @@ class ResolVI(TableTasks):
         molecules = self.posterior.molecules
         with np.errstate(invalid="ignore"):
             shares = molecules / molecules.sum(axis=1, keepdims=True)
-        return pd.DataFrame(shares, index=self.adata.obs_names, columns=["true", "diffusion", "background"])
+        return pd.DataFrame(shares, index=self._cells, columns=["true", "diffusion", "background"])
 
     def predict(
         self, adata: AnnData | None = None, *, soft: bool = False, n_samples: int = 1, rng: RandomLike = 0
@@ -414,15 +426,17 @@ class ResolVI(TableTasks):
     def write(self, adata: AnnData | None = None, *, key_added: str = Keys.prefix) -> None:
         """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
 
+        Where :meth:`load_query_data` matched genes, the table of the model is `model.adata`, not the one it was given.
+
         Raises
         ------
         ValueError
             If the genes or cells of the table are not those of the model.
         """
         target = self._table(adata)
-        if not target.obs_names.equals(self.adata.obs_names):
+        if not target.obs_names.equals(self._cells):
             raise ValueError(
-                f"The {target.n_obs:,} cells of `adata` are not the {self.adata.n_obs:,} of the model, in the same "
+                f"The {target.n_obs:,} cells of `adata` are not the {len(self._cells):,} of the model, in the same "
                 "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
             )
         write_fit(
@@ -445,8 +459,15 @@ class ResolVI(TableTasks):
             Replace a model that is there.
         save_anndata
             Write the table as well, as `adata.h5ad`.
+
+        Raises
+        ------
+        ValueError
+            With `save_anndata`, if the table has other cells or genes by now.
         """
-        save_folder(Path(folder), self.fitted, self.adata.obs_names, overwrite=overwrite)
+        if save_anndata:
+            self._check_unchanged()
+        save_folder(Path(folder), self.fitted, self._cells, overwrite=overwrite)
         if save_anndata:
             self.adata.write_h5ad(Path(folder) / "adata.h5ad")
 
@@ -478,6 +499,9 @@ class ResolVI(TableTasks):
         works at once (labels, latent, expression); :meth:`train` then learns the neighbor weights of the new cells, and
         the effects of new batches, and keeps all that was learned on the reference, unless `freeze` is False.
 
+        If the genes are not those of the reference in the same order, the table of the model, `model.adata`, is a copy
+        that has them so: :meth:`write` writes there, and :meth:`load` takes it.
+
         Parameters
         ----------
         adata
@@ -494,6 +518,11 @@ class ResolVI(TableTasks):
             If no gene is shared.
         KeyError
             If the query lacks a layer, column or coordinates of the reference.
+
+        Warns
+        -----
+        UserWarning
+            If genes are missing, or the table of the model is a copy.
         """
         if not isinstance(reference_model, ResolVI):
             raise TypeError(
@@ -502,6 +531,13 @@ class ResolVI(TableTasks):
             )
         reference = reference_model.fitted
         aligned = align_genes(adata, reference.genes, reference.setup.layer)
+        if aligned is not adata:
+            warnings.warn(
+                "The genes of the query are not those of the reference in the same order: the table of the model, "
+                "`model.adata`, is a copy that has them so, and `model.write()` writes there.",
+                UserWarning,
+                stacklevel=2,
+            )
         colors = label_colors(reference_model.adata, reference)
         model_input, fitted = read_query(aligned, reference, reference.setup, colors=colors, freeze=freeze)
         return cls._of(fitted, aligned, model_input)
@@ -511,6 +547,7 @@ class ResolVI(TableTasks):
         fitted.require_genes(adata.var_names)
         model = cls.__new__(cls)
         model.adata, model.config = adata, fitted.module.config
+        model._cells, model._genes = adata.obs_names, adata.var_names
         model._input = model_input
         model._fitted, model._posterior, model._is_loaded = fitted, None, is_loaded
         return model
@@ -545,7 +582,7 @@ class ResolVI(TableTasks):
         return replace(self._input, labels=labels, setup=replace(self._input.setup, labels_key=setup.labels_key))
 
     def _results_table(self) -> AnnData:
-        own = self.adata
+        own = self._table(None)
         table = AnnData(
             own.X,
             obs=own.obs.copy(),
@@ -560,7 +597,23 @@ class ResolVI(TableTasks):
     def _table(self, adata: AnnData | None) -> AnnData:
         table = self.adata if adata is None else adata
         self.fitted.require_genes(table.var_names)
+        if adata is None:
+            self._check_unchanged()
         return table
+
+    def _check_unchanged(self) -> None:
+        """Raise ValueError unless the table has the cells and genes that it had when the model was made."""
+        table = self.adata
+        for what, now, then in (("cells", table.obs_names, self._cells), ("genes", table.var_names, self._genes)):
+            if now.equals(then):
+                continue
+            gone, new = len(then.difference(now)), len(now.difference(then))
+            change = f"{gone:,} of {len(then):,} are gone, {new:,} are new" if gone or new else "in another order"
+            raise ValueError(
+                f"The {what} of the table are not those that it had when the model was made: {change}. Results belong "
+                "to the table as it was: use that. If the table is to change, make the model on a copy "
+                "(`ResolVI(adata.copy())`)."
+            )
 
     def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         table = self._table(adata)

@@ -43,6 +43,19 @@ def test_points_are_the_genes_in_the_color_of_their_call(compared):
         assert all(collection.get_rasterized() for collection in ax.collections)
 
 
+def test_groups_are_read_as_text_whatever_the_column_holds(compared):
+    adata = compared if hasattr(compared, "obs") else compared.tables["table"]
+    table = adata.uns["resolvi_de"]
+    numbers = {"tumor": "1", "immune": "2", "stroma": "3"}
+    adata.uns["resolvi_de"] = table.assign(group1=table["group1"].astype(str).map(numbers))
+    try:
+        for plot in (rsd.pl.volcano, rsd.pl.rank_genes):
+            (ax,) = np.atleast_1d(plot(compared, group1=2, return_ax=True))
+            assert ax.get_title() == "2 vs rest"
+    finally:
+        adata.uns["resolvi_de"] = table
+
+
 def test_numbers_of_calls_and_the_line_between(compared):
     """In the last comparison the draws of all genes have mean 0, so that none is called."""
     tumor, _, stroma = rsd.pl.volcano(compared, return_ax=True)

@@ -1,5 +1,6 @@
-"""A fitted model whose table has other genes now: every question is refused, and nothing is written."""
+"""A fitted model whose table has other genes, cells or counts now: questions are refused, or there is a warning."""
 
+import numpy as np
 import pytest
 
 import resolvi_sd as rsd
@@ -18,6 +19,15 @@ OF_MODEL = {
     "sample_posterior": lambda model: model.sample_posterior(n_samples=1, **QUIET),
     "differential_expression": lambda model: model.differential_expression(groupby="cell_type", **QUIET),
     "write": lambda model: model.write(),
+}
+OF_OWN_CELLS = OF_MODEL | {
+    "get_shares": lambda model: model.get_shares(),
+    "get_corrected_counts": lambda model: model.get_corrected_counts(),
+    "train": lambda model: model.train(1, **QUIET),
+}
+CHANGES = {
+    "order": (lambda table: table._inplace_subset_obs(np.roll(np.arange(300), 1)), "in another order"),
+    "filter": (lambda table: table._inplace_subset_obs(np.arange(300) > 4), "5 of 300 are gone, 0 are new"),
 }
 
 
@@ -54,6 +64,47 @@ def test_an_object_refuses_other_genes_than_those_of_the_fit(table, ask):
     rename_a_gene(table)
     with pytest.raises(ValueError, match="1 of 40 are gone, 1 are new.*Use the table as it was fitted"):
         ask(model)
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("ask", OF_OWN_CELLS.values(), ids=OF_OWN_CELLS)
+def test_an_object_refuses_a_table_whose_rows_were_changed_in_place(table, ask, change, message):
+    model = rsd.ResolVI.from_table(table)
+    model.posterior  # known already: it must not be given out for other rows  # noqa: B018
+    change(table)
+    before = table.layers["resolvi_counts"].copy()
+    with pytest.raises(ValueError, match=f"{message}|are not the 300 of the model, in the same order"):
+        ask(model)
+    assert (table.layers["resolvi_counts"] != before).nnz == 0
+
+
+def test_a_model_is_saved_as_of_the_cells_that_it_was_made_with(table, tmp_path):
+    whole = table.copy()
+    model = rsd.ResolVI.from_table(table)
+    CHANGES["filter"][0](table)
+    model.save(tmp_path / "model")
+    again = rsd.ResolVI.load(tmp_path / "model", whole)
+    difference = again.get_corrected_counts() - whole.layers["resolvi_counts"]
+    assert np.abs(difference.data).max(initial=0) < 1e-3
+    with pytest.raises(ValueError, match="5 of 300 are gone"):
+        model.save(tmp_path / "other", save_anndata=True)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("integer_counts", [False, True])
+def test_counts_that_were_replaced_by_corrected_ones_are_noticed(table, integer_counts):
+    rsd.tl.fit(table, max_epochs=1, integer_counts=integer_counts, **QUIET)
+    # Not a word as long as they are there, also of a part of the cells.
+    rsd.tl.sample_posterior(table, n_samples=1, **QUIET)
+    table.X = np.ceil(table.layers["resolvi_counts"].toarray() / 2)
+    with pytest.warns(UserWarning, match=r"`table.X` do not seem to be those of the fit: .* `layer='counts'`"):
+        rsd.tl.sample_posterior(table, n_samples=1, **QUIET)
+
+
+def test_what_took_the_place_of_the_model_is_not_called_an_old_model(table):
+    table.uns["resolvi"] = {"connectivities_key": "resolvi_connectivities", "params": {}}
+    with pytest.raises(ValueError, match=r"no model of resolvi_sd; something else took its place.*Fit again"):
+        rsd.tl.latent(table, **QUIET)
 
 
 def test_results_are_written_for_the_cells_and_genes_of_the_model_only(table):

@@ -107,6 +107,12 @@ def test_with_a_reference_of_other_names(leaky):
         b = reference.X[(reference.obs["label"] == names[name]).to_numpy()].sum(0)
         expected.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     assert cosine["corrected"] == pytest.approx(np.mean(expected), rel=1e-4)
+    some = dict(list(names.items())[1:])
+    left_out = rf"Only in the table: '{next(iter(names))}'; only in the reference: .*`label_map="
+    with pytest.warns(UserWarning, match=left_out):
+        rsd.tl.audit(
+            leaky, "cell_type", reference=reference, reference_labels_key="label", label_map=some, copy=True, **QUIET
+        )
     with pytest.raises(ValueError, match="shares no label.*label_map="):
         rsd.tl.audit(leaky, "cell_type", reference=reference, reference_labels_key="label", **QUIET)
 

@@ -221,6 +221,7 @@ def test_results_go_into_the_store_with_the_fit_and_a_refit_removes_them(fitted,
         ({"group1": ["type_0", "type_1"], "group2": ["type_1"]}, ValueError, "both .*'type_1'"),
         ({"groupby": "lonely"}, ValueError, r"fewer than two cells.*'one' \(1 cell\)"),
         ({"groupby": "lonely", "group1": "none"}, ValueError, r"'none' \(0 cells\)"),
+        ({"groupby": "measured"}, ValueError, "fewer than two cells.* and [0-9]+ more; are these groups, or meas"),
         ({"groupby": "same"}, ValueError, "nothing to compare"),
         ({"mode": "other"}, ValueError, "'change' or 'vanilla', not 'other'"),
         ({"delta": -1}, ValueError, "delta"),
@@ -237,6 +238,7 @@ def test_bad_arguments_change_nothing(fitted, arguments, error, message):
     lonely[np.flatnonzero(np.asarray(table.X.sum(1)).ravel())[0]] = "one"
     table.obs["lonely"] = pd.Categorical(lonely, categories=["many", "one", "none"])
     table.obs["same"] = "all"
+    table.obs["measured"] = np.linspace(0, 1, table.n_obs)
     before = set(table.uns)
     with pytest.raises(error, match=message):
         rsd.tl.differential_expression(fitted, **{"groupby": "cell_type"} | arguments, **QUIET)

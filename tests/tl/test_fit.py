@@ -186,9 +186,9 @@ def test_corrected_counts_are_at_most_the_counts():
     sdata = rsd.datasets.simulate_tissue(200, 30, rng=0)
     table = sdata.tables["table"].copy()
     table.obs["alone"] = np.arange(200).astype(str)
-    rsd.tl.fit(
-        table, library_key="alone", n_samples=7, config=rsd.ModelConfig(share_prior=(0.999, 5e-4, 5e-4)), **QUICK
-    )
+    config = rsd.ModelConfig(share_prior=(0.999, 5e-4, 5e-4))
+    with pytest.warns(UserWarning, match=r"No cell has a neighbor.*obs\['alone'\] make 200 sections of 200 cells"):
+        rsd.tl.fit(table, library_key="alone", n_samples=7, config=config, **QUICK)
     corrected = table.layers["resolvi_counts"]
     assert (corrected.data <= table.X.data).all() and (corrected.data > 0.99 * table.X.data).mean() > 0.5
 

@@ -111,6 +111,8 @@ def test_bad_queries():
     with pytest.raises(KeyError, match=r"Please run .*tl\.fit"):
         rsd.tl.map_query(query, reference, **QUIET)
     rsd.tl.fit(reference, batch_key="sample", max_epochs=2, **QUIET)
+    with pytest.raises(ValueError, match=r"in another order.*query\[:, reference.var_names\].*copy=True"):
+        rsd.tl.map_query(query[:, ::-1].copy(), reference, **QUIET)
     with pytest.raises(ValueError, match=r"59 genes of the query are not the 60 of the reference.*copy=True"):
         rsd.tl.map_query(query[:, 1:].copy(), reference, **QUIET)
     stranger = query.copy()

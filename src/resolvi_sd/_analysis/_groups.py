@@ -15,6 +15,8 @@ from resolvi_sd._validation import check_key, listing
 __all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "make_comparisons"]
 
 REST = "rest"
+# Most groups that a message lists.
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,11 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
     sides |= {c.name2: int(sizes[list(c.second)].sum()) for c in comparisons}
     small = {name: size for name, size in sides.items() if size < 2}
     if small:
-        shown = ", ".join(f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small.items())
+        shown = [f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small.items()]
+        more = f" and {len(shown) - _LISTED} more; are these groups, or measurements?" if len(shown) > _LISTED else ""
         raise ValueError(
-            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {shown}. Merge them with others, or name "
-            "the groups to compare in `group1`."
+            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {', '.join(shown[:_LISTED])}{more}. "
+            "Merge them with others, or name the groups to compare in `group1`."
         )
 
 

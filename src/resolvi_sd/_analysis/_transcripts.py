@@ -145,12 +145,13 @@ def posterior_sources(
     Posterior of the same shape, rows sum to 1, and the log density of each position.
     """
     log_joint = np.pad(log_density, ((0, 0), (0, 1)))
-    with np.errstate(divide="ignore"):
+    # Without any share, as where the cell has no molecules of the gene, the posterior is NaN.
+    with np.errstate(divide="ignore", invalid="ignore"):
         log_joint += np.log(shares)
-    largest = log_joint.max(axis=1, keepdims=True)
-    joint = np.exp(log_joint - largest)
-    total = joint.sum(axis=1, keepdims=True)
-    return joint / total, (np.log(total) + largest)[:, 0]
+        largest = log_joint.max(axis=1, keepdims=True)
+        joint = np.exp(log_joint - largest)
+        total = joint.sum(axis=1, keepdims=True)
+        return joint / total, (np.log(total) + largest)[:, 0]
 
 
 def estimate_scale(shares: NDArray[np.floating], placement: Placement, *, neighbor_distance: float) -> float:

@@ -155,7 +155,12 @@ def to_state(fitted: FittedModel) -> dict[str, Any]:
 
 def check_format(state: Mapping[str, Any]) -> None:
     """Raise ValueError unless a stored model has the format that this version reads."""
-    found = int(state.get("format", 0))
+    if "format" not in state:
+        raise ValueError(
+            "What is stored there is no model of resolvi_sd; something else took its place (`sc.pp.neighbors(..., "
+            "key_added='resolvi')` would). Fit again, and give other results another name."
+        )
+    found = int(state["format"])
     if found != _FORMAT:
         raise ValueError(
             f"The stored model has format {found}, and this version of resolvi_sd reads format {_FORMAT}. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,13 +11,25 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
 from resolvi_sd._validation import check_result
 
-__all__ = ["category_codes", "corrected_counts", "fitted_counts", "naming_the_fit", "read_fit"]
+__all__ = [
+    "category_codes",
+    "corrected_counts",
+    "fitted_counts",
+    "naming_the_fit",
+    "read_fit",
+    "warn_of_other_counts",
+]
+
+# Fewer cells than this say too little, where corrected counts are whole molecules that were drawn.
+_FEWEST_CELLS = 100
+# Relative difference that rounding and draws do not make.
+_TOLERANCE = 0.02
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
@@ -67,6 +80,27 @@ def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
     """
     with naming_the_fit(layer):
         return table_counts(adata, layer)
+
+
+def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
+    """Warn if `counts` cannot be those of the fit: corrected counts are not the own share of the cells' molecules then.
+
+    Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
+    counts that were drawn.
+    """
+    if keys.counts not in adata.layers or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
+        return
+    by_share = float(np.nansum(row_sums(counts) * adata.obs[keys.true].to_numpy(np.float64)))
+    corrected = float(row_sums(corrected_counts(adata, keys)).sum())
+    if abs(by_share - corrected) > _TOLERANCE * corrected + 5 * np.sqrt(corrected):
+        where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
+        warnings.warn(
+            f"The counts in `{where}` do not seem to be those of the fit: by the shares that it found, {by_share:,.0f} "
+            f"of their molecules are own, and `layers[{keys.counts!r}]` has {corrected:,.0f}. If they were replaced, "
+            "put them back, or fit anew from a layer that stays as it is: `layer='counts'`.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def corrected_counts(adata: AnnData, keys: Keys) -> CSR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from torch import nn
 
+from resolvi_sd._csr import CSR
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._read import category_codes, fitted_counts, read_fit
+from resolvi_sd._results._read import category_codes, fitted_counts, read_fit, warn_of_other_counts
 from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result
@@ -25,6 +27,8 @@ __all__ = ["restore"]
 
 # Logarithms are taken of no less: smaller weights than the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
+# Sum of weights above which no neighbor is missing.
+_WHOLE = 0.999
 
 
 def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
@@ -53,6 +57,11 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         If there is no fit, or its graph, weights, counts or batches are gone.
     ValueError
         If genes or batches are not those of the fit, or the counts are no counts any more.
+
+    Warns
+    -----
+    UserWarning
+        If neighbors of the fit are gone, or the counts are others.
     """
     fitted = read_fit(adata, keys)
     for name in (keys.distances, keys.connectivities, keys.weights):
@@ -62,9 +71,28 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     sizes = None if size_key is None else read_sizes(adata, size_key)
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = fitted_counts(adata, fitted.setup.layer)
+    _warn_of_lost_neighbors(adata, fitted, keys, counts)
+    warn_of_other_counts(adata, fitted, keys, counts)
     tissue = Tissue.assemble(counts, categories, graph.index, graph.distance, graph.mask, size=sizes)
     _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
     return fitted, tissue, graph
+
+
+def _warn_of_lost_neighbors(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
+    """Weights of a cell summed to 1 in the fit: what is missing went to cells that the table has lost."""
+    kept = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel()
+    # Cells without neighbors have no weights in a whole table either.
+    is_part = int((np.diff(counts.indptr) > 0).sum()) < fitted.module.data.n_train
+    lost = (kept < _WHOLE) & ((kept > 0) | is_part)
+    if is_part and lost.any():
+        warnings.warn(
+            f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. What "
+            "came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
+            "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
+            "where there is one).",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _by_slot(matrix: Any, graph: NeighborGraph) -> NDArray[np.float32]:

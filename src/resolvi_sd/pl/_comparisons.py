@@ -84,7 +84,9 @@ def choose_comparisons(
     """
     if group1 is None:
         return list(comparisons)
-    names = [group1] if isinstance(group1, str) else list(group1)
+    # Groups are read as text, whatever the column holds.
+    several = isinstance(group1, Iterable) and not isinstance(group1, str)
+    names = [str(name) for name in (group1 if several else [group1])]
     known = list(dict.fromkeys(comparison.group1 for comparison in comparisons))
     if not names:
         raise ValueError(f"`group1` is empty; the groups that were compared are: {listing(known)}.")

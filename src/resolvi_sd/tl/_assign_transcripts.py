@@ -102,7 +102,7 @@ def assign_transcripts(
 
     - `'{key_added}_true'`, `'{key_added}_diffusion'`, `'{key_added}_background'`: probabilities that the transcript was
       made by the cell, by one of its neighbors, or is background, float32; they sum to 1. NaN for transcripts whose
-      cell or gene is not in the table, or that have none.
+      cell or gene is not in the table, or whose cell has no counts of the gene there.
     - `'{key_added}_{cell_id_key}'`, if `reassign`: the most probable of the cell, each of its neighbors, and
       background, of the type of the ids (strings where these are categories); the id that it had for transcripts
       without probabilities.

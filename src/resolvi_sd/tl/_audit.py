@@ -104,7 +104,8 @@ def audit(
     Warns
     -----
     UserWarning
-        If much of the types' own markers was removed, or next to nothing was.
+        If much of the types' own markers was removed, or next to nothing was; if labels of the table and of the
+        reference have no counterpart of the same name.
 
     Notes
     -----
@@ -200,6 +201,19 @@ def _reference(
     return Reference(table_counts(reference, layer), _as_labels(reference.obs[labels_key]), reference.var_names)
 
 
+def _warn_unmatched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
+    """Say which types of the table have no counterpart of the same name, if any of the reference's are left."""
+    here, there = (set(names) - {None} for names in (labels, reference_labels))
+    if here - there and there - here:
+        warnings.warn(
+            f"{len(here & there)} of {len(here)} labels of the table are in the reference. Only in the table: "
+            f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. Where these are "
+            "the same under other names, `label_map={'name in the table': 'name in the reference'}` says so.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _as_labels(column: pd.Series[Any]) -> NDArray[np.object_]:
     return np.array([None if missing else str(x) for x, missing in zip(column, column.isna(), strict=True)], object)
 
@@ -221,6 +235,8 @@ def _audit_input(
             f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "
             f"{listing(pd.unique(reference.labels))}. Say which are the same: label_map={{...}}."
         )
+    if reference is not None:
+        _warn_unmatched(reference_labels, reference.labels)
     setup = fitted.setup
     hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
     corrected = corrected_counts(adata, keys)
@@ -271,8 +287,8 @@ def _report(result: pd.DataFrame) -> None:
     if corrected["molecules_removed"] < _NOTHING_REMOVED:
         warnings.warn(
             f"The correction removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
-            "clean, or the model found nothing. Look at `resolvi_sd.pl.training`, and at whether the graph joins cells "
-            "that touch.",
+            "clean, or the model found nothing, or what the fit read as counts has been replaced by corrected ones. "
+            "Look at `resolvi_sd.pl.training`, and at whether the graph joins cells that touch.",
             UserWarning,
             stacklevel=3,
         )

@@ -115,7 +115,7 @@ def map_query(
     layer = layer or before.layer
     table_added = table_added or f"{table_key}_{key_added}"
     if tuple(table.var_names.astype(str)) != fitted.genes and not copy:
-        _check_room(query, table_added, table.n_vars, fitted)
+        _check_room(query, table_added, tuple(table.var_names.astype(str)), fitted)
     aligned = align_genes(table, fitted.genes, layer)
     if aligned is table:
         check_takes_results(table, copy=copy)
@@ -165,12 +165,17 @@ def map_query(
     return None
 
 
-def _check_room(query: SpatialData | AnnData, table_added: str, n_genes: int, fitted: FittedModel) -> None:
+def _check_room(query: SpatialData | AnnData, table_added: str, genes: tuple[str, ...], fitted: FittedModel) -> None:
     """Raise unless there is a place for the results of a query with other genes than the reference's."""
     if not isinstance(query, SpatialData):
+        if sorted(genes) == sorted(fitted.genes):
+            raise ValueError(
+                "The query has the genes of the reference in another order, and results are in that of the reference: "
+                "map `query[:, reference.var_names].copy()`, or pass `copy=True` to get the results in a new table."
+            )
         raise ValueError(
-            f"The {n_genes} genes of the query are not the {len(fitted.genes)} of the reference, and a table cannot be "
-            "given other genes: pass `copy=True` to get the results in a new table of the reference's genes."
+            f"The {len(genes)} genes of the query are not the {len(fitted.genes)} of the reference, and a table cannot "
+            "be given other genes: pass `copy=True` to get the results in a new table of the reference's genes."
         )
     if table_added in query.tables:
         raise ValueError(
