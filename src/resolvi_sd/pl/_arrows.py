@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from resolvi_sd.pl._figures import figure_of
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -18,6 +20,8 @@ _FROM_START, _FROM_END = 0.12, 0.16
 _HEAD_WIDTH, _HEAD_LENGTH, _MOST_HEAD = 2.2, 2.0, 0.45
 # More arrows than this are drawn as pixels, also in a vector format, and without rims, which would hide thin ones.
 _MOST_VECTORS = 500
+# White rim of an arrow, in points, and the most of its width: half of the rim is drawn over the arrow.
+_RIM, _RIM_SHARE = 0.4, 0.25
 
 
 def draw_arrows(
@@ -52,13 +56,15 @@ def draw_arrows(
 
     order = np.argsort(-width, kind="stable")
     many = len(order) > _MOST_VECTORS
+    origin, unit = ax.transData.transform([[0, 0], [1, 0]])
+    points = width[order] * np.abs(unit - origin).max() * 72 / figure_of(ax).dpi
     shapes = _outlines(start[order], end[order], width[order], narrowest=narrowest, keep_right=keep_right)
     ax.add_collection(
         PolyCollection(
             list(shapes),
             facecolors=colors[order],
             edgecolors="white",
-            linewidths=0.0 if many else 0.4,
+            linewidths=0.0 if many else np.minimum(_RIM, _RIM_SHARE * points),
             zorder=5,
             rasterized=many,
         ),
