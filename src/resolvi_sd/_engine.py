@@ -98,7 +98,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     Warns
     -----
     UserWarning
-        If cells have no counts, the rows look like spots, or no cell has a neighbor.
+        If cells have no counts, the rows look like spots, no cell has a neighbor, or all are at one place.
     """
     view = table_view(
         data,
@@ -129,7 +129,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     else:
         graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
     _warn_empty(view)
-    _warn_alone(view, graph, setup)
+    _warn_of_places(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
 
 
@@ -320,8 +320,17 @@ def _warn_empty(view: TableView) -> None:
         )
 
 
-def _warn_alone(view: TableView, graph: NeighborGraph, setup: Setup) -> None:
-    if view.n_cells < 2 or graph.mask.any():
+def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None:
+    if view.n_cells < 2:
+        return
+    if (view.coordinates == view.coordinates[0]).all():
+        warnings.warn(
+            f"All {view.n_cells:,} cells are at the same place, so that their neighbors are any of them. Are these the "
+            "coordinates (`spatial_key=`, or the elements that the table annotates)?",
+            UserWarning,
+            stacklevel=4,
+        )
+    if graph.mask.any():
         return
     key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))
     if setup.neighbors_key is not None:

@@ -181,6 +181,13 @@ def test_stored_zeros_are_no_counts(tissue):
     np.testing.assert_array_equal(again.layers["clean_counts"].data, corrected.data)
 
 
+def test_coordinates_that_are_no_coordinates_are_told():
+    table = rsd.datasets.simulate_tissue(100, 30, rng=0, transcripts=False).tables["table"].copy()
+    table.obsm["spatial"] = np.zeros((100, 2))
+    with pytest.warns(UserWarning, match=r"All 100 cells are at the same place.*`spatial_key=`"):
+        rsd.tl.fit(table, **QUICK)
+
+
 def test_corrected_counts_are_at_most_the_counts():
     # Where a cell has no neighbors and hardly any background, nearly all is own, and rounding could make it more.
     sdata = rsd.datasets.simulate_tissue(200, 30, rng=0)

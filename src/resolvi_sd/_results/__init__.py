@@ -3,7 +3,14 @@
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
-from resolvi_sd._results._read import category_codes, corrected_counts, fitted_counts, naming_the_fit, read_fit
+from resolvi_sd._results._read import (
+    category_codes,
+    corrected_counts,
+    fitted_counts,
+    naming_the_fit,
+    read_fit,
+    warn_of_other_counts,
+)
 from resolvi_sd._results._tissue import restore
 from resolvi_sd._results._write import check_inputs_kept, most_probable, write_fit, write_labels
 
@@ -21,6 +28,7 @@ __all__ = [
     "read_fit",
     "restore",
     "save_folder",
+    "warn_of_other_counts",
     "write_fit",
     "write_labels",
 ]

@@ -82,7 +82,7 @@ def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
         return table_counts(adata, layer)
 
 
-def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
+def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR, *, stacklevel: int) -> None:
     """Warn if `counts` cannot be those of the fit: corrected counts are not the own share of the cells' molecules then.
 
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
@@ -99,7 +99,7 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
             f"of their molecules are own, and `layers[{keys.counts!r}]` has {corrected:,.0f}. If they were replaced, "
             "put them back, or fit anew from a layer that stays as it is: `layer='counts'`.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel + 1,
         )
 
 

@@ -72,7 +72,7 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = fitted_counts(adata, fitted.setup.layer)
     _warn_of_lost_neighbors(adata, fitted, keys, counts)
-    warn_of_other_counts(adata, fitted, keys, counts)
+    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=3)
     tissue = Tissue.assemble(counts, categories, graph.index, graph.distance, graph.mask, size=sizes)
     _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
     return fitted, tissue, graph

@@ -30,7 +30,14 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model.importance import Weights, check_weights
 from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, corrected_counts, fitted_counts, read_fit, restore
+from resolvi_sd._results import (
+    category_codes,
+    corrected_counts,
+    fitted_counts,
+    read_fit,
+    restore,
+    warn_of_other_counts,
+)
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_takes_results
 
@@ -187,6 +194,7 @@ def differential_expression(
     if weights == "importance":
         blocks = _weighted_blocks(adata, keys, rows, generator, batch_correction, show_progress_bar)
     else:
+        warn_of_other_counts(adata, fitted, keys, counts, stacklevel=2)
         categories = category_codes(adata, fitted)
         blocks = blocks_at_mean(
             fitted.module,
