@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -88,7 +89,9 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
     counts that were drawn.
     """
-    if keys.counts not in adata.layers or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
+    # Corrected counts that are left in a store are not read for this.
+    in_memory = keys.counts in adata.layers and sp.issparse(adata.layers[keys.counts])
+    if not in_memory or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
         return
     by_share = float(np.nansum(row_sums(counts) * adata.obs[keys.true].to_numpy(np.float64)))
     corrected = float(row_sums(corrected_counts(adata, keys)).sum())
