@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 __all__ = [
+    "MOST_LISTED",
     "STORED",
     "check_cells",
     "check_complete",
@@ -29,12 +30,16 @@ __all__ = [
     "check_result",
     "check_takes_results",
     "check_unique",
+    "group_names",
     "listing",
+    "shortened",
     "warn_spots",
 ]
 
 # Matrices of a table whose values are in a file.
 STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
+# Most names that a message lists.
+MOST_LISTED = 20
 
 # Entries of the counts looked at in one go: bounds the temporaries to a few megabytes whatever the table's size.
 _SCAN = 1 << 20
@@ -49,13 +54,22 @@ _LATTICE_CELLS = 20
 _LATTICE_SAMPLE = 2_000
 
 
-def listing(names: Iterable[object], limit: int = 20) -> str:
+def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
     """Return `names` as a readable list, cut after `limit`."""
-    shown = [repr(name) for name in names if name is not None]  # anndata 0.13 lists X as the layer `None`
-    if not shown:
+    return shortened([repr(name) for name in names if name is not None], limit)  # anndata 0.13 lists X as layer `None`
+
+
+def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:
+    """Return `texts` one after the other, cut after `limit`."""
+    if not texts:
         return "none"
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def group_names(names: object) -> list[str]:
+    """Return one name of a group or several as text, which groups are read as whatever their column holds."""
+    return [str(name) for name in (names if isinstance(names, Iterable) and not isinstance(names, str) else [names])]
 
 
 def check_key(key: str, available: Iterable[object], *, argument: str, where: str, hint: str = "") -> None:

@@ -73,7 +73,7 @@ def test_an_object_refuses_a_table_whose_rows_were_changed_in_place(table, ask, 
     model.posterior  # known already: it must not be given out for other rows  # noqa: B018
     change(table)
     before = table.layers["resolvi_counts"].copy()
-    with pytest.raises(ValueError, match=f"{message}|are not the 300 of the model, in the same order"):
+    with pytest.raises(ValueError, match=message):
         ask(model)
     assert (table.layers["resolvi_counts"] != before).nnz == 0
 

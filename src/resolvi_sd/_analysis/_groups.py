@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,11 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import MOST_LISTED, check_key, group_names, listing, shortened
 
 __all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "make_comparisons"]
 
 REST = "rest"
-# Most groups that a message lists.
-_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -155,17 +153,15 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
     small = {name: size for name, size in sides.items() if size < 2}
     if small:
         shown = [f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small.items()]
-        more = f" and {len(shown) - _LISTED} more; are these groups, or measurements?" if len(shown) > _LISTED else ""
+        doubt = "; are these groups, or measurements?" if len(shown) > MOST_LISTED else ""
         raise ValueError(
-            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {', '.join(shown[:_LISTED])}{more}. "
+            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {shortened(shown)}{doubt}. "
             "Merge them with others, or name the groups to compare in `group1`."
         )
 
 
 def _codes(groups: CellGroups, names: str | Sequence[str], *, argument: str) -> list[int]:
-    # Groups are read as text, whatever the column holds.
-    several = isinstance(names, Iterable) and not isinstance(names, str)
-    wanted = [str(name) for name in (names if several else [names])]
+    wanted = group_names(names)
     if not wanted:
         raise ValueError(f"`{argument}` is empty: name a group of obs[{groups.key!r}], or leave it out.")
     for name in wanted:

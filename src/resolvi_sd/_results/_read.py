@@ -83,8 +83,10 @@ def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
         return table_counts(adata, layer)
 
 
-def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR, *, stacklevel: int) -> None:
-    """Warn if `counts` cannot be those of the fit: corrected counts are not the own share of the cells' molecules then.
+def warn_of_other_counts(
+    adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, stacklevel: int
+) -> None:
+    """Warn if `molecules` of the cells cannot be those of the fit: corrected counts are not their own share then.
 
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
     counts that were drawn.
@@ -93,7 +95,7 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
     in_memory = keys.counts in adata.layers and sp.issparse(adata.layers[keys.counts])
     if not in_memory or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
         return
-    by_share = float(np.nansum(row_sums(counts) * adata.obs[keys.true].to_numpy(np.float64)))
+    by_share = float(np.nansum(molecules * adata.obs[keys.true].to_numpy(np.float64)))
     corrected = float(row_sums(corrected_counts(adata, keys)).sum())
     if abs(by_share - corrected) > _TOLERANCE * corrected + 5 * np.sqrt(corrected):
         where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"

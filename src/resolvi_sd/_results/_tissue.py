@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from torch import nn
 
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
@@ -71,20 +71,22 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     sizes = None if size_key is None else read_sizes(adata, size_key)
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = fitted_counts(adata, fitted.setup.layer)
-    _warn_of_lost_neighbors(adata, fitted, keys, counts)
-    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=3)
-    tissue = Tissue.assemble(counts, categories, graph.index, graph.distance, graph.mask, size=sizes)
+    molecules = row_sums(counts)
+    _warn_of_lost_neighbors(adata, fitted, keys, molecules)
+    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
+    tissue = Tissue.assemble(
+        counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
+    )
     _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
     return fitted, tissue, graph
 
 
-def _warn_of_lost_neighbors(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
+def _warn_of_lost_neighbors(adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64]) -> None:
     """Weights of a cell summed to 1 in the fit: what is missing went to cells that the table has lost."""
-    kept = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel()
-    # Cells without neighbors have no weights in a whole table either.
-    is_part = int((np.diff(counts.indptr) > 0).sum()) < fitted.module.data.n_train
-    lost = (kept < _WHOLE) & ((kept > 0) | is_part)
-    if is_part and lost.any():
+    if int((molecules > 0).sum()) >= fitted.module.data.n_train:
+        return
+    lost = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel() < _WHOLE
+    if lost.any():
         warnings.warn(
             f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. What "
             "came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from anndata import AnnData
 
-from resolvi_sd._validation import check_key, check_result, listing
+from resolvi_sd._validation import check_key, check_result, group_names, listing
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons"]
 
@@ -84,9 +84,7 @@ def choose_comparisons(
     """
     if group1 is None:
         return list(comparisons)
-    # Groups are read as text, whatever the column holds.
-    several = isinstance(group1, Iterable) and not isinstance(group1, str)
-    names = [str(name) for name in (group1 if several else [group1])]
+    names = group_names(group1)
     known = list(dict.fromkeys(comparison.group1 for comparison in comparisons))
     if not names:
         raise ValueError(f"`group1` is empty; the groups that were compared are: {listing(known)}.")

@@ -114,8 +114,9 @@ def map_query(
     before = fitted.setup
     layer = layer or before.layer
     table_added = table_added or f"{table_key}_{key_added}"
-    if tuple(table.var_names.astype(str)) != fitted.genes and not copy:
-        _check_room(query, table_added, tuple(table.var_names.astype(str)), fitted)
+    genes = tuple(table.var_names.astype(str))
+    if genes != fitted.genes and not copy:
+        _check_room(query, table_added, genes, fitted)
     aligned = align_genes(table, fitted.genes, layer)
     if aligned is table:
         check_takes_results(table, copy=copy)
