@@ -39,6 +39,11 @@ class Keys:
         return f"{self.prefix}_counts"
 
     @property
+    def decontaminated(self) -> str:
+        """`layers`: whole corrected counts at a chosen cost, CSR; `uns`: what they cost, and what others would."""
+        return f"{self.prefix}_decontaminated"
+
+    @property
     def expression(self) -> str:
         """`layers` (all genes) or `obsm` (some genes): expected expression, dense."""
         return f"{self.prefix}_expression"
@@ -171,7 +176,7 @@ class Keys:
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""
         return {
-            "layers": (self.counts, self.expression),
+            "layers": (self.counts, self.decontaminated, self.expression),
             "obsm": (self.latent, self.expression, self.niche, self.probabilities),
             "obs": (*self.shares, self.predicted, self.size),
             "obsp": (self.distances, self.connectivities, self.weights, self.flow),
@@ -180,6 +185,7 @@ class Keys:
                 self.neighbors,
                 self.predicted_colors,
                 self.niche_labels,
+                self.decontaminated,
                 self.de,
                 self.rank_genes_groups,
                 self.dna,

@@ -14,6 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._analysis import check_fpr, decontaminate
 from resolvi_sd._analysis._normalized import (
     LibrarySize,
     cell_scale,
@@ -386,6 +387,25 @@ class ResolVI(TableTasks):
     def get_corrected_counts(self) -> CSR:
         """Return the expected own molecules, cells × genes, CSR float32, between 0 and the counts."""
         return self.posterior.own
+
+    def get_decontaminated_counts(self, *, fpr: float | None = None) -> CSR:
+        """Return the whole molecules that are kept at a cost in own ones.
+
+        Parameters
+        ----------
+        fpr
+            Share of the cells' own molecules that may be removed with the foreign ones; None removes what is more
+            likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
+
+        Returns
+        -------
+        Cells × genes, CSR int32, between 0 and the counts.
+        """
+        check_fpr(fpr)
+        fitted = self.fitted
+        self._check_unchanged()
+        tissue, graph = self._input.tissue(), self._input.graph
+        return decontaminate(fitted.module, tissue, graph, fpr, show_progress_bar=False).counts
 
     def get_shares(self) -> pd.DataFrame:
         """Return each cell's expected shares of own, diffused and background molecules; NaN for cells without any."""

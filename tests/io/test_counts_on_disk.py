@@ -144,6 +144,13 @@ def audited(table):
         return rsd.tl.audit(table, "cell_type", copy=True, show_progress_bar=False)
 
 
+def decontaminated(table):
+    rsd.tl.decontaminated_counts(table, fpr=0.1, show_progress_bar=False)
+    counts = table.layers[KEYS.decontaminated]
+    assert is_in_file(counts.data) == table.isbacked
+    return counts
+
+
 def test_everything_after_a_fit_works_on_a_backed_table(cells, tmp_path):
     backed, memory = stored(cells, tmp_path, "h5ad"), cells.copy()
     for table in (backed, memory):
@@ -158,6 +165,7 @@ def test_everything_after_a_fit_works_on_a_backed_table(cells, tmp_path):
             rsd.tl.sample_posterior(table, sites="own_counts", n_samples=2, show_progress_bar=False).own_counts
         ),
         lambda table: rsd.ResolVI.from_table(table).get_normalized_expression(),
+        lambda table: decontaminated(table).toarray(),
     ):
         np.testing.assert_allclose(np.asarray(call(backed)), np.asarray(call(memory)), rtol=1e-6)
     rsd.tl.normalized_expression(backed, library_size="latent", show_progress_bar=False)

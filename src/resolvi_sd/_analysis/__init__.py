@@ -3,6 +3,7 @@
 from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
 from resolvi_sd._analysis._bootstrap import bootstrap_means
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
+from resolvi_sd._analysis._decontaminated import Decontaminated, check_fpr, decontaminate
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
@@ -18,6 +19,7 @@ __all__ = [
     "CellBlock",
     "CellGroups",
     "Comparison",
+    "Decontaminated",
     "Detection",
     "GroupTotals",
     "LabelProbabilities",
@@ -29,9 +31,11 @@ __all__ = [
     "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
+    "check_fpr",
     "check_settings",
     "check_sizes",
     "compare_expression",
+    "decontaminate",
     "detection",
     "draw_expression",
     "draw_labels",

@@ -1,4 +1,4 @@
-"""Whole molecules by source, drawn for entries of a minibatch."""
+"""Stored counts of a minibatch with their rates, and whole molecules by source, drawn for them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._model.delaporte import draw_sources
+from resolvi_sd._model.delaporte import EntryRates, draw_sources
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._tiles import Minibatch
 
-__all__ = ["draw_molecules"]
+__all__ = ["draw_molecules", "entry_rates"]
 
 
 @torch.no_grad()
+def entry_rates(
+    module: ResolviModule, minibatch: Minibatch, rates: Rates, entries: Tensor | slice = slice(None)
+) -> EntryRates:
+    """Return stored counts of the core, all or some of them, with what is expected of each source there."""
+    counts = minibatch.counts
+    row, gene, value = counts.rows()[entries], counts.gene[entries], counts.value[entries]
+    r = module.concentration()
+    if module.config.likelihood == "poisson":
+        r = torch.full_like(r, torch.inf)
+    group = module.concentration_group(minibatch.core_batch)
+    return EntryRates(
+        value.numpy(),
+        rates.own[row, gene].numpy(),
+        rates.diffused[row, gene].numpy(),
+        rates.background[row, gene].numpy(),
+        r[group[row], gene].numpy(),
+    )
+
+
 def draw_molecules(
     module: ResolviModule,
     minibatch: Minibatch,
@@ -37,17 +56,4 @@ def draw_molecules(
     entries
         Which of the stored counts.
     """
-    counts = minibatch.counts
-    row, gene, value = counts.rows()[entries], counts.gene[entries], counts.value[entries]
-    r = module.concentration()
-    if module.config.likelihood == "poisson":
-        r = torch.full_like(r, torch.inf)
-    group = module.concentration_group(minibatch.core_batch)
-    return draw_sources(
-        value.numpy(),
-        rates.own[row, gene].numpy(),
-        rates.diffused[row, gene].numpy(),
-        rates.background[row, gene].numpy(),
-        r[group[row], gene].numpy(),
-        seeds,
-    )
+    return draw_sources(*entry_rates(module, minibatch, rates, entries), seeds)

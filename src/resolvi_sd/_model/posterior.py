@@ -20,7 +20,7 @@ from resolvi_sd._random import random_elements
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
-__all__ = ["Posterior", "infer", "split_counts"]
+__all__ = ["Posterior", "core_rates", "entry_positions", "infer", "split_counts"]
 
 _TINY = 1e-30
 
@@ -104,7 +104,7 @@ def infer(
     module.eval()
     for core in _groups(patches, batch_size, molecules, show_progress_bar):
         minibatch = cut_minibatch(tissue, core)
-        entries = _entries(tissue.counts.indptr, core)
+        entries = entry_positions(tissue.counts.indptr, core)
         with torch.no_grad():
             mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
             beta = module.neighbor_weights(minibatch, module.leakage_range())
@@ -125,7 +125,7 @@ def infer(
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
         if seed is not None:
             with torch.no_grad():
-                rates, _ = _rates(module, minibatch, *draws[0], beta)
+                rates, _ = core_rates(module, minibatch, *draws[0], beta)
             own[entries], _ = draw_molecules(module, minibatch, rates, random_elements(seed, entries.astype(np.uint64)))
     np.minimum(own, tissue.counts.data, out=own, casting="unsafe")
     structure = copy_beside(tissue.counts.indices), tissue.counts.indptr.copy()
@@ -162,7 +162,7 @@ def _groups(
         bar.set_postfix_str(f"{own:.0f}% own, {diffused:.0f}% from neighbors, {background:.0f}% background")
 
 
-def _entries(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def entry_positions(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions of the stored entries of `rows` in a CSR matrix, row after row."""
     length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
     ends = np.cumsum(length)
@@ -193,7 +193,7 @@ class Split:
     ratio: Tensor
 
 
-def _rates(
+def core_rates(
     module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor
 ) -> tuple[Rates, Tensor]:
     """Rates of the core, and the profiles of all cells, at a latent of all cells."""
@@ -207,7 +207,7 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
     """Return the own, diffused and background molecules of every entry and cell, expected given the latent."""
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
-    rates, profiles = _rates(module, minibatch, latent, shares, beta)
+    rates, profiles = core_rates(module, minibatch, latent, shares, beta)
     r = None if module.config.likelihood == "poisson" else module.concentration()
     group = module.concentration_group(minibatch.core_batch)
     signal = expected_signal(counts, rates.signal, rates.background, r, group)

@@ -2,6 +2,7 @@
 
 from resolvi_sd.tl._assign_transcripts import assign_transcripts
 from resolvi_sd.tl._audit import audit
+from resolvi_sd.tl._decontaminated_counts import decontaminated_counts
 from resolvi_sd.tl._differential_expression import differential_expression
 from resolvi_sd.tl._fit import fit
 from resolvi_sd.tl._latent import latent
@@ -18,6 +19,7 @@ from resolvi_sd.tl._sample_posterior import sample_posterior
 __all__ = [
     "assign_transcripts",
     "audit",
+    "decontaminated_counts",
     "differential_expression",
     "differential_niche_abundance",
     "fit",

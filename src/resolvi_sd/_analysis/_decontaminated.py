@@ -1,0 +1,98 @@
+"""Whole corrected counts at a chosen cost in own molecules, and what other costs would give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from resolvi_sd._csr import CSR
+from resolvi_sd._model import ResolviModule
+from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
+from resolvi_sd._tiles import Tissue
+from resolvi_sd.gr._graph import NeighborGraph
+
+__all__ = ["Decontaminated", "check_fpr", "decontaminate"]
+
+_CELLS = 2048
+# Levels of the table, both ends with it.
+_N_LEVELS = 129
+
+
+@dataclass(frozen=True)
+class Decontaminated:
+    """Whole corrected counts, and what they cost.
+
+    Parameters
+    ----------
+    counts
+        Molecules that are kept, cells × genes, CSR int32; in files if the counts are.
+    level
+        Those are kept that are own with at least this probability.
+    own_removed, foreign_removed
+        Expected shares of the own and of the foreign molecules that are removed.
+    curve
+        These two shares, by level.
+    """
+
+    counts: CSR
+    level: float
+    own_removed: float
+    foreign_removed: float
+    curve: pd.DataFrame
+
+
+def check_fpr(fpr: object) -> None:
+    """Raise unless `fpr` is a share between 0 and 1, or None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, or out of range.
+    """
+    if fpr is None:
+        return
+    if isinstance(fpr, bool) or not isinstance(fpr, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`fpr` must be a number or None, not {fpr!r}.")
+    if not 0 < fpr < 1:
+        raise ValueError(
+            f"`fpr` is the share of the cells' own molecules that may be removed with the foreign ones, above 0 and "
+            f"below 1, e.g. 0.05; not {fpr!r}. None removes what is more likely foreign than own."
+        )
+
+
+def decontaminate(
+    module: ResolviModule, tissue: Tissue, graph: NeighborGraph, fpr: float | None, *, show_progress_bar: bool
+) -> Decontaminated:
+    """Find the level, and keep the molecules above it; two passes over the posterior.
+
+    Parameters
+    ----------
+    module
+        Fitted model with the neighbor weights of its cells.
+    tissue, graph
+        All cells, and their neighbors.
+    fpr
+        Largest share of the own molecules that is expected to be removed; None: a level of one half.
+    show_progress_bar
+        Whether to show progress bars.
+    """
+    order = graph.compact_order(np.arange(tissue.n_cells), _CELLS)
+    parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
+
+    def shown(what: str) -> Iterable[NDArray[np.int64]]:
+        bar: Iterable[NDArray[np.int64]] = tqdm(parts, desc=what, disable=not show_progress_bar)
+        return bar
+
+    curve = removal_curve(module, tissue, shown("Own and foreign molecules"))
+    level = MEDIAN if fpr is None else curve.level_where(fpr)
+    counts = molecules_to_keep(module, tissue, shown("Removing molecules"), level)
+    levels = np.linspace(0, 1, _N_LEVELS)
+    own, foreign = curve.shares(levels)
+    (own_removed,), (foreign_removed,) = curve.shares(np.array([level]))
+    table = pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign})
+    return Decontaminated(counts, level, float(own_removed), float(foreign_removed), table)

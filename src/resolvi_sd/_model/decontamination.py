@@ -1,0 +1,115 @@
+"""Which molecules to keep, where some of the own ones may be lost with the foreign ones.
+
+Of a count x, let o be own. A corrected count c loses max(o - c, 0) own molecules and leaves max(c - o, 0) foreign ones.
+To keep a c-th molecule gains one of its own with the probability P(o >= c | counts), the tail, and leaves a foreign one
+otherwise. So of all whole corrected counts that are expected to lose so many own molecules, those leave the fewest
+foreign ones that keep what has a tail above one level for all entries (Neyman & Pearson 1933): the corrected count is a
+quantile of the posterior of o. At a level of one half it is the median, which makes the expected absolute error least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+
+from resolvi_sd._csr import CSR, canonical, map_rows
+from resolvi_sd._model.delaporte import EntryRates, molecules_above, tail_histogram
+from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.molecules import entry_rates
+from resolvi_sd._model.posterior import core_rates, entry_positions
+from resolvi_sd._scratch import copy_beside, zeros_beside
+from resolvi_sd._tiles import Tissue, cut_minibatch
+
+__all__ = ["MEDIAN", "RemovalCurve", "molecules_to_keep", "removal_curve"]
+
+MEDIAN = 0.5
+# Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
+_N_LEVELS = 1 << 16
+
+
+@dataclass(frozen=True)
+class RemovalCurve:
+    """What is expected to be removed, by level.
+
+    Parameters
+    ----------
+    level
+        Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed.
+    own, foreign
+        Expected own and foreign molecules that are removed at each level.
+    total_own, total_foreign
+        All of them, as expected.
+    """
+
+    level: NDArray[np.float64]
+    own: NDArray[np.float64]
+    foreign: NDArray[np.float64]
+    total_own: float
+    total_foreign: float
+
+    def level_where(self, own_removed: float) -> float:
+        """Return the highest level at which no larger share of the own molecules is expected to be removed."""
+        return float(self.level[np.searchsorted(self.own, own_removed * self.total_own, side="right") - 1])
+
+    def shares(self, level: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the expected shares of the own and of the foreign molecules that are removed at some levels.
+
+        NaN where there are none.
+        """
+        at = np.searchsorted(self.level, level)
+        with np.errstate(invalid="ignore"):
+            return self.own[at] / np.float64(self.total_own), self.foreign[at] / np.float64(self.total_foreign)
+
+
+def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]]) -> RemovalCurve:
+    """Sort all molecules by their tails, given latent and shares at their means.
+
+    Parameters
+    ----------
+    module
+        Fitted model.
+    tissue
+        All cells.
+    cores
+        A partition of the cells; cells near each other in one part save work.
+    """
+    own, molecules = np.zeros((2, _N_LEVELS))
+    for _, entries in _entries_of(module, tissue, cores):
+        for total, part in zip((own, molecules), tail_histogram(entries, _N_LEVELS), strict=True):
+            total += part
+    removed_own, removed = (np.concatenate([[0.0], np.cumsum(x)]) for x in (own, molecules))
+    foreign = removed - removed_own
+    level = np.arange(_N_LEVELS + 1) / _N_LEVELS
+    return RemovalCurve(level, removed_own, foreign, float(removed_own[-1]), float(foreign[-1]))
+
+
+def molecules_to_keep(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: float) -> CSR:
+    """Return the molecules with a tail of at least `level`, cells × genes, CSR int32 without zeros.
+
+    In files if the counts are. The arguments are those of :func:`removal_curve`.
+    """
+    counts = tissue.counts
+    kept = zeros_beside(counts.data, np.int32)
+    for core, entries in _entries_of(module, tissue, cores):
+        kept[entry_positions(counts.indptr, core)] = molecules_above(entries, level)
+    structure = copy_beside(counts.indices), counts.indptr.copy()
+    return map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical)
+
+
+@torch.no_grad()
+def _entries_of(
+    module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], EntryRates]]:
+    """Yield each core with the rates of its stored counts."""
+    module.eval()
+    for core in cores:
+        minibatch = cut_minibatch(tissue, core)
+        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
+        rates, _ = core_rates(module, minibatch, mean, shares, beta)
+        yield core, entry_rates(module, minibatch, rates)

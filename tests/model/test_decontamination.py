@@ -1,0 +1,136 @@
+"""Tails against scipy in float64, and the choice of molecules against all other choices."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
+from resolvi_sd._model.delaporte import EntryRates, molecules_above, own_tails, tail_histogram
+from resolvi_sd._model.molecules import entry_rates
+from resolvi_sd._model.posterior import core_rates
+from resolvi_sd._tiles import cut_minibatch
+from tests.model._tissues import small_module, small_tissue
+
+magnitude = lambda low, high: st.floats(low, high).map(lambda e: 10.0**e)  # noqa: E731
+
+
+def by_convolution(x, own, diffused, background, r):
+    """P(own >= c) for c = 1..x: over k molecules that are not background, a binomial of k."""
+    below = np.arange(x)
+    if math.isinf(r):
+        return stats.binom.sf(below, x, own / (own + diffused + background))
+    k, mu = np.arange(x + 1), own + diffused
+    log_weight = stats.nbinom.logpmf(k, r, r / (r + mu)) + stats.poisson.logpmf(x - k, background)
+    weight = np.exp(log_weight - log_weight.max())
+    return sum(w * stats.binom.sf(below, n, own / mu) for n, w in enumerate(weight / weight.sum()))
+
+
+def mass_of(tail):
+    """P(own = 0), ..., P(own = x)."""
+    return -np.diff(np.concatenate([[1.0], tail, [0.0]]))
+
+
+@given(
+    st.integers(1, 400),
+    magnitude(-6, 3),
+    magnitude(-6, 3),
+    magnitude(-8, 2.5),
+    st.one_of(magnitude(-3, 4), st.just(math.inf)),
+)
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_tails_equal_the_convolution(x, own, diffused, background, r):
+    found = own_tails(x, own, diffused, background, r)
+    np.testing.assert_allclose(found, by_convolution(x, own, diffused, background, r), rtol=1e-6, atol=1e-9)
+    assert (np.diff(found) <= 1e-12).all()
+
+
+def test_tails_where_only_one_source_is_expected():
+    for r in (0.5, math.inf):
+        np.testing.assert_array_equal(own_tails(3, 2.0, 0.0, 0.0, r), [1, 1, 1])
+        np.testing.assert_array_equal(own_tails(3, 0.0, 2.0, 0.0, r), [0, 0, 0])
+        np.testing.assert_array_equal(own_tails(3, 0.0, 0.0, 2.0, r), [0, 0, 0])
+
+
+def test_large_counts_are_exact_and_do_not_overflow():
+    found = own_tails(20_000, 9_000.0, 6_000.0, 4_000.0, 3.0)
+    assert np.isfinite(found).all() and (np.diff(found) <= 1e-12).all()
+    signal = np.exp(stats.nbinom.logpmf(k := np.arange(20_001), 3.0, 3 / 15_003) + stats.poisson.logpmf(k[::-1], 4_000))
+    expected = (signal * k).sum() / signal.sum() * 0.6
+    assert found.sum() == pytest.approx(expected, rel=1e-6)
+
+
+def random_entries(size, seed=0, largest=4):
+    rng = np.random.default_rng(seed)
+    value = rng.integers(1, largest + 1, size).astype(np.float32)
+    return EntryRates(value, *rng.gamma(1.0, 1.0, (3, size)), rng.gamma(1.0, 2.0, size) + 0.1)
+
+
+def test_no_other_choice_leaves_fewer_foreign_molecules_for_so_few_own_ones():
+    """Every corrected count of five entries is tried, with its expected losses by the probabilities themselves."""
+    for seed in range(5):
+        entries = random_entries(5, seed, largest=3)
+        masses = [mass_of(by_convolution(int(x), *map(float, rest))) for x, *rest in zip(*entries, strict=True)]
+
+        def expected(kept, masses=masses):
+            own_lost = foreign_left = 0.0
+            for c, mass in zip(kept, masses, strict=True):
+                own = np.arange(len(mass))
+                own_lost += mass @ np.maximum(own - c, 0)
+                foreign_left += mass @ np.maximum(c - own, 0)
+            return own_lost, foreign_left
+
+        others = [expected(kept) for kept in itertools.product(*(range(int(x) + 1) for x in entries.value))]
+        tails = np.sort(np.concatenate([own_tails(int(x), *rest) for x, *rest in zip(*entries, strict=True)]))
+        for level in (*(tails[1:] + tails[:-1]) / 2, MEDIAN):
+            own_lost, foreign_left = expected(molecules_above(entries, level))
+            assert all(lost > own_lost - 1e-9 or left > foreign_left - 1e-9 for lost, left in others)
+        least = min(lost + left for lost, left in others)
+        assert sum(expected(molecules_above(entries, MEDIAN))) == pytest.approx(least, abs=1e-9)
+
+
+def test_molecules_are_sorted_by_their_tails():
+    entries, n_bins = random_entries(300), 64
+    own, molecules = tail_histogram(entries, n_bins)
+    tails = np.concatenate([own_tails(int(x), *rest) for x, *rest in zip(*entries, strict=True)])
+    place = np.minimum((tails * n_bins).astype(int), n_bins - 1)
+    np.testing.assert_array_equal(molecules, np.bincount(place, minlength=n_bins))
+    np.testing.assert_allclose(own, np.bincount(place, tails, minlength=n_bins), rtol=1e-12)
+    for b in (0, 17, n_bins):
+        assert molecules_above(entries, b / n_bins).sum() == molecules[b:].sum() or b == n_bins
+
+
+@pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
+def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
+    tissue, _ = small_tissue(n_batches=2)
+    module = small_module(tissue, **config)
+    everyone = np.arange(tissue.n_cells)
+    parts = np.array_split(np.random.default_rng(0).permutation(everyone), 7)
+    curve = removal_curve(module, tissue, parts)
+    assert curve.total_own + curve.total_foreign == pytest.approx(tissue.counts.sum())
+    with torch.no_grad():
+        minibatch = cut_minibatch(tissue, everyone)
+        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        beta = module.neighbor_weights(minibatch, module.leakage_range())
+        rates, _ = core_rates(module, minibatch, mean, module.shares(minibatch), beta)
+        entries = entry_rates(module, minibatch, rates)
+    tails = [by_convolution(int(x), *map(float, rest)) for x, *rest in zip(*entries, strict=True)]
+    assert curve.total_own == pytest.approx(sum(tail.sum() for tail in tails), rel=1e-4)
+    for fpr in (0.01, 0.1, 0.4):
+        level = curve.level_where(fpr)
+        kept = molecules_to_keep(module, tissue, parts, level)
+        assert kept.dtype == np.int32 and kept.data.all() and (tissue.counts - kept).min() >= 0
+        by_hand = np.array([(tail >= level).sum() for tail in tails])
+        stored = np.asarray(kept[tissue.counts.nonzero()]).ravel()
+        # Decoded in other parts, tails differ in the last digits of float32.
+        assert np.mean(stored != by_hand) < 0.01
+        lost = sum(tail[n:].sum() for tail, n in zip(tails, stored, strict=True)) / curve.total_own
+        step = 1 / (len(curve.level) - 1)
+        assert fpr - 0.02 < lost <= fpr + 1e-4
+        own, foreign = curve.shares(np.array([level, level + step]))
+        assert own[0] <= fpr < own[1] and own[0] == pytest.approx(lost, abs=1e-3) and foreign[0] > own[0]

@@ -1,0 +1,135 @@
+"""Whole corrected counts remove more at the same cost than expectations do, and cost what was asked for."""
+
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import resolvi_sd as rsd
+from resolvi_sd.metrics import removal
+
+QUIET = {"show_progress_bar": False}
+LAYER = RECORD = "resolvi_decontaminated"
+
+
+@pytest.fixture(scope="module")
+def leaked():
+    """A tissue that leaks, fitted until convergence."""
+    sdata = rsd.datasets.simulate_tissue(
+        n_cells=1500, n_genes=100, n_types=5, regime="xenium", rng=0, transcripts=False
+    )
+    rsd.tl.fit(sdata, **QUIET)
+    return sdata.tables["table"]
+
+
+def decontaminated(table, **kwargs):
+    return rsd.tl.decontaminated_counts(table, copy=True, **QUIET, **kwargs).layers[LAYER]
+
+
+@pytest.mark.parametrize("fpr", [0.02, 0.05, 0.1])
+def test_it_costs_what_was_asked_for(leaked, fpr):
+    removed = removal(leaked.X, leaked.layers["true_own"], decontaminated(leaked, fpr=fpr))
+    assert removed.own == pytest.approx(fpr, abs=0.025)
+    assert removed.foreign > 4 * removed.own
+
+
+def test_more_is_removed_than_by_expectations_of_the_same_cost(leaked):
+    own, corrected = leaked.layers["true_own"], leaked.layers["resolvi_counts"]
+    expected, whole = (removal(leaked.X, own, counts) for counts in (corrected, decontaminated(leaked, fpr=0.1)))
+    assert whole.own < expected.own and whole.foreign > expected.foreign + 0.03
+
+
+def test_the_median_has_the_least_error(leaked):
+    own = leaked.layers["true_own"]
+
+    def error(counts):
+        return abs(counts - own).sum() / leaked.X.sum()
+
+    median = error(decontaminated(leaked))
+    assert median < 0.95 * min(error(leaked.X), error(leaked.layers["resolvi_counts"]))
+    assert median < min(error(decontaminated(leaked, fpr=fpr)) for fpr in (0.01, 0.3))
+
+
+def test_what_is_written(fitted, caplog):
+    table = fitted.tables["table"]
+    before = table.copy()
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        assert rsd.tl.decontaminated_counts(fitted, fpr=0.05, **QUIET) is None
+    assert "of the foreign ones" in caplog.text
+    counts, record = table.layers[LAYER], table.uns[RECORD]
+    assert isinstance(counts, sp.csr_matrix) and counts.dtype == np.int32
+    assert counts.data.all() and (table.X - counts).min() >= 0
+    assert record["fpr"] == 0.05 and 0.04 < record["own_removed"] <= 0.05 < record["foreign_removed"]
+    curve = record["curve"]
+    assert list(curve.columns) == ["level", "own_removed", "foreign_removed"]
+    assert curve.iloc[0].tolist() == [0, 0, 0] and curve["level"].iloc[-1] == 1
+    assert (np.diff(curve, axis=0) >= 0).all() and (curve["foreign_removed"] >= curve["own_removed"]).all()
+    # The molecules removed are those that the shares say.
+    total_own = table.layers["resolvi_counts"].sum()
+    expected = record["own_removed"] * total_own + record["foreign_removed"] * (table.X.sum() - total_own)
+    assert table.X.sum() - counts.sum() == pytest.approx(expected, rel=1e-4)
+    # Nothing else is changed.
+    del table.layers[LAYER], table.uns[RECORD]
+    assert set(table.layers) == set(before.layers) and set(table.uns) == set(before.uns)
+    assert abs(table.layers["resolvi_counts"] - before.layers["resolvi_counts"]).nnz == 0
+
+
+def test_more_may_be_lost_and_more_is_removed(fitted):
+    table = fitted.tables["table"]
+    strict, loose = (decontaminated(table, fpr=fpr) for fpr in (0.02, 0.2))
+    assert (strict - loose).min() >= 0 and strict.sum() > loose.sum()
+    assert LAYER not in table.layers and RECORD not in table.uns
+
+
+def test_another_fit_has_its_own_and_a_new_one_removes_the_old(fitted):
+    table = fitted.tables["table"]
+    rsd.tl.fit(fitted, max_epochs=1, key_added="second", likelihood="poisson", **QUIET)
+    rsd.tl.decontaminated_counts(fitted, key_added="second", **QUIET)
+    assert "second_decontaminated" in table.layers and LAYER not in table.layers
+    assert "fpr" not in table.uns["second_decontaminated"] and table.uns["second_decontaminated"]["level"] == 0.5
+    rsd.tl.fit(fitted, max_epochs=1, key_added="second", **QUIET)
+    assert "second_decontaminated" not in table.layers and "second_decontaminated" not in table.uns
+
+
+def test_it_is_written_into_a_store_and_found_again(fitted, tmp_path):
+    import spatialdata as sd
+
+    fitted.write(tmp_path / "tissue.zarr")
+    sdata = sd.read_zarr(tmp_path / "tissue.zarr")
+    rsd.tl.decontaminated_counts(sdata, fpr=0.1, **QUIET)
+    rsd.io.write_results(sdata, "table")
+    table, again = sdata.tables["table"], sd.read_zarr(tmp_path / "tissue.zarr").tables["table"]
+    assert abs(again.layers[LAYER] - table.layers[LAYER]).nnz == 0 and again.layers[LAYER].dtype == np.int32
+    assert float(again.uns[RECORD]["level"]) == table.uns[RECORD]["level"]
+    pd.testing.assert_frame_equal(again.uns[RECORD]["curve"], table.uns[RECORD]["curve"], check_index_type=False)
+
+
+def test_cells_without_counts_or_neighbors(tissue):
+    table = tissue.tables["table"][:3].copy()
+    table.obs["section"] = ["a", "b", "c"]
+    with pytest.warns(UserWarning, match="No cell has a neighbor"):
+        rsd.tl.fit(table, max_epochs=1, library_key="section", **QUIET)
+    counts = decontaminated(table)
+    assert 0 < counts.sum() <= table.X.sum()
+    empty = tissue.tables["table"].copy()
+    empty.X = sp.csr_matrix(sp.diags_array((np.arange(empty.n_obs) >= 5).astype(np.float32)) @ empty.X)
+    with pytest.warns(UserWarning, match="have no counts"):
+        rsd.tl.fit(empty, max_epochs=1, **QUIET)
+    assert decontaminated(empty)[:5].nnz == 0
+
+
+@pytest.mark.parametrize("fpr", [0, 1, -0.1, 5, float("nan")])
+def test_a_share_that_is_none_is_refused(fitted, fpr):
+    with pytest.raises(ValueError, match=r"`fpr` is the share.*above 0 and below 1.*None removes"):
+        rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
+
+
+def test_bad_input(fitted, tissue):
+    for fpr in ("0.05", True, [0.05]):
+        with pytest.raises(TypeError, match="`fpr` must be a number or None"):
+            rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
+    with pytest.raises(KeyError, match=r"resolvi_sd\.tl\.fit"):
+        rsd.tl.decontaminated_counts(tissue, **QUIET)
+    assert LAYER not in fitted.tables["table"].layers
