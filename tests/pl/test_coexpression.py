@@ -64,6 +64,17 @@ def test_rates_of_pairs(mixed):
     assert control.startswith("depth-matched: ")
 
 
+def test_other_corrected_counts(mixed):
+    mixed.layers["other"] = mixed.X.multiply(mixed.X > 1).tocsr()  # what leaked are single molecules
+    del mixed.layers["resolvi_counts"]
+    settings = {"labels_key": "cell_type", "pairs": [("KRT8", "PTPRC")], "corrected_layer": "other"}
+    axes = rsd.pl.coexpression(mixed, return_ax=True, **settings)
+    np.testing.assert_allclose(points_of(axes[0], BLUE), [[100 * 22 / 43, 0]], atol=1e-5)
+    np.testing.assert_allclose(points_of(axes[1], BLUE)[:, 1], 100)
+    with pytest.raises(KeyError, match=r"corrected_layer='mine' is not in `table\.layers`; it has: 'other'"):
+        rsd.pl.coexpression(mixed, **settings | {"corrected_layer": "mine"})
+
+
 def test_genes_in_their_own_type(mixed):
     pairs = [("KRT8", "PTPRC"), ("KRT8", "COL1A1")]
     ax = rsd.pl.coexpression(mixed, labels_key="cell_type", pairs=pairs, return_ax=True)[1]
@@ -162,7 +173,7 @@ def test_errors(mixed):
     with pytest.raises(ValueError, match="No exclusive markers at these thresholds"):
         rsd.pl.coexpression(mixed, labels_key="cell_type")
     del mixed.layers["resolvi_counts"]
-    with pytest.raises(KeyError, match=r"'resolvi_counts'.*Please run `resolvi_sd.tl.fit\(...\)` again"):
+    with pytest.raises(KeyError, match=r"'resolvi_counts'.*Please run `resolvi_sd.tl.fit"):
         rsd.pl.coexpression(mixed, **given)
 
 

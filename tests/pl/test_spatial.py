@@ -32,6 +32,16 @@ def test_before_is_the_layer_that_was_fitted(square_table, add_results):
     )
 
 
+def test_after_may_be_another_layer(adata):
+    adata.layers["other"] = (adata.X * 0.5).tocsr()
+    del adata.layers["resolvi_counts"]
+    before, after = rsd.pl.spatial(adata, "KRT8", corrected_layer="other", return_ax=True)
+    np.testing.assert_array_equal(after.collections[0].get_array(), 0.5 * before.collections[0].get_array())
+    assert after.get_title() == "KRT8, other"
+    with pytest.raises(KeyError, match=r"corrected_layer='mine' is not in `table\.layers`; it has: 'other'"):
+        rsd.pl.spatial(adata, "KRT8", corrected_layer="mine")
+
+
 def test_dense_and_sparse_counts_look_the_same(adata):
     sparse = rsd.pl.spatial(adata, "KRT8", return_ax=True)[0].collections[0].get_array()
     adata.X = adata.X.toarray()

@@ -6,6 +6,7 @@ from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
     corrected_counts,
+    corrected_layer_name,
     fitted_counts,
     naming_the_fit,
     read_fit,
@@ -20,6 +21,7 @@ __all__ = [
     "category_codes",
     "check_inputs_kept",
     "corrected_counts",
+    "corrected_layer_name",
     "fitted_counts",
     "label_colors",
     "load_folder",

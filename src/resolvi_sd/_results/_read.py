@@ -16,11 +16,12 @@ from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_result
+from resolvi_sd._validation import check_key, check_result
 
 __all__ = [
     "category_codes",
     "corrected_counts",
+    "corrected_layer_name",
     "fitted_counts",
     "naming_the_fit",
     "read_fit",
@@ -108,18 +109,41 @@ def warn_of_other_counts(
         )
 
 
-def corrected_counts(adata: AnnData, keys: Keys) -> CSR:
+def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) -> CSR:
     """Return the corrected counts of the fit, cells × genes, as :func:`resolvi_sd._tables.read_matrix` does.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    keys
+        Names of the fit's entries.
+    layer
+        Others that the user asked for by `corrected_layer=`.
 
     Raises
     ------
     KeyError
-        If the layer is gone.
+        If the layer is not there.
     """
-    check_result(
-        keys.counts, adata.layers, where="table.layers", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
-    )
-    return read_matrix(adata.layers[keys.counts], name=f"table.layers[{keys.counts!r}]")
+    name = corrected_layer_name(adata, keys, layer)
+    return read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+
+
+def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:
+    """Return the name of the layer with the corrected counts of the fit, or `layer` where the user asked for others.
+
+    Raises
+    ------
+    KeyError
+        If it is not there.
+    """
+    if layer is not None:
+        check_key(layer, adata.layers, argument="corrected_layer", where="table.layers")
+        return layer
+    tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
+    check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
+    return keys.counts
 
 
 def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from resolvi_sd.pl._audit import audit
 from resolvi_sd.pl._calibration import calibration
 from resolvi_sd.pl._coexpression import coexpression
+from resolvi_sd.pl._decontamination import decontamination
 from resolvi_sd.pl._flow import flow
 from resolvi_sd.pl._leakage import leakage
 from resolvi_sd.pl._niche_abundance import niche_abundance
@@ -18,6 +19,7 @@ __all__ = [
     "audit",
     "calibration",
     "coexpression",
+    "decontamination",
     "flow",
     "leakage",
     "niche_abundance",

@@ -48,6 +48,7 @@ def coexpression(
     pairs: pd.DataFrame | Sequence[tuple[str, str]] | None = None,
     markers: Mapping[str, Sequence[str]] | None = None,
     n_names: int = 3,
+    corrected_layer: str | None = None,
     rng: RandomLike = 0,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
@@ -83,6 +84,7 @@ def coexpression(
     n_names
         Number of pairs, and of genes, to name: those with the highest corrected rate, and those that were kept least.
         A name for which there is no room is left out.
+    {corrected_layer}
     rng
         Seed or generator of the random removal.
     {table}
@@ -96,7 +98,7 @@ def coexpression(
     Raises
     ------
     KeyError
-        If the table, the fit, the column or a gene do not exist.
+        If the table, the fit, the column, the layer or a gene do not exist.
     ValueError
         If both `pairs` and `markers` are given, there is only one type, there are no exclusive genes or no cell has
         them, `n_names` is negative, or the number of axes or titles does not fit.
@@ -113,7 +115,7 @@ def coexpression(
     adata = resolve_table(data, table_key)
     if n_names < 0:
         raise ValueError(f"`n_names` must not be negative, got {n_names}.")
-    layers = read_layers(adata, Keys(key_added), rng)
+    layers = read_layers(adata, Keys(key_added), corrected_layer, rng)
     groups = read_categories(adata, labels_key, argument="labels_key", palette=None)
     chosen = find_pairs(layers[RAW], adata, groups, pairs, markers)
     rates, genes = pair_rates(layers, adata.var_names, chosen)

@@ -21,7 +21,7 @@ from resolvi_sd._validation import listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.pl._categories import Categories
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
-from resolvi_sd.pl._results import check_written, fitted, setup_layer
+from resolvi_sd.pl._results import fitted, setup_layer
 
 __all__ = ["Points", "find_pairs", "kept_genes", "pair_rates", "read_layers"]
 
@@ -56,7 +56,7 @@ class Points:
         return np.column_stack([self.raw, self.after[layer]])
 
 
-def read_layers(adata: AnnData, keys: Keys, rng: RandomLike) -> dict[str, sp.csr_matrix]:
+def read_layers(adata: AnnData, keys: Keys, corrected_layer: str | None, rng: RandomLike) -> dict[str, sp.csr_matrix]:
     """Return raw, depth-matched and corrected counts, cells × genes.
 
     Raises
@@ -65,10 +65,8 @@ def read_layers(adata: AnnData, keys: Keys, rng: RandomLike) -> dict[str, sp.csr
         If there is no fit, or one of its layers is missing.
     """
     record = fitted(adata, keys)
-    check_written(keys, [keys.counts], adata.layers, where="table.layers")
-    raw, corrected = (
-        sp.csr_matrix(x) for x in (fitted_counts(adata, setup_layer(record)), corrected_counts(adata, keys))
-    )
+    corrected = sp.csr_matrix(corrected_counts(adata, keys, layer=corrected_layer))
+    raw = sp.csr_matrix(fitted_counts(adata, setup_layer(record)))
     return {RAW: raw, CONTROL: depth_matched(raw, corrected, rng=rng), CORRECTED: corrected}
 
 

@@ -31,6 +31,11 @@ spatial_key
 library_key
     Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
 """
+_CORRECTED_LAYER = """
+corrected_layer
+    Layer with other corrected counts to draw, e.g. those of `resolvi_sd.tl.decontaminated_counts`. None: those of the
+    fit.
+"""
 _LIBRARY_ID = """
 library_id
     Sections to draw, in this order: names of regions, or values of `library_key`. None draws all.
@@ -74,6 +79,7 @@ _TEXTS = {
     "data": _FITTED,
     "table": _TABLE,
     "coordinates": _COORDINATES,
+    "corrected_layer": _CORRECTED_LAYER,
     "library_id": _LIBRARY_ID,
     "palette": _PALETTE,
     "size": _SIZE,

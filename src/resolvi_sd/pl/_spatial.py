@@ -11,13 +11,13 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import naming_the_fit
+from resolvi_sd._results import corrected_layer_name, naming_the_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import check_written, fitted, gene_column, resolve_genes, setup_layer, setup_library
+from resolvi_sd.pl._results import fitted, gene_column, resolve_genes, setup_layer, setup_library
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def spatial(
     data: SpatialData | AnnData,
     gene: str | Sequence[str],
     *,
+    corrected_layer: str | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     coordinate_system: str = "global",
@@ -63,6 +64,7 @@ def spatial(
     {data}
     gene
         Name of a gene, or several.
+    {corrected_layer}
     {table}
     {coordinates}
     {library_id}
@@ -83,7 +85,8 @@ def spatial(
     Raises
     ------
     KeyError
-        If the table, the fit, a gene, a section, an element, the coordinate system or the coordinates do not exist.
+        If the table, the fit, a layer, a gene, a section, an element, the coordinate system or the coordinates do not
+        exist.
     ValueError
         If the number of axes or titles does not fit, the coordinates are not finite, or the counts that were fitted are
         no counts any more.
@@ -104,7 +107,7 @@ def spatial(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     record = fitted(adata, keys)
-    check_written(keys, [keys.counts], adata.layers, where="table.layers")
+    corrected = corrected_layer_name(adata, keys, corrected_layer)
     genes = resolve_genes(adata, gene)
     sections = find_sections(
         data,
@@ -116,7 +119,7 @@ def spatial(
         library_id=library_id,
     )
     drawn = np.concatenate([section.rows for section in sections])
-    layers = (setup_layer(record), keys.counts)
+    layers = (setup_layer(record), corrected)
     rows = []
     for name in genes:
         pair = tuple(gene_column(adata, name, layer) for layer in layers)
@@ -126,7 +129,8 @@ def spatial(
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:
             prefix = name if len(sections) == 1 else f"{section.name}: {name}"
-            rows.append(PanelRow(section, pair, (scale, scale), (f"{prefix}, counts", f"{prefix}, corrected counts")))
+            titles = (f"{prefix}, counts", f"{prefix}, {corrected_layer or 'corrected counts'}")
+            rows.append(PanelRow(section, pair, (scale, scale), titles))
     axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
     return axes if return_ax else None
 

@@ -42,13 +42,14 @@ def audit(
     reference_layer: str | None = None,
     label_map: Mapping[str, str] | None = None,
     markers: Mapping[str, Sequence[str]] | None = None,
+    corrected_layer: str | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame | None:
-    """Judge the corrected counts of a fit against the raw ones, with all metrics that the data allow.
+    """Judge corrected counts against the raw ones, with all metrics that the data allow.
 
     Every metric is also given for a control: raw counts thinned to the corrected depth (:func:`metrics.depth_matched
     <resolvi_sd.metrics.depth_matched>`). What is better in the corrected counts than in the control, fewer molecules do
@@ -71,6 +72,9 @@ def audit(
     markers
         Genes that each type expresses and the others do not, in place of those found in the reference or, without one,
         in the raw counts.
+    corrected_layer
+        Layer with other corrected counts to judge, e.g. those of :func:`resolvi_sd.tl.decontaminated_counts`, or of
+        another method, between 0 and the counts; None: those of the fit.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -142,6 +146,7 @@ def audit(
         reference_labels=_translated(labels, label_map, labels_key),
         reference=_reference(reference, reference_labels_key, reference_layer, adata.var_names),
         markers=markers,
+        corrected_layer=corrected_layer,
         rng=as_generator(rng),
     )
     rows = tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar)
@@ -228,6 +233,7 @@ def _audit_input(
     reference_labels: NDArray[np.object_],
     reference: Reference | None,
     markers: Mapping[str, Sequence[str]] | None,
+    corrected_layer: str | None,
     rng: np.random.Generator,
 ) -> AuditInput:
     if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
@@ -239,7 +245,7 @@ def _audit_input(
         _warn_unmatched(reference_labels, reference.labels)
     setup = fitted.setup
     hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
-    corrected = corrected_counts(adata, keys)
+    corrected = corrected_counts(adata, keys, layer=corrected_layer)
     check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
     check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
     positions = cell_positions(

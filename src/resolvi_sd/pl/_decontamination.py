@@ -1,0 +1,145 @@
+"""What removing whole molecules costs, and what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_result, listing
+from resolvi_sd.pl._docs import shared_docs
+from resolvi_sd.pl._figures import check_save, open_ax, save_figure
+from resolvi_sd.pl._results import fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from spatialdata import SpatialData
+
+__all__ = ["decontamination"]
+
+_COLUMNS = ("level", "own_removed", "foreign_removed")
+_MARKED_LEVELS = (0.25, 0.5, 0.75)
+# Share of own molecules that the axis shows at least; farther right nobody wants to be.
+_SHOWN = 0.25
+# Share of foreign molecules below which levels are too close to each other to be named.
+_READABLE = 0.1
+# Vermilion of Okabe & Ito, which stands out from blue and grey also for color-blind eyes.
+_CHOSEN = "#D55E00"
+
+
+@shared_docs
+def decontamination(
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+    title: str | None = None,
+    save: str | Path | None = None,
+    return_ax: bool = False,
+) -> Axes | None:
+    """Draw what removing whole molecules costs: foreign ones removed against own ones, at every level.
+
+    Both are expectations of :func:`resolvi_sd.tl.decontaminated_counts`, whose counts are at the large dot. Small dots
+    are other levels: a level of 0.75 also removes molecules that are own with a probability of up to 0.75. Of molecules
+    removed at random (dashed) as many foreign as own ones go. To move along the curve, choose another `fpr`.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.decontaminated_counts` was run.
+    {table}
+    {one_ax}
+    {one_end}
+
+    Returns
+    -------
+    The axes if `return_ax`, otherwise None.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table, no such fit, or no decontaminated counts of it.
+    ValueError
+        If their record is damaged.
+
+    Examples
+    --------
+    >>> import numpy as np, anndata, pandas as pd, resolvi_sd as rsd
+    >>> from matplotlib.figure import Figure
+    >>> table = anndata.AnnData(np.ones((2, 2), dtype="float32"))
+    >>> curve = {"level": [0, 0.5, 1], "own_removed": [0, 0.1, 1], "foreign_removed": [0, 0.6, 1]}
+    >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this, and tl.decontaminated_counts this:
+    >>> table.uns["resolvi_decontaminated"] = {
+    ...     "level": 0.5, "own_removed": 0.1, "foreign_removed": 0.6, "curve": pd.DataFrame(curve)
+    ... }
+    >>> ax = rsd.pl.decontamination(table, ax=Figure().subplots(), return_ax=True)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('own molecules removed', 'foreign molecules removed')
+    """
+    adata = resolve_table(data, table_key)
+    record = _record(adata, Keys(key_added))
+    check_save(save)
+    ax = open_ax(ax, (4.0, 3.5), figsize=figsize, title=title)
+    _draw(ax, record)
+    save_figure(ax, save)
+    return ax if return_ax else None
+
+
+def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
+    fitted(adata, keys)
+    key = keys.decontaminated
+    check_result(key, adata.uns, where="table.uns", tool="resolvi_sd.tl.decontaminated_counts(...)")
+    record: Mapping[str, Any] = adata.uns[key]
+    wanted = ("curve", *_COLUMNS)
+    missing = [name for name in wanted if name not in record]
+    if not missing:
+        curve = record["curve"]
+        missing = [name for name in _COLUMNS if not isinstance(curve, pd.DataFrame) or name not in curve]
+    if missing:
+        raise ValueError(
+            f"`uns[{key!r}]` lacks {listing(missing)}: run `resolvi_sd.tl.decontaminated_counts(...)` again."
+        )
+    return record
+
+
+def _draw(ax: Axes, record: Mapping[str, Any]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    curve = record["curve"]
+    level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _COLUMNS)
+    x, y = float(record["own_removed"]), float(record["foreign_removed"])
+    right = min(1.0, max(_SHOWN, 2 * x))
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="at random")
+    ax.plot(own, foreign, color="C0", label="by level")
+    marked = [i for i in np.searchsorted(level, _MARKED_LEVELS) if own[i] < right and foreign[i] > _READABLE]
+    ax.plot(own[marked], foreign[marked], color="C0", marker="o", markersize=4, linestyle="none")
+    for i in marked:
+        ax.annotate(
+            f"{level[i]:.2g}",
+            (own[i], foreign[i]),
+            (6, -4),
+            textcoords="offset points",
+            va="top",
+            fontsize="small",
+            color="C0",
+        )
+    ax.plot([x], [y], color=_CHOSEN, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
+    ax.set(xlim=(0, right), ylim=(0, 1.02), xlabel="own molecules removed", ylabel="foreign molecules removed")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center right", frameon=False, fontsize="small")
+
+
+def _named(record: Mapping[str, Any]) -> str:
+    level = f"level {float(record['level']):.2f}"
+    return f"{level} (fpr={float(record['fpr']):g})" if "fpr" in record else level

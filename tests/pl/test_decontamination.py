@@ -1,0 +1,70 @@
+"""The drawn curve is the recorded one, and the dot is where the counts are on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import resolvi_sd as rsd
+
+KEY = "resolvi_decontaminated"
+
+
+@pytest.fixture
+def removed(adata):
+    """A table whose foreign molecules are removed as the square root of its own ones."""
+    level = np.linspace(0, 1, 129)
+    curve = pd.DataFrame({"level": level, "own_removed": level**4, "foreign_removed": level**2})
+    adata.uns[KEY] = {"fpr": 0.05, "level": 0.47, "own_removed": 0.049, "foreign_removed": 0.22, "curve": curve}
+    return adata
+
+
+def test_what_is_drawn(removed):
+    ax = rsd.pl.decontamination(removed, return_ax=True)
+    at_random, curve, levels, chosen = (line.get_xydata() for line in ax.lines)
+    np.testing.assert_array_equal(curve, removed.uns[KEY]["curve"][["own_removed", "foreign_removed"]])
+    np.testing.assert_array_equal(at_random, [[0, 0], [1, 1]])
+    np.testing.assert_array_equal(chosen, [[0.049, 0.22]])
+    # 0.25 is too close to nothing, and 0.75 is beyond the axis.
+    np.testing.assert_array_equal(levels, [[0.5**4, 0.5**2]])
+    assert [text.get_text() for text in ax.texts] == ["0.5"]
+    assert ax.get_legend_handles_labels()[1] == ["at random", "by level", "level 0.47 (fpr=0.05)"]
+    assert ax.get_xlim() == (0, 0.25)
+
+
+def test_the_dot_is_always_in_view(removed):
+    del removed.uns[KEY]["fpr"]
+    removed.uns[KEY] |= {"level": 0.8, "own_removed": 0.4, "foreign_removed": 0.64}
+    ax = rsd.pl.decontamination(removed, title="Removed", return_ax=True)
+    assert ax.get_xlim() == (0, 0.8) and ax.get_title() == "Removed"
+    assert ax.get_legend_handles_labels()[1][-1] == "level 0.80"
+
+
+def test_it_draws_what_the_tool_writes():
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0, transcripts=False)
+    rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    rsd.tl.decontaminated_counts(sdata, show_progress_bar=False)
+    chosen = rsd.pl.decontamination(sdata, return_ax=True).lines[-1].get_xydata()
+    record = sdata.tables["table"].uns[KEY]
+    np.testing.assert_array_equal(chosen, [[record["own_removed"], record["foreign_removed"]]])
+    at_level = record["curve"].set_index("level").loc[0.5]
+    np.testing.assert_allclose(chosen[0], at_level)
+
+
+def test_nothing_to_draw(adata, removed):
+    del removed.uns[KEY]["curve"]
+    with pytest.raises(ValueError, match=rf"uns\['{KEY}'\]` lacks 'curve': run"):
+        rsd.pl.decontamination(removed)
+    removed.uns[KEY]["curve"] = pd.DataFrame({"level": [0.0]})
+    with pytest.raises(ValueError, match="lacks 'own_removed', 'foreign_removed'"):
+        rsd.pl.decontamination(removed)
+    del removed.uns[KEY]
+    with pytest.raises(KeyError, match=r"Please run `resolvi_sd\.tl\.decontaminated_counts\(\.\.\.\)` first"):
+        rsd.pl.decontamination(removed)
+    with pytest.raises(KeyError, match="fits under: 'resolvi'"):
+        rsd.pl.decontamination(removed, key_added="other")
+
+
+def test_image(compare, removed):
+    compare("decontamination", lambda path: rsd.pl.decontamination(removed, figsize=(4, 3), save=path))
