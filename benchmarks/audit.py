@@ -15,7 +15,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from exchange import BATCH, MIN_COUNTS, load
-from score import by_power, power_where
+from score import HIGHEST_POWER, by_level, by_power, strength_where
 from sections import real_data_folder
 
 import resolvi_sd as rsd
@@ -29,9 +29,14 @@ LAYERS = {
     "raw": "raw",
     "depth_matched": "depth matched",
     "resolvi_sd": "resolvi_sd",
+    "fpr_10": "resolvi_sd, whole, fpr 10%",
+    "resolvi_sd/whole": "resolvi_sd, whole",
     "default": "scvi RESOLVI",
+    "default/whole": "scvi RESOLVI, whole",
     "weighted": "scvi RESOLVI, own-share recipe",
+    "weighted/whole": "own-share recipe, whole",
 }
+FPR = 0.1
 # Share of own markers' molecules, in cells that cannot have received any, at which corrections are compared.
 OWN_REMOVED = 0.05
 _PIECE = 6000
@@ -119,9 +124,11 @@ def main() -> None:
         as_they_are, at_equal_own = [], []
         for layer, (counts, latent) in corrections.items():
             as_they_are.append(audited(table, counts, latent, settings, layer))
-            equal = where_own_are_removed(table, counts)
-            if equal is not None:
-                at_equal_own.append(audited(table, equal, latent, settings, layer))
+            for name, equal in where_own_are_removed(table, counts).items():
+                at_equal_own.append(audited(table, equal, latent, settings, layer + name))
+        rsd.tl.decontaminated_counts(table, fpr=FPR, show_progress_bar=False)
+        whole = audited(table, table.layers["resolvi_decontaminated"], table.obsm["X_resolvi"], settings, "fpr_10")
+        as_they_are.insert(1, whole)
         rsd.tl.audit(table, "cell_type", **settings)
         name = f"audit_{read.__name__}.png"
         rsd.pl.audit(table, save=DOCS / "_static" / name)
@@ -161,29 +168,38 @@ def peer_corrections(
 def audited(table: ad.AnnData, counts: Any, latent: Any, settings: dict[str, Any], layer: str) -> pd.DataFrame:
     """Audit corrected counts on the neighbors of the table; raw counts and those of equal depth only for ours."""
     other = table.copy()
-    other.layers["resolvi_counts"], other.obsm["X_resolvi"] = counts, latent
-    result = rsd.tl.audit(other, "cell_type", **settings, copy=True)
+    other.layers["other"], other.obsm["X_resolvi"] = counts, latent
+    result = rsd.tl.audit(other, "cell_type", corrected_layer="other", **settings, copy=True)
     result["layer"] = result["layer"].astype(str)
     wanted = result["layer"] == "corrected"
     if layer == "resolvi_sd":
         wanted |= result["layer"].isin(["raw", "depth_matched"])
     elif layer != "default":
-        # The latent is one, whatever the recipe of the counts.
+        # The latent is one, whatever the counts.
         wanted &= ~result["metric"].str.startswith("latent")
     return result[wanted].replace({"layer": {"corrected": layer}})
 
 
-def where_own_are_removed(table: ad.AnnData, corrected: Any) -> Any | None:
-    """Return a correction made weaker or stronger until it removes `OWN_REMOVED` of own markers where none leaked."""
-    at_power = by_power(table.X, corrected)
+def where_own_are_removed(table: ad.AnnData, corrected: Any) -> dict[str, Any]:
+    """Return a correction made weaker or stronger until it removes `OWN_REMOVED` of own markers where none leaked.
+
+    By a power of what it keeps, and by whole molecules; without those that never get there.
+    """
     graph, genes = table.obsp["resolvi_connectivities"], list(table.var_names)
+    found = {}
+    for name, at, highest in (
+        ("", by_power(table.X, corrected), HIGHEST_POWER),
+        ("/whole", by_level(table.X, corrected), 1.0),
+    ):
 
-    def own_removed(power: float) -> float:
-        audit = rsd.metrics.exposure_audit(table.X, at_power(power), table.obs["cell_type"], graph, genes=genes)
-        return audit.own_removed_unexposed
+        def own_removed(strength: float, at: Any = at) -> float:
+            audit = rsd.metrics.exposure_audit(table.X, at(strength), table.obs["cell_type"], graph, genes=genes)
+            return audit.own_removed_unexposed
 
-    power = power_where(own_removed, OWN_REMOVED)
-    return None if power is None else at_power(power)
+        strength = strength_where(own_removed, OWN_REMOVED, highest=highest)
+        if strength is not None:
+            found[name] = at(strength)
+    return found
 
 
 def section(title: str, table: ad.AnnData, result: pd.DataFrame, at_equal_own: pd.DataFrame, picture: str) -> str:
@@ -197,7 +213,7 @@ def section(title: str, table: ad.AnnData, result: pd.DataFrame, at_equal_own: p
         note,
         markdown(result),
         f"The same, with each correction made weaker or stronger until it removes {OWN_REMOVED:.0%} of own markers in "
-        "unexposed cells:",
+        "unexposed cells, by a power of what it keeps or by whole molecules:",
         markdown(of_counts),
         f"![Audit of {title}](_static/{picture})",
     ]

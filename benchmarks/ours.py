@@ -73,7 +73,16 @@ def main() -> None:
         arrays["own_share"] = own_share(*infer.args[:3])
     if options.rate_draws:
         arrays |= rates(*infer.args[:3], options.rate_draws, options.seed)
-    exchange.save(options.out, record, corrected={"default": adata.layers["resolvi_counts"]}, **arrays)
+    exchange.save(options.out, record, corrected=corrections(adata), **arrays)
+
+
+def corrections(adata: ad.AnnData) -> dict[str, Any]:
+    """Corrected counts: expectations, whole molecules that are more likely own than not, and at costs in own ones."""
+    found = {"default": adata.layers["resolvi_counts"]}
+    for recipe, fpr in (("whole", None), ("fpr_5", 0.05), ("fpr_10", 0.1)):
+        rsd.tl.decontaminated_counts(adata, fpr=fpr, show_progress_bar=False)
+        found[recipe] = adata.layers["resolvi_decontaminated"]
+    return found
 
 
 def compare(adata: ad.AnnData, seed: int) -> dict[str, np.ndarray]:

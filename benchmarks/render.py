@@ -30,6 +30,7 @@ _METRICS: tuple[_Metric, ...] = (
     ("foreign removed", None, "foreign_removed"),
     ("own removed", None, "own_removed"),
     ("foreign removed at 10% own", None, "foreign_removed_at_equal_own"),
+    ("foreign removed at 10% own, whole", None, "foreign_removed_at_equal_own_whole"),
     ("error per molecule", None, "error_per_molecule"),
     ("latent kNN accuracy", "latent_knn", None),
     ("latent R² within types", "latent_within_type", None),
@@ -56,7 +57,9 @@ _NOTES = {
     "labels": "A tenth of the labels is known.",
     "held_out": "Half of the molecules of a piece of a section. Nats for each of the other half; lower is better.",
 }
-_RECIPES = {"default": "", "weighted": "; own-share recipe"}
+# Of the corrected counts of a method; those that are expectations are compared.
+_EXPECTED = {"default": "", "weighted": "; own-share recipe"}
+_RECIPES = _EXPECTED | {"whole": "; whole molecules", "fpr_5": "; whole, fpr 5%", "fpr_10": "; whole, fpr 10%"}
 _UNCORRECTED = {"default": "raw counts", "truth": "true own counts"}
 
 
@@ -168,7 +171,12 @@ def _de(runs: list[Run]) -> str:
         rows = []
         for method in ("raw", *_methods(here)):
             chosen = _of(here, method)
-            recipes = {"own": "", "default": ": rank-sum test on its counts", "weighted": ": on its own-share counts"}
+            recipes = {
+                "own": "",
+                "default": ": rank-sum test on its counts",
+                "weighted": ": on its own-share counts",
+                "whole": ": on its whole counts",
+            }
             for recipe, suffix in recipes.items():
                 scores = [_de_scores(run, recipe) for run in chosen]
                 if not scores or None in scores:
@@ -195,7 +203,7 @@ def _quality_rows(runs: list[Run], method: str, metrics: tuple[_Metric, ...]) ->
     if not own:
         return []
     rows = []
-    for recipe in own[0]["scores"]["counts"]:
+    for recipe in dict.fromkeys(recipe for run in own for recipe in run["scores"]["counts"]):
         first = recipe == "default"
         label = _UNCORRECTED[recipe] if method == "raw" else METHODS[method].label + _RECIPES[recipe]
         row = [label]
@@ -219,7 +227,7 @@ def _wins(runs: list[Run]) -> str:
         if name in _NOT_COMPARED:
             continue
         row, of_all = [name], 0
-        for recipe in _RECIPES if metric[2] else ("default",):
+        for recipe in _EXPECTED if metric[2] else ("default",):
             won, compared = 0, 0
             for regime in regimes:
                 here = [run for run in runs if run["regime"] == regime]
@@ -245,8 +253,8 @@ def _loss(name: str, value: float) -> float:
 
 def _values(runs: list[Run], metric: _Metric, recipe: str) -> list[float]:
     _, of_run, of_counts = metric
-    scores = [run["scores"] if of_run else run["scores"]["counts"][recipe] for run in runs]
-    # Runs of before a metric was added do not have it.
+    # Runs of before a recipe or a metric was added do not have it.
+    scores = [run["scores"] if of_run else run["scores"]["counts"].get(recipe, {}) for run in runs]
     found = [values.get(of_run or of_counts) for values in scores]
     return [value for value in found if value is not None]
 

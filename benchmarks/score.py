@@ -15,6 +15,7 @@ import torch
 from differential import score_de, wilcoxon
 from labels import predict_from_counts, score_labels
 from scipy.special import gammaln
+from scipy.stats import binom
 from sklearn.neighbors import NearestNeighbors
 
 from resolvi_sd._model.delaporte import delaporte_log_prob, poisson_log_prob
@@ -24,6 +25,7 @@ from resolvi_sd.metrics import Removal, calibration, latent_quality, profile_err
 OWN_REMOVED = 0.1
 # What is kept of each count is taken to these powers; 1 is the correction as it is.
 POWERS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0)
+HIGHEST_POWER = 64.0
 _BISECTIONS = 16
 _NEAREST = 15
 _TINY = 1e-12
@@ -149,6 +151,7 @@ def count_scores(corrected: sp.csr_matrix, truth: ad.AnnData) -> dict[str, Any]:
         "foreign_removed": _finite(removed.foreign),
         "own_removed": _finite(removed.own),
         "foreign_removed_at_equal_own": foreign_removed_at(OWN_REMOVED, counts, own, corrected),
+        "foreign_removed_at_equal_own_whole": foreign_removed_at(OWN_REMOVED, counts, own, corrected, whole=True),
         "curve": removal_curve(counts, own, corrected),
         "error_per_molecule": float(abs(corrected - own).sum() / counts.sum()),
         "profile_error": _mean(profile_error(corrected, truth.layers["profile"])),
@@ -164,16 +167,21 @@ def removal_curve(counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_m
 
 
 def foreign_removed_at(
-    target: float, counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix
+    target: float, counts: sp.csr_matrix, own: sp.csr_matrix, corrected: sp.csr_matrix, *, whole: bool = False
 ) -> float | None:
-    """Share of foreign molecules removed where the share of own ones removed is `target`; None if it never is."""
-    at_power = by_power(counts, corrected)
+    """Share of foreign molecules removed where the share of own ones removed is `target`.
 
-    def removed(power: float) -> Removal:
-        return removal(counts, own, at_power(power))
+    None if it never is, as for corrections that are whole already. With `whole` by single molecules (:func:`by_level`).
+    """
+    if (corrected.data == np.rint(corrected.data)).all():
+        return None
+    at = by_level(counts, corrected) if whole else by_power(counts, corrected)
 
-    power = power_where(lambda power: removed(power).own, target)
-    return None if power is None else _finite(removed(power).foreign)
+    def removed(strength: float) -> Removal:
+        return removal(counts, own, at(strength))
+
+    strength = strength_where(lambda strength: removed(strength).own, target, highest=1.0 if whole else HIGHEST_POWER)
+    return None if strength is None else _finite(removed(strength).foreign)
 
 
 def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
@@ -186,12 +194,33 @@ def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float
     return lambda power: counts.multiply(kept.power(power)).tocsr()
 
 
-def power_where(own_removed: Callable[[float], float], target: float) -> float | None:
-    """Return the power (see :func:`by_power`) from which on `own_removed` is at least `target`.
+def by_level(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
+    """Return whole counts as a function of the level that a molecule's probability has to reach.
 
-    None where no power gets there (all or nothing kept).
+    For any correction, as if each molecule of a count x were own with the probability p that it keeps of it: the c-th is
+    kept if at least c of x are own with a probability of at least the level.
     """
-    low, high = 0.0, 64.0
+    counts = counts.tocsr()
+    kept = corrected.multiply(counts.power(-1.0)).tocsr()
+    share = np.asarray(kept[counts.nonzero()]).ravel().clip(0, 1)
+    size = counts.data.astype(np.int64)
+    first = np.concatenate([[0], np.cumsum(size)])
+    entry = np.repeat(np.arange(len(size)), size)
+    tail = binom.sf(np.arange(first[-1]) - first[entry], size[entry], share[entry])
+
+    def at(level: float) -> sp.csr_matrix:
+        data = np.bincount(entry[tail >= level], minlength=len(size)).astype(np.float64)
+        return sp.csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+
+    return at
+
+
+def strength_where(own_removed: Callable[[float], float], target: float, *, highest: float) -> float | None:
+    """Return the power (:func:`by_power`) or level (:func:`by_level`) from which on `own_removed` is at least `target`.
+
+    None where none gets there (all or nothing kept).
+    """
+    low, high = 0.0, highest
     if not own_removed(high) >= target:
         return None
     for _ in range(_BISECTIONS):
