@@ -197,8 +197,8 @@ def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float
 def by_level(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
     """Return whole counts as a function of the level that a molecule's probability has to reach.
 
-    For any correction, as if each molecule of a count x were own with the probability p that it keeps of it: the c-th is
-    kept if at least c of x are own with a probability of at least the level.
+    For any correction, as if each molecule of a count x were own with the probability p that it keeps of it: the c-th
+    is kept if at least c of x are own with a probability of at least the level.
     """
     counts = counts.tocsr()
     kept = corrected.multiply(counts.power(-1.0)).tocsr()
