@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
-from resolvi_sd._model.delaporte import EntryRates, molecules_above, own_tails, tail_histogram
+from resolvi_sd._model.delaporte import EntryRates, molecules_above, tail_histogram
+from resolvi_sd._model.delaporte._tails import _tails
 from resolvi_sd._model.molecules import entry_rates
 from resolvi_sd._model.posterior import core_rates
 from resolvi_sd._tiles import cut_minibatch
@@ -29,6 +30,13 @@ def by_convolution(x, own, diffused, background, r):
     log_weight = stats.nbinom.logpmf(k, r, r / (r + mu)) + stats.poisson.logpmf(x - k, background)
     weight = np.exp(log_weight - log_weight.max())
     return sum(w * stats.binom.sf(below, n, own / mu) for n, w in enumerate(weight / weight.sum()))
+
+
+def own_tails(x, *rates):
+    """The same from the compiled function."""
+    tail = np.empty(x)
+    _tails(x, *map(float, rates), np.empty(x + 1), np.empty(x + 1), tail)
+    return tail
 
 
 def mass_of(tail):

@@ -64,7 +64,9 @@ def test_other_corrected_counts_are_judged_as_the_fit_s_own_are(leaky):
     expected = rsd.tl.audit(with_corrected(leaky.copy(), leaky.layers["true_own"]), "cell_type", copy=True, **QUIET)
     found = rsd.tl.audit(leaky, "cell_type", corrected_layer="true_own", copy=True, **QUIET)
     pd.testing.assert_frame_equal(found, expected)
-    with pytest.raises(KeyError, match=r"corrected_layer='other' is not in `table\.layers`; it has: .*'resolvi_counts'"):
+    with pytest.raises(
+        KeyError, match=r"corrected_layer='other' is not in `table\.layers`; it has: .*'resolvi_counts'"
+    ):
         rsd.tl.audit(leaky, "cell_type", corrected_layer="other", copy=True, **QUIET)
 
 

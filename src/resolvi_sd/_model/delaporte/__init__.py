@@ -4,7 +4,7 @@ from resolvi_sd._model.delaporte._distribution import Delaporte
 from resolvi_sd._model.delaporte._draw import draw_sources
 from resolvi_sd._model.delaporte._log_prob import delaporte_log_prob, expected_signal, poisson_log_prob
 from resolvi_sd._model.delaporte._mixture import mixture_log_prob
-from resolvi_sd._model.delaporte._tails import EntryRates, molecules_above, own_tails, tail_histogram
+from resolvi_sd._model.delaporte._tails import EntryRates, molecules_above, tail_histogram
 
 __all__ = [
     "Delaporte",
@@ -14,7 +14,6 @@ __all__ = [
     "expected_signal",
     "mixture_log_prob",
     "molecules_above",
-    "own_tails",
     "poisson_log_prob",
     "tail_histogram",
 ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME
 
-__all__ = ["EntryRates", "molecules_above", "own_tails", "tail_histogram"]
+__all__ = ["EntryRates", "molecules_above", "tail_histogram"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
@@ -125,13 +125,6 @@ def _count_above(
             while above < x and tail[above] >= level:
                 above += 1
             kept[i] = above
-
-
-def own_tails(x: int, own: float, diffused: float, background: float, r: float) -> NDArray[np.float64]:
-    """Return the probability that at least 1, 2, ..., x of x molecules are own."""
-    tail = np.empty(x)
-    _tails(x, float(own), float(diffused), float(background), float(r), np.empty(x + 1), np.empty(x + 1), tail)
-    return tail
 
 
 def tail_histogram(entries: EntryRates, n_bins: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
