@@ -212,8 +212,9 @@ def _add_legend(ax: Axes) -> None:
     marks = [
         ("raw", LAYER_MARKS[RAW]),
         ("depth-matched: chance", LAYER_MARKS[CONTROL]),
-        ("corrected, better", _corrected_style(BETTER)),
-        ("corrected, worse", _corrected_style(WORSE)),
+        ("corrected", _corrected_style(_NEUTRAL)),
+        ("better", _corrected_style(BETTER)),
+        ("worse", _corrected_style(WORSE)),
     ]
     handles = [Line2D([], [], linestyle="", label=label, **style) for label, style in marks]
     handles.append(Line2D([], [], linestyle="", label="→ ← where it is better"))

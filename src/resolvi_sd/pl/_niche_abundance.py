@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,23 +155,27 @@ def _find_comparisons(
 
 
 def _make_axes(shape: tuple[int, ...], n_comparisons: int, figsize: tuple[float, float] | None) -> list[Axes]:
-    """Return the panel of the composition and, beside it and in further rows below, those of the comparisons."""
+    """Return the panel of the composition and, beside it and in further rows below it, those of the comparisons."""
     import matplotlib.pyplot as plt
 
     n_labels, n_groups = shape
-    n_rows = max(-(-n_comparisons // _PER_ROW), 1)
-    beside = -(-n_comparisons // n_rows)
     heat = _COLUMN * n_groups
-    size = (heat + _COLUMN_MARGIN + _PANEL * beside, (_ROW * n_labels + _ROW_MARGIN) * n_rows)
+    if n_comparisons <= _PER_ROW:
+        widths, span, n_rows = [heat] + [_PANEL] * n_comparisons, 1, 1
+    else:
+        span = math.ceil(heat / _PANEL)
+        widths = [_PANEL] * max(_PER_ROW + 1, span)
+        n_rows = math.ceil((span + n_comparisons) / len(widths))
+    size = (sum(widths) + _COLUMN_MARGIN, (_ROW * n_labels + _ROW_MARGIN) * n_rows)
     figure = plt.figure(figsize=figsize or size)
     figure.set_layout_engine("constrained", w_pad=0.08)
-    grid = figure.add_gridspec(n_rows, 1 + beside, width_ratios=[heat] + [_PANEL] * beside)
-    first = figure.add_subplot(grid[0, 0])
+    grid = figure.add_gridspec(n_rows, len(widths), width_ratios=widths)
+    first = figure.add_subplot(grid[0, :span])
     axes = [first]
-    for number in range(n_comparisons):
-        row, column = divmod(number, beside)
-        axes.append(figure.add_subplot(grid[row, column + 1], sharey=first))
-        axes[-1].tick_params(labelleft=row > 0 and column == 0)
+    for place in range(span, span + n_comparisons):
+        row, column = divmod(place, len(widths))
+        axes.append(figure.add_subplot(grid[row, column], sharey=first))
+        axes[-1].tick_params(labelleft=column == 0)
     return axes
 
 
