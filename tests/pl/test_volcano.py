@@ -30,7 +30,42 @@ def points_of(ax, color):
     return np.concatenate(points) if points else np.empty((0, 2))
 
 
-def test_points_are_the_genes_in_the_color_of_their_call(compared):
+@pytest.fixture
+def few_certain(compared):
+    """At most two genes of a comparison change in every draw, so that all are drawn at their odds."""
+    table = compared.uns["resolvi_de"]
+    top = table["bayes_factor"].max()
+    rank = table[table["bayes_factor"] == top].groupby("group1", observed=True).cumcount()
+    table.loc[rank.index[rank >= 2], "bayes_factor"] = top - 0.01 * rank[rank >= 2]
+    return compared
+
+
+def test_genes_that_change_in_every_draw_are_in_the_order_of_their_certainty(compared):
+    tumor = rsd.pl.volcano(compared, group1="tumor", return_ax=True)[0]
+    rows = rows_of(compared, "tumor")
+    top = rows["bayes_factor"].max()
+    certain = rows[rows["bayes_factor"] == top]
+    assert len(certain) > 5
+    drawn = np.concatenate([points_of(tumor, UP), points_of(tumor, DOWN)])
+    height = dict(drawn)
+    heights = np.array([height[change] for change in certain["lfc_mean"]])
+    assert (heights > top).all() and len(set(heights)) == len(certain)
+    ratio = (certain["lfc_mean"] / certain["lfc_std"]).abs()
+    np.testing.assert_array_equal(np.argsort(heights), np.argsort(ratio, kind="stable"))
+    others = rows[(rows["bayes_factor"] < top) & rows["is_de_fdr"]]
+    np.testing.assert_array_equal([height[change] for change in others["lfc_mean"]], others["bayes_factor"])
+    (line,) = {line.get_ydata()[0] for line in tumor.lines if line.get_linestyle() == ":"}
+    assert line == top
+    tumor.figure.canvas.draw()
+    assert all((text.get_text() == "") == (place > top) for place, text in zip(*ticks_of(tumor), strict=True))
+
+
+def ticks_of(ax):
+    return ax.get_yticks(), ax.get_yticklabels()
+
+
+def test_points_are_the_genes_in_the_color_of_their_call(few_certain):
+    compared = few_certain
     axes = rsd.pl.volcano(compared, return_ax=True)
     assert [ax.get_title() for ax in axes] == ["tumor vs rest", "immune vs rest", "stroma vs rest"]
     for ax, group in zip(axes, ["tumor", "immune", "stroma"], strict=True):
@@ -71,8 +106,8 @@ def test_numbers_of_calls_and_the_line_between(compared):
 def test_most_probable_genes_are_named(compared):
     tumor, _, stroma = rsd.pl.volcano(compared, n_genes=5, return_ax=True)
     rows = rows_of(compared, "tumor")
-    rows = rows[rows["is_de_fdr"]].assign(size=rows["lfc_mean"].abs())
-    expected = rows.sort_values(["bayes_factor", "size"], ascending=False)["gene"].head(5)
+    rows = rows[rows["is_de_fdr"]].assign(ratio=(rows["lfc_mean"] / rows["lfc_std"]).abs())
+    expected = rows.sort_values(["bayes_factor", "ratio"], ascending=False)["gene"].head(5)
     assert {text.get_text() for text in names_of(tumor)} == set(expected)
     assert not names_of(stroma)
     assert not names_of(rsd.pl.volcano(compared, n_genes=0, return_ax=True)[0])

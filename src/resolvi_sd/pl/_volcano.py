@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key
-from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, choose_comparisons, read_comparisons
+from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
 from resolvi_sd.pl._labels import label_points
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["volcano"]
 
-_COLUMNS = ("gene", "bayes_factor", "lfc_mean", "is_de_fdr")
+_COLUMNS = ("gene", "bayes_factor", "lfc_mean", "lfc_std", "is_de_fdr")
 _PANEL_SIZE, _N_COLUMNS = (3.3, 3.3), 4
+_TINY = 1e-12
+# Height of the band of genes of which every draw changes, relative to that of the odds; so many genes make one.
+_BAND, _BAND_GENES = 0.6, 3
 
 
 @shared_docs
@@ -49,7 +52,8 @@ def volcano(
     Genes that were called at the false discovery rate of the test are orange where they are higher in the first
     group and blue where they are lower, with their numbers above; the others are grey. The dashed line is between the
     least probable gene that was called and the most probable one that was not. Probabilities are shares of the
-    posterior draws, so that genes of which every draw changes are level at the top, at the odds of half a draw.
+    posterior draws: genes of which every draw changes have no odds, and are in a band on top, above the dotted line, in
+    the order of the mean change over its standard deviation.
 
     Parameters
     ----------
@@ -58,8 +62,8 @@ def volcano(
     group1
         Comparisons to draw, by their first group, in this order; None: all of them.
     n_genes
-        Number of genes to name in each panel: the most probable of those that were called. A name for which there is
-        no room is left out.
+        Number of genes to name in each panel: the highest of those that were called. A name for which there is no room
+        is left out.
     genes
         Genes to name in place of these, called or not.
     {table}
@@ -106,24 +110,51 @@ def volcano(
         n_columns=_N_COLUMNS,
         sharey=True,
     )
-    for number, (panel, comparison) in enumerate(zip(axes, comparisons, strict=True)):
-        _draw_points(panel, comparison.rows)
+    top = _top_of(comparisons)
+    heights = [_heights(comparison.rows, top) for comparison in comparisons]
+    for number, (panel, comparison, height) in enumerate(zip(axes, comparisons, heights, strict=True)):
+        _draw_points(panel, comparison.rows, height, top)
         if ax is not None or number % _N_COLUMNS == 0:
             panel.set_ylabel("log odds of the change (nats)")
     figure_of(axes[0]).draw_without_rendering()  # settles limits and sizes of the panels
-    for panel, comparison in zip(axes, comparisons, strict=True):
+    for panel, comparison, height in zip(axes, comparisons, heights, strict=True):
         rows = comparison.rows
-        chosen = _top_genes(rows, n_genes) if genes is None else rows["gene"].isin(genes).to_numpy().nonzero()[0]
-        points = rows[["lfc_mean", "bayes_factor"]].to_numpy(dtype=np.float64)
+        chosen = (
+            _top_genes(rows, height, n_genes) if genes is None else rows["gene"].isin(genes).to_numpy().nonzero()[0]
+        )
+        points = np.column_stack([rows["lfc_mean"].to_numpy(dtype=np.float64), height])
         label_points(panel, points, chosen.tolist(), rows["gene"].iloc[chosen].astype(str).tolist(), fontsize=8)
     save_figure(axes[0], save)
     return axes if return_ax else None
 
 
-def _draw_points(ax: Axes, rows: pd.DataFrame) -> None:
+def _odds(rows: pd.DataFrame) -> NDArray[np.float64]:
+    return rows["bayes_factor"].to_numpy(dtype=np.float64)
+
+
+def _top_of(comparisons: Sequence[Comparison]) -> float | None:
+    """Return the odds of genes of which every draw changes, None where hardly any gene has them."""
+    odds = np.concatenate([_odds(comparison.rows) for comparison in comparisons])
+    top = float(odds.max())
+    return top if max(int((_odds(c.rows) == top).sum()) for c in comparisons) >= _BAND_GENES else None
+
+
+def _heights(rows: pd.DataFrame, top: float | None) -> NDArray[np.float64]:
+    """Return where the genes are drawn: at their odds or, at the top of these, in a band in the order of certainty."""
+    height = _odds(rows).copy()
+    at_top = np.flatnonzero(height == top)
+    if top is None or not at_top.size:
+        return height
+    change, spread = (rows[name].to_numpy(dtype=np.float64)[at_top] for name in ("lfc_mean", "lfc_std"))
+    order = np.argsort(np.abs(change) / np.maximum(spread, _TINY), kind="stable")
+    height[at_top[order]] = top + _BAND * abs(top) * np.arange(1, len(order) + 1) / len(order)
+    return height
+
+
+def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top: float | None) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    change, odds = (rows[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "bayes_factor"))
+    change, odds = rows["lfc_mean"].to_numpy(dtype=np.float64), _odds(rows)
     called = rows["is_de_fdr"].to_numpy(dtype=bool)
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
     if called.any() and not called.all():
@@ -131,7 +162,7 @@ def _draw_points(ax: Axes, rows: pd.DataFrame) -> None:
         ax.axhline(edge, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     sides = ((~called, NOT_CALLED), (called & (change > 0), UP), (called & (change <= 0), DOWN))
     for side, color in sides:
-        ax.scatter(change[side], odds[side], s=14, color=color, linewidths=0, rasterized=True)
+        ax.scatter(change[side], height[side], s=14, color=color, linewidths=0, rasterized=True)
     for place, (side, color), text, align in zip(
         (0.0, 1.0), reversed(sides[1:]), ("lower", "higher"), ("left", "right"), strict=True
     ):
@@ -142,11 +173,16 @@ def _draw_points(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set(xlim=(-reach, reach), xlabel="log2 fold change (mean)")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.margins(y=0.12)
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if top is not None:
+        ax.axhline(top, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        # Above the line a number would say nothing.
+        ax.yaxis.set_major_formatter(lambda odds, _: f"{odds:g}".replace("-", "−") if odds <= top else "")
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _top_genes(rows: pd.DataFrame, n_genes: int) -> NDArray[np.int64]:
-    """Return the most probable genes that were called; of equal ones, those that change most."""
+def _top_genes(rows: pd.DataFrame, height: NDArray[np.float64], n_genes: int) -> NDArray[np.int64]:
+    """Return the highest genes that were called; of equally high ones, those that change most."""
     called = np.flatnonzero(rows["is_de_fdr"].to_numpy(dtype=bool))
-    change, odds = (rows[name].to_numpy(dtype=np.float64)[called] for name in ("lfc_mean", "bayes_factor"))
-    return called[np.lexsort((-np.abs(change), -odds))[:n_genes]].astype(np.int64)
+    change = rows["lfc_mean"].to_numpy(dtype=np.float64)[called]
+    return called[np.lexsort((-np.abs(change), -height[called]))[:n_genes]].astype(np.int64)
