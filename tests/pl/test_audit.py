@@ -169,3 +169,14 @@ def test_errors(audited):
 
 def test_image(compare, audited):
     compare("audit", lambda path: rsd.pl.audit(audited, save=path), tolerance=2)
+
+
+def test_other_corrected_counts_are_named(audited):
+    def legend_of(ax):
+        return [text.get_text() for text in ax.get_legend().get_texts()]
+
+    assert "corrected" in legend_of(rsd.pl.audit(audited, return_ax=True)[0])
+    audited.uns["resolvi_audit"]["corrected_layer"] = "resolvi_counts"
+    assert "corrected" in legend_of(rsd.pl.audit(audited, return_ax=True)[0])
+    audited.uns["resolvi_audit"]["corrected_layer"] = "resolvi_decontaminated"
+    assert "resolvi_decontaminated" in legend_of(rsd.pl.audit(audited, return_ax=True)[0])

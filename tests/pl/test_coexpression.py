@@ -73,6 +73,9 @@ def test_other_corrected_counts(mixed):
     np.testing.assert_allclose(points_of(axes[1], BLUE)[:, 1], 100)
     with pytest.raises(KeyError, match=r"corrected_layer='mine' is not in `table\.layers`; it has: 'other'"):
         rsd.pl.coexpression(mixed, **settings | {"corrected_layer": "mine"})
+    mixed.layers["other"] = mixed.X * 2
+    with pytest.raises(ValueError, match=r"corrected_layer='other' has up to \d+ more than was counted"):
+        rsd.pl.coexpression(mixed, **settings)
 
 
 def test_genes_in_their_own_type(mixed):

@@ -54,13 +54,13 @@ def test_it_draws_what_the_tool_writes():
 
 def test_nothing_to_draw(adata, removed):
     del removed.uns[KEY]["curve"]
-    with pytest.raises(ValueError, match=rf"uns\['{KEY}'\]` lacks 'curve': run"):
+    with pytest.raises(ValueError, match=rf"uns\['{KEY}'\]` lacks 'curve'\. Please run"):
         rsd.pl.decontamination(removed)
     removed.uns[KEY]["curve"] = pd.DataFrame({"level": [0.0]})
     with pytest.raises(ValueError, match="lacks 'own_removed', 'foreign_removed'"):
         rsd.pl.decontamination(removed)
     del removed.uns[KEY]
-    with pytest.raises(KeyError, match=r"Please run `resolvi_sd\.tl\.decontaminated_counts\(\.\.\.\)` first"):
+    with pytest.raises(KeyError, match=r"run `resolvi_sd\.tl\.decontaminated_counts\(.*key_added='resolvi'\)` first"):
         rsd.pl.decontamination(removed)
     with pytest.raises(KeyError, match="fits under: 'resolvi'"):
         rsd.pl.decontamination(removed, key_added="other")

@@ -65,8 +65,10 @@ def test_many_comparisons_take_several_rows(compared):
     )
     axes = rsd.pl.niche_abundance(compared, groupby="cluster", return_ax=True)
     assert [ax.get_title() for ax in axes[1:]] == [f"{name} vs rest" for name in names]
-    rows = {ax.get_subplotspec().rowspan.start for ax in axes}
-    assert rows == {0, 1}
+    # The composition of 8 groups takes the width of two panels of the seven that are side by side.
+    places = [(spec.rowspan.start, spec.colspan.start) for spec in (ax.get_subplotspec() for ax in axes)]
+    assert places == [(0, 0), *((0, column) for column in range(2, 7)), *((1, column) for column in range(3))]
+    assert [bool(ax.yaxis.get_tick_params()["labelleft"]) for ax in axes[1:]] == [False] * 5 + [True, False, False]
 
 
 def test_errors(compared):

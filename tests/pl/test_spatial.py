@@ -40,6 +40,9 @@ def test_after_may_be_another_layer(adata):
     assert after.get_title() == "KRT8, other"
     with pytest.raises(KeyError, match=r"corrected_layer='mine' is not in `table\.layers`; it has: 'other'"):
         rsd.pl.spatial(adata, "KRT8", corrected_layer="mine")
+    adata.layers["other"] = adata.X * 2
+    with pytest.raises(ValueError, match=r"corrected_layer='other' has up to \d+ more than was counted"):
+        rsd.pl.spatial(adata, "KRT8", corrected_layer="other")
 
 
 def test_dense_and_sparse_counts_look_the_same(adata):

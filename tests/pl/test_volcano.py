@@ -31,12 +31,10 @@ def points_of(ax, color):
 
 
 @pytest.fixture
-def few_certain(compared):
-    """At most two genes of a comparison change in every draw, so that all are drawn at their odds."""
+def none_certain(compared):
+    """No gene changes in every draw, so that all are drawn at their odds."""
     table = compared.uns["resolvi_de"]
-    top = table["bayes_factor"].max()
-    rank = table[table["bayes_factor"] == top].groupby("group1", observed=True).cumcount()
-    table.loc[rank.index[rank >= 2], "bayes_factor"] = top - 0.01 * rank[rank >= 2]
+    table["proba_de"] = table["proba_de"].clip(upper=0.999)
     return compared
 
 
@@ -60,12 +58,20 @@ def test_genes_that_change_in_every_draw_are_in_the_order_of_their_certainty(com
     assert all((text.get_text() == "") == (place > top) for place, text in zip(*ticks_of(tumor), strict=True))
 
 
+def test_genes_that_no_draw_changes_are_at_their_odds(compared):
+    table = compared.uns["resolvi_de"]
+    table["proba_de"], table["bayes_factor"], table["is_de_fdr"] = 0.0, -5.29, False
+    for ax in rsd.pl.volcano(compared, return_ax=True):
+        assert not [line for line in ax.lines if line.get_linestyle() == ":"]
+        assert {height for points in ax.collections for height in points.get_offsets()[:, 1]} == {-5.29}
+
+
 def ticks_of(ax):
     return ax.get_yticks(), ax.get_yticklabels()
 
 
-def test_points_are_the_genes_in_the_color_of_their_call(few_certain):
-    compared = few_certain
+def test_points_are_the_genes_in_the_color_of_their_call(none_certain):
+    compared = none_certain
     axes = rsd.pl.volcano(compared, return_ax=True)
     assert [ax.get_title() for ax in axes] == ["tumor vs rest", "immune vs rest", "stroma vs rest"]
     for ax, group in zip(axes, ["tumor", "immune", "stroma"], strict=True):

@@ -63,11 +63,16 @@ def test_the_truth_as_the_correction_is_found_to_be_good(leaky):
 def test_other_corrected_counts_are_judged_as_the_fit_s_own_are(leaky):
     expected = rsd.tl.audit(with_corrected(leaky.copy(), leaky.layers["true_own"]), "cell_type", copy=True, **QUIET)
     found = rsd.tl.audit(leaky, "cell_type", corrected_layer="true_own", copy=True, **QUIET)
-    pd.testing.assert_frame_equal(found, expected)
+    pd.testing.assert_frame_equal(found.drop(columns="corrected_layer"), expected.drop(columns="corrected_layer"))
+    assert set(found["corrected_layer"]) == {"true_own"} and set(expected["corrected_layer"]) == {"resolvi_counts"}
     with pytest.raises(
         KeyError, match=r"corrected_layer='other' is not in `table\.layers`; it has: .*'resolvi_counts'"
     ):
         rsd.tl.audit(leaky, "cell_type", corrected_layer="other", copy=True, **QUIET)
+    for factor, message in ((2, r"up to \d+ more than was counted.*normalised"), (-1, r"values down to -\d+")):
+        leaky.layers["other"] = leaky.X * factor
+        with pytest.raises(ValueError, match=f"corrected_layer='other' has {message}"):
+            rsd.tl.audit(leaky, "cell_type", corrected_layer="other", copy=True, **QUIET)
 
 
 def test_whole_molecules_are_better_than_expectations_in_what_is_asked_of_single_cells(leaky):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
+from resolvi_sd._logging import logger
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
 from resolvi_sd._tiles import Tissue
@@ -94,5 +95,11 @@ def decontaminate(
     levels = np.linspace(0, 1, _N_LEVELS)
     own, foreign = curve.shares(levels)
     (own_removed,), (foreign_removed,) = curve.shares(np.array([level]))
+    logger.info(
+        "Removed, as expected: %.1f%% of the cells' own molecules and %.1f%% of the foreign ones (level %.3f).",
+        100 * own_removed,
+        100 * foreign_removed,
+        level,
+    )
     table = pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign})
     return Decontaminated(counts, level, float(own_removed), float(foreign_removed), table)

@@ -29,7 +29,7 @@ __all__ = ["MEDIAN", "RemovalCurve", "molecules_to_keep", "removal_curve"]
 
 MEDIAN = 0.5
 # Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
-_N_LEVELS = 1 << 16
+_N_LEVELS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RemovalCurve:
     Parameters
     ----------
     level
-        Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed.
+        Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, at 1 all.
     own, foreign
         Expected own and foreign molecules that are removed at each level.
     total_own, total_foreign

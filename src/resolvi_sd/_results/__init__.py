@@ -5,6 +5,7 @@ from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
+    check_within_counts,
     corrected_counts,
     corrected_layer_name,
     fitted_counts,
@@ -20,6 +21,7 @@ __all__ = [
     "Setup",
     "category_codes",
     "check_inputs_kept",
+    "check_within_counts",
     "corrected_counts",
     "corrected_layer_name",
     "fitted_counts",

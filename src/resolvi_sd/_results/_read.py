@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, row_sums
+from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
@@ -20,6 +21,7 @@ from resolvi_sd._validation import check_key, check_result
 
 __all__ = [
     "category_codes",
+    "check_within_counts",
     "corrected_counts",
     "corrected_layer_name",
     "fitted_counts",
@@ -30,6 +32,8 @@ __all__ = [
 
 # Fewer cells than this say too little, where corrected counts are whole molecules that were drawn.
 _FEWEST_CELLS = 100
+# Molecules that rounding may add.
+_ROUNDING = 1e-3
 # Relative difference that rounding and draws do not make.
 _TOLERANCE = 0.02
 
@@ -144,6 +148,34 @@ def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:
     tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
     check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
     return keys.counts
+
+
+def check_within_counts(corrected: Any, counts: Any, *, layer: str | None) -> None:
+    """Raise unless corrected counts that the user named, `corrected_layer=layer`, are between 0 and the counts.
+
+    Parameters
+    ----------
+    corrected, counts
+        Both CSR, or both arrays.
+    layer
+        None: those of the fit, which are.
+
+    Raises
+    ------
+    ValueError
+        If they are not, as where a layer is normalised.
+    """
+    if layer is None:
+        return
+    for rows in row_blocks(counts.shape[0]):
+        more = float((corrected[rows] - counts[rows]).max())
+        least = float(corrected[rows].min())
+        if more > _ROUNDING or least < -_ROUNDING:
+            what = f"up to {more:g} more than was counted" if more > _ROUNDING else f"values down to {least:g}"
+            raise ValueError(
+                f"corrected_layer={layer!r} has {what}. Corrected counts are what is left of the counts that were "
+                "fitted, molecules between 0 and these; normalised or log-transformed values are none."
+            )
 
 
 def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.pl._audit_rows import LAYERS, AuditRow, AuditSection, audit_sections, read_audit
+from resolvi_sd.pl._audit_rows import LAYERS, AuditRow, AuditSection, audit_sections, judged_layer, read_audit
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
 from resolvi_sd.pl._layers import BETTER, CONTROL, CORRECTED, LAYER_MARKS, RAW, WORSE
@@ -97,7 +97,9 @@ def audit(
     >>> axes[1].get_xlabel()
     'relative to the raw counts (%)'
     """
-    sections = audit_sections(read_audit(resolve_table(data, table_key), Keys(key_added)), metrics)
+    keys = Keys(key_added)
+    table = read_audit(resolve_table(data, table_key), keys)
+    sections, other_layer = audit_sections(table, metrics), judged_layer(table, keys)
     check_save(save)
     names = [section.title for section in sections]
     titles = panel_titles(names, title)
@@ -105,7 +107,7 @@ def audit(
     for panel, section, text in zip(axes, sections, titles, strict=True):
         panel.set_title(text, loc="left", fontsize="medium")
         _draw_section(panel, section)
-    _add_legend(axes[0])
+    _add_legend(axes[0], other_layer)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
     save_figure(axes[0], save)
@@ -204,15 +206,15 @@ def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, 
     )
 
 
-def _add_legend(ax: Axes) -> None:
-    """Say above the first panel what the marks mean."""
+def _add_legend(ax: Axes, other_layer: str | None) -> None:
+    """Say above the first panel what the marks mean, and which counts are the corrected ones if not the fit's."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 
     marks = [
         ("raw", LAYER_MARKS[RAW]),
         ("depth-matched: chance", LAYER_MARKS[CONTROL]),
-        ("corrected", _corrected_style(_NEUTRAL)),
+        (other_layer or "corrected", _corrected_style(_NEUTRAL)),
         ("better", _corrected_style(BETTER)),
         ("worse", _corrected_style(WORSE)),
     ]

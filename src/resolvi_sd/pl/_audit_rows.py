@@ -13,7 +13,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._validation import check_key, check_result, listing
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 
-__all__ = ["LAYERS", "AuditRow", "AuditSection", "audit_sections", "read_audit"]
+__all__ = ["LAYERS", "AuditRow", "AuditSection", "audit_sections", "judged_layer", "read_audit"]
 
 LAYERS = (RAW, CONTROL, CORRECTED)
 _COLUMNS = ("metric", "layer", "value", "better", "n", "note")
@@ -139,6 +139,12 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
     if not len(table):
         raise ValueError(f"`table.uns[{keys.audit!r}]` has no rows. Please run `{tool}` again.")
     return pd.DataFrame(table)
+
+
+def judged_layer(table: pd.DataFrame, keys: Keys) -> str | None:
+    """Return the layer of corrected counts that was judged, None for the fit's own."""
+    names = set(table["corrected_layer"].astype(str)) - {keys.counts} if "corrected_layer" in table else set()
+    return names.pop() if names else None
 
 
 def audit_sections(table: pd.DataFrame, metrics: Sequence[str] | None) -> list[AuditSection]:

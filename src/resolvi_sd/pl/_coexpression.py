@@ -100,8 +100,9 @@ def coexpression(
     KeyError
         If the table, the fit, the column, the layer or a gene do not exist.
     ValueError
-        If both `pairs` and `markers` are given, there is only one type, there are no exclusive genes or no cell has
-        them, `n_names` is negative, or the number of axes or titles does not fit.
+        If both `pairs` and `markers` are given, `corrected_layer` is not between 0 and the counts, there is only one
+        type, there are no exclusive genes or no cell has them, `n_names` is negative, or the number of axes or titles
+        does not fit.
 
     Examples
     --------

@@ -48,8 +48,8 @@ def decontamination(
     """Draw what removing whole molecules costs: foreign ones removed against own ones, at every level.
 
     Both are expectations of :func:`resolvi_sd.tl.decontaminated_counts`, whose counts are at the large dot. Small dots
-    are other levels: a level of 0.75 also removes molecules that are own with a probability of up to 0.75. Of molecules
-    removed at random (dashed) as many foreign as own ones go. To move along the curve, choose another `fpr`.
+    are other levels: a level of 0.75 also removes molecules that are own with a probability of up to 0.75. At random
+    (dashed) the same share of both would go. To move along the curve, choose another `fpr`.
 
     Parameters
     ----------
@@ -96,7 +96,8 @@ def decontamination(
 def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     fitted(adata, keys)
     key = keys.decontaminated
-    check_result(key, adata.uns, where="table.uns", tool="resolvi_sd.tl.decontaminated_counts(...)")
+    tool = f"resolvi_sd.tl.decontaminated_counts(..., key_added={keys.prefix!r})"
+    check_result(key, adata.uns, where="table.uns", tool=tool)
     record: Mapping[str, Any] = adata.uns[key]
     wanted = ("curve", *_COLUMNS)
     missing = [name for name in wanted if name not in record]
@@ -104,9 +105,7 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
         curve = record["curve"]
         missing = [name for name in _COLUMNS if not isinstance(curve, pd.DataFrame) or name not in curve]
     if missing:
-        raise ValueError(
-            f"`uns[{key!r}]` lacks {listing(missing)}: run `resolvi_sd.tl.decontaminated_counts(...)` again."
-        )
+        raise ValueError(f"`table.uns[{key!r}]` lacks {listing(missing)}. Please run `{tool}` again.")
     return record
 
 

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import corrected_layer_name, naming_the_fit
+from resolvi_sd._results import check_within_counts, corrected_layer_name, naming_the_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
@@ -88,8 +88,8 @@ def spatial(
         If the table, the fit, a layer, a gene, a section, an element, the coordinate system or the coordinates do not
         exist.
     ValueError
-        If the number of axes or titles does not fit, the coordinates are not finite, or the counts that were fitted are
-        no counts any more.
+        If the number of axes or titles does not fit, the coordinates are not finite, `corrected_layer` is not between 0
+        and the counts, or the counts that were fitted are no counts any more.
 
     Examples
     --------
@@ -125,6 +125,7 @@ def spatial(
         pair = tuple(gene_column(adata, name, layer) for layer in layers)
         with naming_the_fit(layers[0]):
             check_counts(pair[0], adata, layer=layers[0])
+        check_within_counts(pair[1], pair[0], layer=corrected_layer)
         limits = replace_limits(_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:

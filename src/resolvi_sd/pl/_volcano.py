@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["volcano"]
 
-_COLUMNS = ("gene", "bayes_factor", "lfc_mean", "lfc_std", "is_de_fdr")
+_COLUMNS = ("gene", "proba_de", "bayes_factor", "lfc_mean", "lfc_std", "is_de_fdr")
 _PANEL_SIZE, _N_COLUMNS = (3.3, 3.3), 4
 _TINY = 1e-12
-# Height of the band of genes of which every draw changes, relative to that of the odds; so many genes make one.
-_BAND, _BAND_GENES = 0.6, 3
+# Height of the band of genes of which every draw changes, relative to the highest odds.
+_BAND = 0.6
 
 
 @shared_docs
@@ -132,22 +132,27 @@ def _odds(rows: pd.DataFrame) -> NDArray[np.float64]:
     return rows["bayes_factor"].to_numpy(dtype=np.float64)
 
 
+def _certain(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Whether a gene changes in every draw, so that its odds are not known."""
+    certain: NDArray[np.bool_] = rows["proba_de"].to_numpy(dtype=np.float64) == 1
+    return certain
+
+
 def _top_of(comparisons: Sequence[Comparison]) -> float | None:
-    """Return the odds of genes of which every draw changes, None where hardly any gene has them."""
-    odds = np.concatenate([_odds(comparison.rows) for comparison in comparisons])
-    top = float(odds.max())
-    return top if max(int((_odds(c.rows) == top).sum()) for c in comparisons) >= _BAND_GENES else None
+    """Return the odds that stand for those of genes of which every draw changes; None where there are none."""
+    odds = np.concatenate([_odds(comparison.rows)[_certain(comparison.rows)] for comparison in comparisons])
+    return float(odds.max()) if odds.size else None
 
 
 def _heights(rows: pd.DataFrame, top: float | None) -> NDArray[np.float64]:
-    """Return where the genes are drawn: at their odds or, at the top of these, in a band in the order of certainty."""
+    """Return where the genes are drawn: at their odds or, where these are not known, in a band above all others."""
     height = _odds(rows).copy()
-    at_top = np.flatnonzero(height == top)
-    if top is None or not at_top.size:
+    certain = np.flatnonzero(_certain(rows))
+    if top is None or not certain.size:
         return height
-    change, spread = (rows[name].to_numpy(dtype=np.float64)[at_top] for name in ("lfc_mean", "lfc_std"))
+    change, spread = (rows[name].to_numpy(dtype=np.float64)[certain] for name in ("lfc_mean", "lfc_std"))
     order = np.argsort(np.abs(change) / np.maximum(spread, _TINY), kind="stable")
-    height[at_top[order]] = top + _BAND * abs(top) * np.arange(1, len(order) + 1) / len(order)
+    height[certain[order]] = top + _BAND * abs(top) * np.arange(1, len(order) + 1) / len(order)
     return height
 
 

@@ -18,7 +18,7 @@ from resolvi_sd._csr import CSR
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
-from resolvi_sd._results import FittedModel, corrected_counts, fitted_counts, read_fit
+from resolvi_sd._results import FittedModel, check_within_counts, corrected_counts, fitted_counts, read_fit
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
 from resolvi_sd._validation import check_key, check_takes_results, listing
 from resolvi_sd.metrics import depth_matched
@@ -96,14 +96,16 @@ def audit(
     - `value`;
     - `better`: `"higher"`, `"lower"`, or nothing;
     - `n`: what the value is the mean of (cells, genes, or pairs of them or of types);
-    - `note`: why a metric has no value.
+    - `note`: why a metric has no value;
+    - `corrected_layer`: the layer that `"corrected"` is; metrics of the latent are of the fit's, whichever it is.
 
     Raises
     ------
     KeyError
         If there is no fit, or a column, layer or type that is named does not exist.
     ValueError
-        If the labels are predictions of the fit, there are fewer than two, or the reference shares no genes or types.
+        If the labels are predictions of the fit, there are fewer than two, the reference shares no genes or types, or
+        `corrected_layer` is not between 0 and the counts.
 
     Warns
     -----
@@ -129,7 +131,7 @@ def audit(
     >>> rsd.tl.fit(sdata, max_epochs=20, show_progress_bar=False)
     >>> result = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
     >>> list(result.columns)
-    ['metric', 'layer', 'value', 'better', 'n', 'note']
+    ['metric', 'layer', 'value', 'better', 'n', 'note', 'corrected_layer']
     """
     adata = resolve_table(data, table_key)
     if not copy:
@@ -151,6 +153,7 @@ def audit(
     )
     rows = tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar)
     result = pd.DataFrame(list(rows), columns=["metric", "layer", "value", "better", "n", "note"])
+    result["corrected_layer"] = corrected_layer or keys.counts
     _report(result)
     if copy:
         return result
@@ -256,6 +259,7 @@ def _audit_input(
         coordinate_system=setup.coordinate_system,
     )
     raw = fitted_counts(adata, setup.layer)
+    check_within_counts(corrected, raw, layer=corrected_layer)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
     return AuditInput(
