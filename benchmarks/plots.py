@@ -40,6 +40,12 @@ def _curve(run: Run, recipe: str = "default") -> list[list[float]] | None:
     return run["scores"].get("counts", {}).get(recipe, {}).get("curve")
 
 
+def _whole(run: Run) -> list[tuple[float, float]]:
+    """Own and foreign molecules removed by the whole corrected counts."""
+    found = [run["scores"]["counts"].get(recipe) for recipe in ("fpr_5", "whole", "fpr_10")]
+    return [(counts["own_removed"], counts["foreign_removed"]) for counts in found if counts]
+
+
 def _draw_curves(runs: list[Run]) -> Any:
     """Foreign against own molecules removed, made weaker and stronger; one panel per regime, one line per seed."""
     regimes = list(dict.fromkeys(run["regime"] for run in runs))
@@ -58,6 +64,10 @@ def _draw_curves(runs: list[Run]) -> Any:
                     axis.plot(own, foreign, style, color=color, label=None if i else name)
                     at = POWERS.index(1.0)
                     axis.plot(own[at], foreign[at], "o", color=color, markersize=5)
+        ours = [run for run in runs if run["regime"] == regime and run["method"] == OURS]
+        points = [point for run in ours for point in _whole(run)]
+        if points:
+            axis.plot(*zip(*points, strict=True), "D", color="C2", markersize=4, label="resolvi_sd, whole molecules")
         axis.set_title(regime)
         axis.set_xlim(0, 0.3)
         axis.set_ylim(0, 0.9)
