@@ -231,6 +231,9 @@ def _wins(runs: list[Run]) -> str:
             won, compared = 0, 0
             for regime in regimes:
                 here = [run for run in runs if run["regime"] == regime]
+                # Seeds are tissues: only those that both were run on compare.
+                seeds = {run["seed"] for run in _of(here, OURS)} & {run["seed"] for run in _of(here, REFERENCE)}
+                here = [run for run in here if run["seed"] in seeds]
                 ours = _values(_of(here, OURS), metric, "default")
                 theirs = _values(_of(here, REFERENCE), metric, recipe)
                 if ours and theirs:
