@@ -36,10 +36,12 @@ from resolvi_sd._tables import (
     group_by,
     read_labels,
     read_sizes,
+    resolve_table,
     size_unit,
     table_view,
 )
 from resolvi_sd._tiles import Tissue, cut_patches
+from resolvi_sd._validation import check_not_corrected
 from resolvi_sd.gr._existing import graph_from_table
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import nearest_graph
@@ -95,14 +97,21 @@ class ModelInput:
 def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     """Read and check all that `setup` names, and build the graph; nothing is written.
 
+    Raises
+    ------
+    ValueError
+        If the counts are corrected ones, beside what the readers raise.
+
     Warns
     -----
     UserWarning
         If cells have no counts, the rows look like spots, no cell has a neighbor, or all are at one place.
     """
+    table_key = setup.table_key or "table"
+    check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
     view = table_view(
         data,
-        table_key=setup.table_key or "table",
+        table_key=table_key,
         layer=setup.layer,
         batch_key=setup.batch_key,
         library_key=setup.library_key,

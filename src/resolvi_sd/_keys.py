@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["DEFAULT_KEY", "Keys", "unit_key"]
+__all__ = ["DEFAULT_KEY", "Keys", "fits", "result_layers", "unit_key"]
 
 DEFAULT_KEY = "resolvi"
 
@@ -12,6 +14,16 @@ DEFAULT_KEY = "resolvi"
 def unit_key(column: str) -> str:
     """`uns`: what a column of `obs` with areas or volumes is measured in, and in which coordinate system."""
     return f"{column}_unit"
+
+
+def fits(uns: Mapping[str, Any]) -> list[str]:
+    """Return the prefixes under which a table has a fit."""
+    return [key for key, entry in uns.items() if isinstance(entry, dict) and {"weights", "model_config"} <= set(entry)]
+
+
+def result_layers(uns: Mapping[str, Any]) -> dict[str, str]:
+    """Return the layers that the fits of a table may have written, each with the prefix of its fit."""
+    return {layer: prefix for prefix in fits(uns) for layer in Keys(prefix).owned()["layers"]}
 
 
 @dataclass(frozen=True)

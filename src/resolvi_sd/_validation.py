@@ -15,6 +15,8 @@ from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from resolvi_sd._keys import result_layers
+
 __all__ = [
     "MOST_LISTED",
     "STORED",
@@ -25,6 +27,7 @@ __all__ = [
     "check_genes",
     "check_has_molecules",
     "check_key",
+    "check_not_corrected",
     "check_number_type",
     "check_positive_int",
     "check_result",
@@ -289,9 +292,9 @@ def _holds_counts(matrix: Any) -> bool:
 
 
 def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
-    found = [
-        f"layer={name!r}" for name in adata.layers if name not in (None, layer) and _holds_counts(adata.layers[name])
-    ]
+    # Whole corrected counts are no raw ones.
+    others = [name for name in adata.layers if name not in (None, layer, *result_layers(adata.uns))]
+    found = [f"layer={name!r}" for name in others if _holds_counts(adata.layers[name])]
     if layer is not None and _holds_counts(adata.X):
         found.append("layer=None (X)")
     if adata.raw is not None and _holds_counts(adata.raw.X):
@@ -303,6 +306,22 @@ def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
 
 def _matrix_name(layer: str | None) -> str:
     return "`table.X`" if layer is None else f"layer={layer!r}"
+
+
+def check_not_corrected(adata: AnnData, *, layer: str | None) -> None:
+    """Raise if the counts to fit are those that a fit has corrected.
+
+    Raises
+    ------
+    ValueError
+        With the name of that fit.
+    """
+    prefix = result_layers(adata.uns).get(layer or "")
+    if prefix is not None:
+        raise ValueError(
+            f"layer={layer!r} holds results of the fit under key_added={prefix!r}, not counts as they were measured: "
+            "what leaked is gone from it already. Name the layer that the raw counts are in, None for X."
+        )
 
 
 def check_number_type(dtype: np.dtype[Any], *, layer: str | None) -> None:

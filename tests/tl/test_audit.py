@@ -26,9 +26,10 @@ def leaky(_leaky):
 
 
 def with_corrected(table, corrected):
-    """The table with other corrected counts."""
+    """The table of a fit that would have found other corrected counts."""
     table.layers["resolvi_counts"] = corrected.tocsr().astype(np.float32)
     table.layers["resolvi_counts"].sort_indices()
+    table.obs["resolvi_true"] = np.asarray(corrected.sum(axis=1)).ravel() / np.asarray(table.X.sum(axis=1)).ravel()
     return table
 
 
@@ -90,6 +91,26 @@ def test_whole_molecules_are_better_than_expectations_in_what_is_asked_of_single
     ):
         before, after = (sign * values(result, metric)["corrected"] for result in (expected, whole))
         assert after < before, (metric, before, after)
+
+
+def test_an_audit_is_of_the_counts_that_are_there(leaky):
+    rsd.tl.decontaminated_counts(leaky, fpr=0.1, **QUIET)
+    rsd.tl.audit(leaky, "cell_type", corrected_layer="resolvi_decontaminated", **QUIET)
+    rsd.tl.decontaminated_counts(leaky, fpr=0.05, **QUIET)
+    assert "resolvi_audit" not in leaky.uns
+    rsd.tl.audit(leaky, "cell_type", **QUIET)
+    rsd.tl.decontaminated_counts(leaky, **QUIET)
+    assert set(leaky.uns["resolvi_audit"]["corrected_layer"]) == {"resolvi_counts"}
+    leaky.layers["resolvi_decontaminated"] = leaky.layers["resolvi_decontaminated"].log1p()
+    with pytest.raises(ValueError, match="has fractions, where .*decontaminated_counts` wrote whole molecules"):
+        rsd.tl.audit(leaky, "cell_type", corrected_layer="resolvi_decontaminated", **QUIET)
+    rsd.tl.decontaminated_counts(leaky, **QUIET)
+    leaky.X = leaky.layers["resolvi_decontaminated"].copy()
+    with (
+        pytest.warns(UserWarning, match=r"The counts in `table\.X` do not seem to be those of the fit"),
+        pytest.raises(ValueError, match="corrected"),
+    ):
+        rsd.tl.audit(leaky, "cell_type", **QUIET)
 
 
 def test_removing_at_random_is_no_better_than_the_control(leaky):

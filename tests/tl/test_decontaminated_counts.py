@@ -77,6 +77,17 @@ def test_what_is_written(fitted, caplog):
     assert abs(table.layers["resolvi_counts"] - before.layers["resolvi_counts"]).nnz == 0
 
 
+def test_a_share_that_takes_mostly_own_molecules_is_warned_of(leaked, caplog):
+    record = rsd.tl.decontaminated_counts(leaked, fpr=0.05, copy=True, **QUIET).uns[RECORD]
+    assert 0 < record["own_among_removed"] < 0.5
+    own = leaked.layers["resolvi_counts"].sum()
+    by_shares = record["own_removed"] * own
+    by_shares /= by_shares + record["foreign_removed"] * (leaked.X.sum() - own)
+    assert record["own_among_removed"] == pytest.approx(by_shares, rel=1e-3)
+    with pytest.warns(UserWarning, match=r"that fpr=0\.6 removes, \d\d% are expected to be own, the last"):
+        decontaminated(leaked, fpr=0.6)
+
+
 def test_more_may_be_lost_and_more_is_removed(fitted):
     table = fitted.tables["table"]
     strict, loose = (decontaminated(table, fpr=fpr) for fpr in (0.02, 0.2))
@@ -125,6 +136,21 @@ def test_cells_without_counts_or_neighbors(tissue):
 def test_a_share_that_is_none_is_refused(fitted, fpr):
     with pytest.raises(ValueError, match=r"`fpr` is the share.*above 0 and below 1.*None removes"):
         rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
+
+
+def test_corrected_counts_are_not_fitted_nor_offered_as_counts(fitted):
+    table = fitted.tables["table"]
+    rsd.tl.decontaminated_counts(fitted, **QUIET)
+    for layer in (LAYER, "resolvi_counts"):
+        with pytest.raises(ValueError, match=f"layer='{layer}' holds results of the fit under key_added='resolvi'"):
+            rsd.tl.fit(fitted, layer=layer, key_added="second", **QUIET)
+    rsd.ResolVI.setup_anndata(table, layer=LAYER)
+    with pytest.raises(ValueError, match="not counts as they were measured"):
+        rsd.ResolVI(table)
+    table.layers["counts"], table.X = table.X.copy(), table.X.log1p()
+    with pytest.raises(ValueError, match=r"integers are in: .*layer='counts'\. Put them back") as raised:
+        rsd.tl.decontaminated_counts(fitted, **QUIET)
+    assert LAYER not in str(raised.value)
 
 
 def test_bad_input(fitted, tissue):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from resolvi_sd.gr._graph import NeighborGraph
 __all__ = ["Decontaminated", "check_fpr", "decontaminate"]
 
 _CELLS = 2048
+# Share of own molecules among those removed above which `fpr` asks for too much.
+_MOST = 0.5
 # Levels of the table, both ends with it.
 _N_LEVELS = 129
 
@@ -36,6 +39,8 @@ class Decontaminated:
         Those are kept that are own with at least this probability.
     own_removed, foreign_removed
         Expected shares of the own and of the foreign molecules that are removed.
+    own_among_removed
+        Expected share of own molecules among those that are removed; NaN if none are.
     curve
         These two shares, by level.
     """
@@ -44,6 +49,7 @@ class Decontaminated:
     level: float
     own_removed: float
     foreign_removed: float
+    own_among_removed: float
     curve: pd.DataFrame
 
 
@@ -81,6 +87,11 @@ def decontaminate(
         Largest share of the own molecules that is expected to be removed; None: a level of one half.
     show_progress_bar
         Whether to show progress bars.
+
+    Warns
+    -----
+    UserWarning
+        If most of what `fpr` removes is own.
     """
     order = graph.compact_order(np.arange(tissue.n_cells), _CELLS)
     parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
@@ -101,5 +112,14 @@ def decontaminate(
         100 * foreign_removed,
         level,
     )
+    own_among_removed = curve.own_among_removed(level)
+    if fpr is not None and own_among_removed > _MOST:
+        warnings.warn(
+            f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, the "
+            f"last with a probability of {level:.2f}: little is foreign here. A smaller `fpr` removes less, and None "
+            "only what is more likely foreign than own.",
+            UserWarning,
+            stacklevel=3,
+        )
     table = pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign})
-    return Decontaminated(counts, level, float(own_removed), float(foreign_removed), table)
+    return Decontaminated(counts, level, float(own_removed), float(foreign_removed), own_among_removed, table)

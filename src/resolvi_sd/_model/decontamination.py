@@ -65,6 +65,12 @@ class RemovalCurve:
         with np.errstate(invalid="ignore"):
             return self.own[at] / np.float64(self.total_own), self.foreign[at] / np.float64(self.total_foreign)
 
+    def own_among_removed(self, level: float) -> float:
+        """Return the share of own molecules among those removed at a level, as expected; NaN if nothing is."""
+        at = np.searchsorted(self.level, level)
+        own, foreign = self.own[at], self.foreign[at]
+        return float(own / (own + foreign)) if own + foreign > 0 else float("nan")
+
 
 def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]]) -> RemovalCurve:
     """Sort all molecules by their tails, given latent and shares at their means.

@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import CSR, row_blocks, row_sums
-from resolvi_sd._keys import Keys
+from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_result
@@ -49,11 +49,12 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
         If the genes are no longer those of the fit.
     """
     if keys.model not in adata.uns:
-        others = [k for k, v in adata.uns.items() if isinstance(v, dict) and {"weights", "model_config"} <= set(v)]
+        others = fits(adata.uns)
         hint = f" There are fits with `key_added` {others}." if others else ""
         raise KeyError(
             f"The table has no fit in `uns[{keys.model!r}]`.{hint} Please run "
-            f"`resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first."
+            f"`resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first, or `write()` a model that was trained as an "
+            "object."
         )
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
     fitted.require_genes(adata.var_names)
@@ -129,9 +130,17 @@ def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) ->
     ------
     KeyError
         If the layer is not there.
+    ValueError
+        If the whole molecules of the fit are none any more.
     """
     name = corrected_layer_name(adata, keys, layer)
-    return read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+    matrix = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+    if name == keys.decontaminated and matrix.dtype.kind == "f" and (np.rint(matrix.data) != matrix.data).any():
+        raise ValueError(
+            f"`table.layers[{name!r}]` has fractions, where `resolvi_sd.tl.decontaminated_counts` wrote whole "
+            "molecules: it was normalised or log-transformed since. Run that again, and transform a copy of the layer."
+        )
+    return matrix
 
 
 def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:

@@ -136,9 +136,11 @@ def _draw(ax: Axes, record: Mapping[str, Any]) -> None:
         axis.set_major_locator(MaxNLocator(5))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="center right", frameon=False, fontsize="small")
+    ax.legend(loc="best", frameon=False, fontsize="small")
 
 
 def _named(record: Mapping[str, Any]) -> str:
-    level = f"level {float(record['level']):.2f}"
-    return f"{level} (fpr={float(record['fpr']):g})" if "fpr" in record else level
+    name = f"level {float(record['level']):.2f}"
+    name += f" (fpr={float(record['fpr']):g})" if "fpr" in record else ""
+    own = float(record.get("own_among_removed", np.nan))
+    return name if np.isnan(own) else f"{name}:\n{own:.0%} of what goes is own"

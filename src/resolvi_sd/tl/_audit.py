@@ -14,11 +14,18 @@ from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
 from resolvi_sd._analysis import AuditInput, Reference, audit_rows, cell_groups
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
-from resolvi_sd._results import FittedModel, check_within_counts, corrected_counts, fitted_counts, read_fit
+from resolvi_sd._results import (
+    FittedModel,
+    check_within_counts,
+    corrected_counts,
+    fitted_counts,
+    read_fit,
+    warn_of_other_counts,
+)
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
 from resolvi_sd._validation import check_key, check_takes_results, listing
 from resolvi_sd.metrics import depth_matched
@@ -110,8 +117,9 @@ def audit(
     Warns
     -----
     UserWarning
-        If much of the types' own markers was removed, or next to nothing was; if labels of the table and of the
-        reference have no counterpart of the same name.
+        If more than a fifth of the types' own markers was removed (in cells that cannot have received any, where there
+        are such), or next to nothing was; if the counts seem to be others than those of the fit; if labels of the table
+        and of the reference have no counterpart of the same name.
 
     Notes
     -----
@@ -259,6 +267,7 @@ def _audit_input(
         coordinate_system=setup.coordinate_system,
     )
     raw = fitted_counts(adata, setup.layer)
+    warn_of_other_counts(adata, fitted, keys, row_sums(raw), stacklevel=3)
     check_within_counts(corrected, raw, layer=corrected_layer)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
@@ -302,12 +311,14 @@ def _report(result: pd.DataFrame) -> None:
             UserWarning,
             stacklevel=3,
         )
-    own = corrected.get("own_markers_removed_unexposed", np.nan)
-    own = corrected.get("own_markers_removed", np.nan) if np.isnan(own) else own
+    own, where = corrected.get("own_markers_removed_unexposed", np.nan), " in cells that cannot have received any"
+    if np.isnan(own):
+        own, where = corrected.get("own_markers_removed", np.nan), ""
     if own > _HIGH_FALSE_REMOVAL:
         warnings.warn(
-            f"The correction removed {100 * own:.0f}% of the molecules of cell types' own markers, which are almost "
-            "surely genuine: it takes too much. Use the corrected counts with care, and look at `resolvi_sd.pl.audit`.",
+            f"The correction removed {100 * own:.0f}% of the molecules of cell types' own markers{where}, which are "
+            "almost surely genuine: it takes too much. Use the corrected counts with care, and look at "
+            "`resolvi_sd.pl.audit`.",
             UserWarning,
             stacklevel=3,
         )

@@ -42,9 +42,9 @@ def decontaminated_counts(
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
     fpr
         False positive rate: the share of the cells' own molecules that may be removed with the foreign ones, by the
-        model's expectation; sets the level as high as it allows. None: a level of one half, so that what is more likely
-        foreign than own is removed. That removes little where little has leaked, and makes the expected absolute error
-        of each count least (its posterior median).
+        model's expectation. The level is as high as it allows, so that as much goes where little is foreign, too. None:
+        a level of one half, so that what is more likely foreign than own is removed. That removes little where little
+        has leaked, and makes the expected absolute error of each count least (its posterior median).
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -60,8 +60,11 @@ def decontaminated_counts(
 
     - `.layers['resolvi_decontaminated']`: cells × genes, CSR int32, between 0 and the count;
     - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level`, `own_removed` and `foreign_removed` (the
-      expected shares), and `curve`, a DataFrame with these two by `level`, which :func:`resolvi_sd.pl.decontamination`
-      draws.
+      expected shares), `own_among_removed` (the expected share of own molecules among all that are removed), and
+      `curve`, a DataFrame with `own_removed` and `foreign_removed` by `level`, which
+      :func:`resolvi_sd.pl.decontamination` draws.
+
+    An audit of earlier decontaminated counts is removed.
 
     Raises
     ------
@@ -69,6 +72,11 @@ def decontaminated_counts(
         If there is no fit.
     TypeError, ValueError
         If `fpr` is no share, or the genes of the table are no longer those of the fit.
+
+    Warns
+    -----
+    UserWarning
+        If most of what `fpr` removes is expected to be own, neighbors of the fit are gone, or the counts are others.
 
     Notes
     -----
@@ -90,7 +98,7 @@ def decontaminated_counts(
     >>> rsd.tl.decontaminated_counts(sdata, fpr=0.05, show_progress_bar=False)
     >>> table = sdata.tables["table"]
     >>> table.layers["resolvi_decontaminated"].dtype, sorted(table.uns["resolvi_decontaminated"])
-    (dtype('int32'), ['curve', 'foreign_removed', 'fpr', 'level', 'own_removed'])
+    (dtype('int32'), ['curve', 'foreign_removed', 'fpr', 'level', 'own_among_removed', 'own_removed'])
     """
     check_fpr(fpr)
     adata = resolve_table(data, table_key)
@@ -101,7 +109,15 @@ def decontaminated_counts(
     target = adata.copy() if copy else adata
     target.layers[keys.decontaminated] = result.counts
     target.uns[keys.decontaminated] = _record(result, fpr)
+    if keys.decontaminated in _judged(target, keys):
+        del target.uns[keys.audit]
     return target if copy else None
+
+
+def _judged(adata: AnnData, keys: Keys) -> set[str]:
+    """Return the layers of corrected counts that the audit of the fit is of."""
+    audit = adata.uns.get(keys.audit, {})
+    return set(audit["corrected_layer"].astype(str)) if "corrected_layer" in audit else set()
 
 
 def _record(result: Decontaminated, fpr: float | None) -> dict[str, Any]:
@@ -111,5 +127,6 @@ def _record(result: Decontaminated, fpr: float | None) -> dict[str, Any]:
         "level": result.level,
         "own_removed": result.own_removed,
         "foreign_removed": result.foreign_removed,
+        "own_among_removed": result.own_among_removed,
         "curve": result.curve,
     }
