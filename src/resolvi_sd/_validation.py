@@ -33,6 +33,7 @@ __all__ = [
     "check_result",
     "check_takes_results",
     "check_unique",
+    "first_fraction",
     "group_names",
     "listing",
     "shortened",
@@ -261,7 +262,7 @@ def check_coordinates(coordinates: NDArray[np.float64], *, where: str) -> None:
         )
 
 
-def _first_fraction(values: NDArray[np.floating]) -> float | None:
+def first_fraction(values: NDArray[np.floating]) -> float | None:
     """Return the first value that is not an integer, None if all are."""
     for start in range(0, values.size, _SCAN):
         part = values[start : start + _SCAN]
@@ -288,7 +289,7 @@ def _holds_counts(matrix: Any) -> bool:
     if values is None or values.size == 0 or values.dtype.kind not in "uif":
         return False
     head = values[:_SCAN]
-    return bool(np.isfinite(head).all() and (head >= 0).all()) and _first_fraction(head) is None
+    return bool(np.isfinite(head).all() and (head >= 0).all()) and first_fraction(head) is None
 
 
 def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
@@ -366,7 +367,7 @@ def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> 
             f"{name} must hold molecule counts, but its smallest value is {values.min():g}: it looks scaled or "
             f"centred. {_where_counts_may_be(adata, layer)}"
         )
-    fraction = _first_fraction(values) if values.dtype.kind == "f" else None
+    fraction = first_fraction(values) if values.dtype.kind == "f" else None
     if fraction is not None:
         raise ValueError(
             f"{name} must hold molecule counts, but has values that are not integers, such as {fraction:g}: it looks "

@@ -93,8 +93,7 @@ def decontaminate(
     UserWarning
         If most of what `fpr` removes is own.
     """
-    order = graph.compact_order(np.arange(tissue.n_cells), _CELLS)
-    parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
+    parts = graph.compact_parts(_CELLS)
 
     def shown(what: str) -> Iterable[NDArray[np.int64]]:
         bar: Iterable[NDArray[np.int64]] = tqdm(parts, desc=what, disable=not show_progress_bar)

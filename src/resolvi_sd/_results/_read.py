@@ -17,7 +17,7 @@ from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_result
+from resolvi_sd._validation import check_key, check_result, first_fraction
 
 __all__ = [
     "category_codes",
@@ -135,7 +135,7 @@ def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) ->
     """
     name = corrected_layer_name(adata, keys, layer)
     matrix = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
-    if name == keys.decontaminated and matrix.dtype.kind == "f" and (np.rint(matrix.data) != matrix.data).any():
+    if name == keys.decontaminated and first_fraction(matrix.data) is not None:
         raise ValueError(
             f"`table.layers[{name!r}]` has fractions, where `resolvi_sd.tl.decontaminated_counts` wrote whole "
             "molecules: it was normalised or log-transformed since. Run that again, and transform a copy of the layer."

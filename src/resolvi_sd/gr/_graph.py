@@ -38,6 +38,11 @@ class NeighborGraph:
         """Number of cells."""
         return int(self.index.shape[0])
 
+    def compact_parts(self, size: int) -> list[NDArray[np.int64]]:
+        """Cut all cells into parts of `size` that are near each other, the last one smaller."""
+        order = self.compact_order(np.arange(self.n_cells), size)
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
     def compact_order(self, cells: NDArray[np.int64], block: int) -> NDArray[np.int64]:
         """Return an order of `cells`, as positions in it, in which blocks of cells have few neighbors outside.
 

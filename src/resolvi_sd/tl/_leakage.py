@@ -91,12 +91,10 @@ def leakage(
     keys = Keys(key_added)
     groups = _types(adata, keys, labels_key)
     fitted, tissue, graph = restore(adata, keys)
-    order = graph.compact_order(np.arange(tissue.n_cells), _CELLS)
-    parts = [order[start : start + _CELLS] for start in range(0, len(order), _CELLS)]
     molecules = leaked_molecules(
         fitted.module,
         tissue,
-        tqdm(parts, desc="Leakage", disable=not show_progress_bar),
+        tqdm(graph.compact_parts(_CELLS), desc="Leakage", disable=not show_progress_bar),
         groups.codes,
         len(groups.names),
     )
