@@ -39,8 +39,11 @@ $(stamp): pyproject.toml constraints.txt constraints-latest.txt $(CONSTRAINTS)
 	$(bin)/python -m pip install --quiet --constraint $(or $(CONSTRAINTS),$(known_good)) --editable . $(addprefix --group ,$(GROUPS))
 	touch $@
 
+# As many processes as cores, a file of tests in one of them. Threads of several that wait for each other would take the
+# cores from those that work, so torch gets one; two of numba's wait asleep, and test what is done in parts.
 test: $(stamp)
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE $(bin)/python -m pytest \
+	  --numprocesses auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(stamp)
 	$(bin)/python -m ruff check
@@ -65,4 +68,4 @@ $(PEER_VENV)/installed: benchmarks/requirements-scvi.txt
 	touch $@
 
 clean:
-	rm -rf docs/_build docs/generated demo_output .mypy_cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/generated demo_output .mypy_cache .numba_cache .pytest_cache .ruff_cache

@@ -8,6 +8,10 @@ import pytest
 
 # Before anything imports matplotlib, and in the processes that tests start.
 os.environ["MPLBACKEND"] = "Agg"
+# Numba's cache is not safe from two processes that compile a function for different types at once: each worker of
+# pytest-xdist has its own.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache" / worker)
 
 
 @pytest.fixture(scope="session")
