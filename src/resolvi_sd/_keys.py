@@ -56,6 +56,11 @@ class Keys:
         return f"{self.prefix}_decontaminated"
 
     @property
+    def own_removed(self) -> str:
+        """`obs`: expected share of the cell's own molecules that the decontaminated counts lack."""
+        return f"{self.prefix}_own_removed"
+
+    @property
     def expression(self) -> str:
         """`layers` (all genes) or `obsm` (some genes): expected expression, dense."""
         return f"{self.prefix}_expression"
@@ -190,7 +195,7 @@ class Keys:
         return {
             "layers": (self.counts, self.decontaminated, self.expression),
             "obsm": (self.latent, self.expression, self.niche, self.probabilities),
-            "obs": (*self.shares, self.predicted, self.size),
+            "obs": (*self.shares, self.own_removed, self.predicted, self.size),
             "obsp": (self.distances, self.connectivities, self.weights, self.flow),
             "varm": (self.dispersion, self.background),
             "uns": (

@@ -405,7 +405,7 @@ class ResolVI(TableTasks):
         fitted = self.fitted
         self._check_unchanged()
         tissue, graph = self._input.tissue(), self._input.graph
-        return decontaminate(fitted.module, tissue, graph, fpr, show_progress_bar=False).counts
+        return decontaminate(fitted.module, tissue, graph, fpr, genes=fitted.genes, show_progress_bar=False).counts
 
     def get_shares(self) -> pd.DataFrame:
         """Return each cell's expected shares of own, diffused and background molecules; NaN for cells without any."""

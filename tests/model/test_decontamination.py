@@ -101,7 +101,11 @@ def test_no_other_choice_is_better_at_the_price_of_a_level():
         others = np.array([expected(kept) for kept in itertools.product(*(range(int(x) + 1) for x in entries.value))])
         for level in (0.02, 0.1, 0.3, MEDIAN, 0.7, 0.9, 0.98):
             price = np.array([1 - level, level])
-            assert price @ expected(molecules_above(entries, level)) == pytest.approx((others @ price).min(), abs=1e-9)
+            found = molecules_above(entries, level)
+            own_lost, foreign_left = expected(found.kept)
+            assert price @ [own_lost, foreign_left] == pytest.approx((others @ price).min(), abs=1e-9)
+            assert found.own_removed.sum() == pytest.approx(own_lost, rel=1e-9)
+            assert found.own.sum() == pytest.approx(expected(np.zeros(5, dtype=int))[0], rel=1e-9)
 
 
 def test_molecules_are_sorted_by_their_tails():
@@ -112,7 +116,7 @@ def test_molecules_are_sorted_by_their_tails():
     np.testing.assert_array_equal(molecules, np.bincount(place, minlength=n_bins))
     np.testing.assert_allclose(own, np.bincount(place, tails, minlength=n_bins), rtol=1e-12)
     for b in (0, 1, 17, n_bins - 1):
-        assert molecules_above(entries, b / n_bins).sum() == molecules[b:].sum()
+        assert molecules_above(entries, b / n_bins).kept.sum() == molecules[b:].sum()
 
 
 @pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
@@ -133,13 +137,25 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
     assert curve.total_own == pytest.approx(sum(tail.sum() for tail in tails), rel=1e-4)
     for fpr in (0.01, 0.1, 0.4):
         level = curve.level_where(fpr)
-        kept = molecules_to_keep(module, tissue, parts, level)
+        found = molecules_to_keep(module, tissue, parts, level)
+        kept = found.counts
         assert kept.dtype == np.int32 and kept.data.all() and (tissue.counts - kept).min() >= 0
         by_hand = np.array([(tail >= level).sum() for tail in tails])
         stored = np.asarray(kept[tissue.counts.nonzero()]).ravel()
         # Decoded in other parts, tails differ in the last digits of float32.
         assert np.mean(stored != by_hand) < 0.01
         lost = sum(tail[n:].sum() for tail, n in zip(tails, stored, strict=True)) / curve.total_own
+        cell, gene = tissue.counts.nonzero()
+        for removed, place in ((found.cells, cell), (found.genes, gene)):
+            sums = [[tail.sum(), tail[n:].sum(), len(tail)] for tail, n in zip(tails, stored, strict=True)]
+            own, own_removed, molecules = (
+                np.bincount(place, s, minlength=len(removed.own)) for s in np.transpose(sums)
+            )
+            np.testing.assert_allclose(removed.own, own, rtol=1e-4)
+            np.testing.assert_allclose(removed.own_removed, own_removed, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(removed.own + removed.foreign, molecules, rtol=1e-9)
+            gone = molecules - np.bincount(place, stored, minlength=len(molecules))
+            np.testing.assert_allclose(removed.own_removed + removed.foreign_removed, gone, rtol=1e-9, atol=1e-9)
         step = 1 / (len(curve.level) - 1)
         assert fpr - 0.02 < lost <= fpr + 1e-4
         own, foreign = curve.shares(np.array([level, level + step]))

@@ -16,7 +16,17 @@ def removed(adata):
     """A table whose foreign molecules are removed as the square root of its own ones."""
     level = np.linspace(0, 1, 129)
     curve = pd.DataFrame({"level": level, "own_removed": level**4, "foreign_removed": level**2})
-    adata.uns[KEY] = {"fpr": 0.05, "level": 0.47, "own_removed": 0.049, "foreign_removed": 0.22, "curve": curve}
+    genes = pd.DataFrame(
+        {
+            "gene": ["often", "seldom", "never", "rare"],
+            "own": [500.0, 900.0, 60.0, 49.0],
+            "own_removed": [0.12, 0.01, 0.0, 0.9],
+            "foreign_removed": [0.5, 0.8, 0.2, 0.9],
+        }
+    )
+    adata.uns[KEY] = {
+        "fpr": 0.05, "level": 0.47, "own_removed": 0.049, "foreign_removed": 0.22, "curve": curve, "genes": genes
+    }  # fmt: skip
     return adata
 
 
@@ -28,8 +38,11 @@ def test_what_is_drawn(removed):
     np.testing.assert_array_equal(chosen, [[0.049, 0.22]])
     # 0.25 is too close to nothing, and 0.75 is beyond the axis.
     np.testing.assert_array_equal(levels, [[0.5**4, 0.5**2]])
-    assert [text.get_text() for text in ax.texts] == ["0.5"]
-    assert ax.get_legend_handles_labels()[1] == ["at random", "by level", "level 0.47 (fpr=0.05)"]
+    # Genes that lose own molecules are named, the one that loses most first; one of few molecules is not.
+    assert [text.get_text() for text in ax.texts] == ["0.5", "often", "seldom"]
+    (genes,) = ax.collections
+    np.testing.assert_array_equal(genes.get_offsets(), [[0.12, 0.5], [0.01, 0.8], [0.0, 0.2]])
+    assert ax.get_legend_handles_labels()[1] == ["genes", "at random", "by level", "level 0.47 (fpr=0.05)"]
     assert ax.get_xlim() == (0, 0.25)
 
 
@@ -45,6 +58,16 @@ def test_the_dot_is_always_in_view(removed):
     ax = rsd.pl.decontamination(removed, title="Removed", return_ax=True)
     assert ax.get_xlim() == (0, 0.8) and ax.get_title() == "Removed"
     assert ax.get_legend_handles_labels()[1][-1] == "level 0.80"
+
+
+def test_genes_that_pay_much_are_in_view(removed):
+    removed.uns[KEY]["genes"].loc[0, "own_removed"] = 0.6
+    ax = rsd.pl.decontamination(removed, n_genes=1, return_ax=True)
+    assert ax.get_xlim() == (0, pytest.approx(0.66)) and ax.texts[-1].get_text() == "often"
+    ax = rsd.pl.decontamination(removed, n_genes=0, return_ax=True)
+    assert ax.get_xlim() == (0, 0.25) and [text.get_text() for text in ax.texts] == ["0.5"]
+    with pytest.raises(ValueError, match="`n_genes` must not be negative, got -1"):
+        rsd.pl.decontamination(removed, n_genes=-1)
 
 
 def test_it_draws_what_the_tool_writes():
@@ -64,6 +87,10 @@ def test_nothing_to_draw(adata, removed):
         rsd.pl.decontamination(removed)
     removed.uns[KEY]["curve"] = pd.DataFrame({"level": [0.0]})
     with pytest.raises(ValueError, match="lacks 'own_removed', 'foreign_removed'"):
+        rsd.pl.decontamination(removed)
+    # As counts of an earlier version have it.
+    del removed.uns[KEY]["genes"]
+    with pytest.raises(ValueError, match=r"lacks 'genes'\. Please run"):
         rsd.pl.decontamination(removed)
     del removed.uns[KEY]
     with pytest.raises(KeyError, match=r"run `resolvi_sd\.tl\.decontaminated_counts\(.*key_added='resolvi'\)` first"):

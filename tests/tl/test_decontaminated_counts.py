@@ -1,6 +1,7 @@
 """Whole corrected counts remove more at the same cost than expectations do, and cost what was asked for."""
 
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from resolvi_sd.metrics import removal
 
 QUIET = {"show_progress_bar": False}
 LAYER = RECORD = "resolvi_decontaminated"
+COST = "resolvi_own_removed"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,19 @@ def test_the_median_has_the_least_error(leaked):
 
     median = error(decontaminated(leaked))
     assert median < 0.95 * min(error(leaked.X), error(leaked.layers["resolvi_counts"]))
-    assert median < min(error(decontaminated(leaked, fpr=fpr)) for fpr in (0.01, 0.3))
+    assert median < min(error(decontaminated(leaked, fpr=fpr)) for fpr in (0.01, 0.2))
+
+
+def test_genes_and_cells_that_pay_are_told(leaked):
+    """Of the own molecules of each, the share that is expected to go follows the one that goes."""
+    table = rsd.tl.decontaminated_counts(leaked, fpr=0.1, copy=True, **QUIET)
+    own = leaked.layers["true_own"].toarray()
+    lost = np.maximum(own - table.layers[LAYER].toarray(), 0)
+    genes = table.uns[RECORD]["genes"]
+    for axis, found, least in ((0, genes["own_removed"], 0.8), (1, table.obs[COST], 0.4)):
+        many = own.sum(axis=axis) >= 50
+        true = lost.sum(axis=axis)[many] / own.sum(axis=axis)[many]
+        assert many.sum() > 50 and np.corrcoef(found[many], true)[0, 1] > least
 
 
 def test_what_is_written(fitted, caplog):
@@ -71,8 +85,17 @@ def test_what_is_written(fitted, caplog):
     total_own = table.layers["resolvi_counts"].sum()
     expected = record["own_removed"] * total_own + record["foreign_removed"] * (table.X.sum() - total_own)
     assert table.X.sum() - counts.sum() == pytest.approx(expected, rel=1e-4)
+    # And so do those of its genes and cells.
+    genes, cells = record["genes"], table.obs[COST]
+    assert genes["gene"].tolist() == table.var_names.tolist() and cells.dtype == np.float32
+    own = table.layers["resolvi_counts"]
+    np.testing.assert_allclose(genes["own"], np.asarray(own.sum(axis=0)).ravel(), rtol=1e-4)
+    np.testing.assert_allclose(genes["own"] + genes["foreign"], np.asarray(table.X.sum(axis=0)).ravel(), rtol=1e-6)
+    assert genes["own"] @ genes["own_removed"] == pytest.approx(record["own_removed"] * total_own, rel=1e-4)
+    assert np.asarray(own.sum(axis=1)).ravel() @ cells.fillna(0) == pytest.approx(genes["own"] @ genes["own_removed"])
     # Nothing else is changed.
-    del table.layers[LAYER], table.uns[RECORD]
+    del table.layers[LAYER], table.uns[RECORD], table.obs[COST]
+    assert list(table.obs) == list(before.obs)
     assert set(table.layers) == set(before.layers) and set(table.uns) == set(before.uns)
     assert abs(table.layers["resolvi_counts"] - before.layers["resolvi_counts"]).nnz == 0
 
@@ -86,6 +109,19 @@ def test_a_share_that_takes_mostly_own_molecules_is_warned_of(leaked, caplog):
     assert record["own_among_removed"] == pytest.approx(by_shares, rel=1e-3)
     with pytest.warns(UserWarning, match=r"that fpr=0\.6 removes, \d\d% are expected to be own, the last"):
         decontaminated(leaked, fpr=0.6)
+
+
+def test_genes_that_lose_most_of_their_own_molecules_are_told(leaked, caplog):
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        record = rsd.tl.decontaminated_counts(leaked, fpr=0.2, copy=True, **QUIET).uns[RECORD]
+    genes = record["genes"].query("own >= 50 and own_removed > 0.5").sort_values("own_removed", ascending=False)
+    assert len(genes) > 0 and record["own_removed"] < 0.5
+    costliest = f"{genes['gene'].iloc[0]} {genes['own_removed'].iloc[0]:.0%}"
+    assert re.search(rf"own molecules of {len(genes)} of 100 genes are expected to go.*: {costliest}", caplog.text)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        decontaminated(leaked, fpr=0.001)
+    assert "of the foreign ones" in caplog.text and "of 100 genes" not in caplog.text
 
 
 def test_more_may_be_lost_and_more_is_removed(fitted):

@@ -3,7 +3,7 @@
 from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
 from resolvi_sd._analysis._bootstrap import bootstrap_means
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
-from resolvi_sd._analysis._decontaminated import Decontaminated, check_fpr, decontaminate
+from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
@@ -15,6 +15,7 @@ from resolvi_sd._analysis._tables import stack_comparisons
 
 __all__ = [
     "MAX_RELATIVE_RAW",
+    "MIN_OWN",
     "AuditInput",
     "CellBlock",
     "CellGroups",

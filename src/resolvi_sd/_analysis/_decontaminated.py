@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +14,18 @@ from tqdm.auto import tqdm
 from resolvi_sd._csr import CSR
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ResolviModule
-from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
+from resolvi_sd._model.decontamination import MEDIAN, Removed, molecules_to_keep, removal_curve
 from resolvi_sd._tiles import Tissue
+from resolvi_sd._validation import shortened
 from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = ["Decontaminated", "check_fpr", "decontaminate"]
+__all__ = ["MIN_OWN", "Decontaminated", "check_fpr", "decontaminate"]
 
 _CELLS = 2048
-# Share of own molecules among those removed above which `fpr` asks for too much.
+# Share of own molecules among those removed above which `fpr` asks for too much, and of a gene's own ones, likewise.
 _MOST = 0.5
+# Expected own molecules without which a gene's share of removed ones says little.
+MIN_OWN = 50
 # Levels of the table, both ends with it.
 _N_LEVELS = 129
 
@@ -35,6 +38,11 @@ class Decontaminated:
     ----------
     counts
         Molecules that are kept, cells × genes, CSR int32; in files if the counts are.
+    own_removed_by_cell
+        Expected share of the own molecules of each cell that are removed, float32; NaN for cells without any.
+    genes
+        By `gene`: expected molecules, `own` and `foreign`, and the shares of these that are removed, `own_removed` and
+        `foreign_removed`; NaN where there are none.
     level
         Those are kept that are own with at least this probability.
     own_removed, foreign_removed
@@ -46,6 +54,8 @@ class Decontaminated:
     """
 
     counts: CSR
+    own_removed_by_cell: NDArray[np.float32]
+    genes: pd.DataFrame
     level: float
     own_removed: float
     foreign_removed: float
@@ -73,7 +83,13 @@ def check_fpr(fpr: object) -> None:
 
 
 def decontaminate(
-    module: ResolviModule, tissue: Tissue, graph: NeighborGraph, fpr: float | None, *, show_progress_bar: bool
+    module: ResolviModule,
+    tissue: Tissue,
+    graph: NeighborGraph,
+    fpr: float | None,
+    *,
+    genes: Sequence[str],
+    show_progress_bar: bool,
 ) -> Decontaminated:
     """Find the level, and keep the molecules above it; two passes over the posterior.
 
@@ -85,6 +101,8 @@ def decontaminate(
         All cells, and their neighbors.
     fpr
         Largest share of the own molecules that is expected to be removed; None: a level of one half.
+    genes
+        Names of the genes.
     show_progress_bar
         Whether to show progress bars.
 
@@ -101,7 +119,7 @@ def decontaminate(
 
     curve = removal_curve(module, tissue, shown("Own and foreign molecules"))
     level = MEDIAN if fpr is None else curve.level_where(fpr)
-    counts = molecules_to_keep(module, tissue, shown("Removing molecules"), level)
+    kept = molecules_to_keep(module, tissue, shown("Removing molecules"), level)
     levels = np.linspace(0, 1, _N_LEVELS)
     own, foreign = curve.shares(levels)
     (own_removed,), (foreign_removed,) = curve.shares(np.array([level]))
@@ -121,4 +139,43 @@ def decontaminate(
             stacklevel=3,
         )
     table = pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign})
-    return Decontaminated(counts, level, float(own_removed), float(foreign_removed), own_among_removed, table)
+    by_gene = _gene_table(kept.genes, genes)
+    _tell_of_genes(by_gene)
+    return Decontaminated(
+        kept.counts,
+        kept.cells.shares()[0].astype(np.float32),
+        by_gene,
+        level,
+        float(own_removed),
+        float(foreign_removed),
+        own_among_removed,
+        table,
+    )
+
+
+def _tell_of_genes(genes: pd.DataFrame) -> None:
+    """Name the genes that are hardly there any more in the cells that express them."""
+    costly = genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)].sort_values("own_removed")[::-1]
+    if costly.empty:
+        return
+    named = [f"{gene} {share:.0%}" for gene, share in zip(costly["gene"], costly["own_removed"], strict=True)]
+    logger.info(
+        "More than half of the own molecules of %d of %d genes are expected to go, so that they may be missing where "
+        "they are expressed: %s.",
+        len(costly),
+        len(genes),
+        shortened(named),
+    )
+
+
+def _gene_table(removed: Removed, genes: Sequence[str]) -> pd.DataFrame:
+    own_removed, foreign_removed = removed.shares()
+    return pd.DataFrame(
+        {
+            "gene": list(genes),
+            "own": removed.own,
+            "own_removed": own_removed,
+            "foreign": removed.foreign,
+            "foreign_removed": foreign_removed,
+        }
+    )

@@ -18,14 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import CSR, canonical, map_rows
-from resolvi_sd._model.delaporte import EntryRates, molecules_above, tail_histogram
+from resolvi_sd._model.delaporte import EntryRates, KeptMolecules, molecules_above, tail_histogram
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.molecules import entry_rates
 from resolvi_sd._model.posterior import core_rates, entry_positions
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Tissue, cut_minibatch
 
-__all__ = ["MEDIAN", "RemovalCurve", "molecules_to_keep", "removal_curve"]
+__all__ = ["MEDIAN", "Decontamination", "Removed", "RemovalCurve", "molecules_to_keep", "removal_curve"]
 
 MEDIAN = 0.5
 # Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
@@ -72,6 +72,64 @@ class RemovalCurve:
         return float(own / (own + foreign)) if own + foreign > 0 else float("nan")
 
 
+@dataclass(frozen=True)
+class Removed:
+    """Molecules of cells, or of genes, and how many of them are expected to go.
+
+    Parameters
+    ----------
+    own, foreign
+        Expected own and foreign molecules.
+    own_removed, foreign_removed
+        How many of these are removed.
+    """
+
+    own: NDArray[np.float64]
+    own_removed: NDArray[np.float64]
+    foreign: NDArray[np.float64]
+    foreign_removed: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, size: int) -> Removed:
+        """Return that of so many cells or genes of which nothing is known yet."""
+        return cls(*np.zeros((4, size)))
+
+    def add(
+        self,
+        value: NDArray[np.floating],
+        kept: KeptMolecules,
+        place: NDArray[np.integer],
+        members: NDArray[np.integer] | slice = slice(None),
+    ) -> None:
+        """Count the molecules of some entries in; `place` is the cell or gene of each, among all or those `members`."""
+        gone = value - kept.kept
+        parts = (kept.own, kept.own_removed, value - kept.own, gone - kept.own_removed)
+        for total, part in zip((self.own, self.own_removed, self.foreign, self.foreign_removed), parts, strict=True):
+            total[members] += np.bincount(place, part, minlength=len(total[members]))
+
+    def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the shares of the own and of the foreign molecules that are removed; NaN where there are none."""
+        with np.errstate(invalid="ignore"):
+            return self.own_removed / self.own, self.foreign_removed / self.foreign
+
+
+@dataclass(frozen=True)
+class Decontamination:
+    """The molecules that are kept, and which cells and genes pay for it.
+
+    Parameters
+    ----------
+    counts
+        Molecules that are kept, cells × genes, CSR int32 without zeros; in files if the counts are.
+    cells, genes
+        What is removed of each.
+    """
+
+    counts: CSR
+    cells: Removed
+    genes: Removed
+
+
 def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]]) -> RemovalCurve:
     """Sort all molecules by their tails, given latent and shares at their means.
 
@@ -94,17 +152,22 @@ def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray
     return RemovalCurve(level, removed_own, foreign, float(removed_own[-1]), float(foreign[-1]))
 
 
-def molecules_to_keep(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: float) -> CSR:
-    """Return the molecules with a tail of at least `level`, cells × genes, CSR int32 without zeros.
-
-    In files if the counts are. The arguments are those of :func:`removal_curve`.
-    """
+def molecules_to_keep(
+    module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: float
+) -> Decontamination:
+    """Keep the molecules with a tail of at least `level`; the other arguments are those of :func:`removal_curve`."""
     counts = tissue.counts
     kept = zeros_beside(counts.data, np.int32)
+    cells, genes = Removed.none(tissue.n_cells), Removed.none(tissue.n_genes)
     for core, entries in _entries_of(module, tissue, cores):
-        kept[entry_positions(counts.indptr, core)] = molecules_above(entries, level)
+        stored = entry_positions(counts.indptr, core)
+        found = molecules_above(entries, level)
+        kept[stored] = found.kept
+        place = np.repeat(np.arange(len(core)), counts.indptr[core + 1] - counts.indptr[core])
+        cells.add(entries.value, found, place, core)
+        genes.add(entries.value, found, counts.indices[stored])
     structure = copy_beside(counts.indices), counts.indptr.copy()
-    return map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical)
+    return Decontamination(map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical), cells, genes)
 
 
 @torch.no_grad()

@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from resolvi_sd._analysis import MIN_OWN
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_result, listing
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, open_ax, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
+from resolvi_sd.pl._labels import label_points
 from resolvi_sd.pl._results import fitted
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decontamination"]
 
-_COLUMNS = ("level", "own_removed", "foreign_removed")
+_NUMBERS = ("level", "own_removed", "foreign_removed")
+_TABLES = {"curve": _NUMBERS, "genes": ("gene", "own", "own_removed", "foreign_removed")}
 _MARKED_LEVELS = (0.25, 0.5, 0.75)
 # Share of own molecules that the axis shows at least; farther right nobody wants to be.
 _SHOWN = 0.25
@@ -37,6 +40,7 @@ _CHOSEN = "#D55E00"
 def decontamination(
     data: SpatialData | AnnData,
     *,
+    n_genes: int = 8,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     ax: Axes | None = None,
@@ -51,10 +55,17 @@ def decontamination(
     are other levels: a level of 0.75 also removes molecules that are own with a probability of up to 0.75. At random
     (dashed) the same share of both would go. To move along the curve, choose another `fpr`.
 
+    The level is one for all, but its cost is not: grey dots are the genes of which at least 50 own molecules are
+    expected, at the shares of their own and foreign ones that are removed. The named ones pay most, and may be missing
+    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell.
+
     Parameters
     ----------
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.decontaminated_counts` was run.
+    n_genes
+        Number of genes to name: those that lose the largest shares of their own molecules. A name for which there is no
+        room is left out.
     {table}
     {one_ax}
     {one_end}
@@ -68,7 +79,7 @@ def decontamination(
     KeyError
         If there is no such table, no such fit, or no decontaminated counts of it.
     ValueError
-        If their record is damaged.
+        If `n_genes` is negative, or the record of the counts is damaged.
 
     Examples
     --------
@@ -76,9 +87,11 @@ def decontamination(
     >>> from matplotlib.figure import Figure
     >>> table = anndata.AnnData(np.ones((2, 2), dtype="float32"))
     >>> curve = {"level": [0, 0.5, 1], "own_removed": [0, 0.1, 1], "foreign_removed": [0, 0.6, 1]}
+    >>> genes = {"gene": ["A", "B"], "own": [90, 80], "own_removed": [0.2, 0], "foreign_removed": [0.7, 0.5]}
     >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this, and tl.decontaminated_counts this:
     >>> table.uns["resolvi_decontaminated"] = {
-    ...     "level": 0.5, "own_removed": 0.1, "foreign_removed": 0.6, "curve": pd.DataFrame(curve)
+    ...     "level": 0.5, "own_removed": 0.1, "foreign_removed": 0.6,
+    ...     "curve": pd.DataFrame(curve), "genes": pd.DataFrame(genes),
     ... }
     >>> ax = rsd.pl.decontamination(table, ax=Figure().subplots(), return_ax=True)
     >>> ax.get_xlabel(), ax.get_ylabel()
@@ -86,9 +99,16 @@ def decontamination(
     """
     adata = resolve_table(data, table_key)
     record = _record(adata, Keys(key_added))
+    if n_genes < 0:
+        raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
     check_save(save)
     ax = open_ax(ax, (4.0, 3.5), figsize=figsize, title=title)
-    _draw(ax, record)
+    genes = record["genes"][record["genes"]["own"] >= MIN_OWN].sort_values("own_removed", ascending=False)
+    n_named = min(n_genes, int((genes["own_removed"] > 0).sum()))
+    _draw(ax, record, genes, n_named)
+    figure_of(ax).draw_without_rendering()  # settles limits and size of the panel
+    points, names = genes[["own_removed", "foreign_removed"]].to_numpy(dtype=np.float64), genes["gene"].astype(str)
+    label_points(ax, points, range(n_named), names[:n_named].tolist(), fontsize=7)
     save_figure(ax, save)
     return ax if return_ax else None
 
@@ -99,23 +119,26 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     tool = f"resolvi_sd.tl.decontaminated_counts(..., key_added={keys.prefix!r})"
     check_result(key, adata.uns, where="table.uns", tool=tool)
     record: Mapping[str, Any] = adata.uns[key]
-    wanted = ("curve", *_COLUMNS)
-    missing = [name for name in wanted if name not in record]
-    if not missing:
-        curve = record["curve"]
-        missing = [name for name in _COLUMNS if not isinstance(curve, pd.DataFrame) or name not in curve]
+    missing = [name for name in (*_TABLES, *_NUMBERS) if name not in record]
+    for table, columns in _TABLES.items() if not missing else ():
+        found = record[table]
+        missing += [name for name in columns if not isinstance(found, pd.DataFrame) or name not in found]
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks {listing(missing)}. Please run `{tool}` again.")
     return record
 
 
-def _draw(ax: Axes, record: Mapping[str, Any]) -> None:
+def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int) -> None:
+    """Draw the curve, and the genes, the first `n_named` of them inside the axes."""
+    from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     curve = record["curve"]
-    level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _COLUMNS)
+    level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _NUMBERS)
     x, y = float(record["own_removed"]), float(record["foreign_removed"])
-    right = min(1.0, max(_SHOWN, 2 * x))
+    cost = genes["own_removed"].to_numpy(dtype=np.float64)
+    right = min(1.0, max(_SHOWN, 2 * x, 1.1 * cost[:n_named].max(initial=0)))
+    ax.scatter(cost, genes["foreign_removed"], s=10, color="0.7", linewidths=0, rasterized=True, label="genes")
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="at random")
     ax.plot(own, foreign, color="C0", label="by level")
     marked = [i for i in np.searchsorted(level, _MARKED_LEVELS) if own[i] < right and foreign[i] > _READABLE]
@@ -129,6 +152,7 @@ def _draw(ax: Axes, record: Mapping[str, Any]) -> None:
             va="top",
             fontsize="small",
             color="C0",
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )
     ax.plot([x], [y], color=_CHOSEN, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
     ax.set(xlim=(0, right), ylim=(0, 1.02), xlabel="own molecules removed", ylabel="foreign molecules removed")

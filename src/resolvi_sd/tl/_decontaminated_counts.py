@@ -60,11 +60,14 @@ def decontaminated_counts(
 
     - `.layers['resolvi_decontaminated']`: cells × genes, CSR int32, between 0 and the count;
     - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level`, `own_removed` and `foreign_removed` (the
-      expected shares), `own_among_removed` (the expected share of own molecules among all that are removed), and
-      `curve`, a DataFrame with `own_removed` and `foreign_removed` by `level`, which
-      :func:`resolvi_sd.pl.decontamination` draws.
+      expected shares), `own_among_removed` (the expected share of own molecules among all that are removed), `curve`, a
+      DataFrame with `own_removed` and `foreign_removed` by `level`, and `genes`, one with the expected `own` and
+      `foreign` molecules of each `gene` and the shares of them that are removed, `own_removed` and `foreign_removed`
+      (NaN without any); :func:`resolvi_sd.pl.decontamination` draws both;
+    - `.obs['resolvi_own_removed']`: the share of each cell's own molecules that is expected to be removed, float32, NaN
+      for cells without molecules.
 
-    An audit of earlier decontaminated counts is removed.
+    An audit of earlier decontaminated counts is removed. Genes that lose most of their own molecules are logged.
 
     Raises
     ------
@@ -98,16 +101,17 @@ def decontaminated_counts(
     >>> rsd.tl.decontaminated_counts(sdata, fpr=0.05, show_progress_bar=False)
     >>> table = sdata.tables["table"]
     >>> table.layers["resolvi_decontaminated"].dtype, sorted(table.uns["resolvi_decontaminated"])
-    (dtype('int32'), ['curve', 'foreign_removed', 'fpr', 'level', 'own_among_removed', 'own_removed'])
+    (dtype('int32'), ['curve', 'foreign_removed', 'fpr', 'genes', 'level', 'own_among_removed', 'own_removed'])
     """
     check_fpr(fpr)
     adata = resolve_table(data, table_key)
     check_takes_results(adata, copy=copy)
     keys = Keys(key_added)
     fitted, tissue, graph = restore(adata, keys)
-    result = decontaminate(fitted.module, tissue, graph, fpr, show_progress_bar=show_progress_bar)
+    result = decontaminate(fitted.module, tissue, graph, fpr, genes=fitted.genes, show_progress_bar=show_progress_bar)
     target = adata.copy() if copy else adata
     target.layers[keys.decontaminated] = result.counts
+    target.obs[keys.own_removed] = result.own_removed_by_cell
     target.uns[keys.decontaminated] = _record(result, fpr)
     if keys.decontaminated in _judged(target, keys):
         del target.uns[keys.audit]
@@ -129,4 +133,5 @@ def _record(result: Decontaminated, fpr: float | None) -> dict[str, Any]:
         "foreign_removed": result.foreign_removed,
         "own_among_removed": result.own_among_removed,
         "curve": result.curve,
+        "genes": result.genes,
     }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME
 
-__all__ = ["EntryRates", "molecules_above", "tail_histogram"]
+__all__ = ["EntryRates", "KeptMolecules", "molecules_above", "tail_histogram"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
@@ -42,6 +42,24 @@ class EntryRates(NamedTuple):
     diffused: NDArray[np.floating]
     background: NDArray[np.floating]
     r: NDArray[np.floating]
+
+
+class KeptMolecules(NamedTuple):
+    """What is kept of some counts, and what that is expected to cost, one value per entry.
+
+    Attributes
+    ----------
+    kept
+        Molecules that are kept, int32.
+    own
+        Expected own molecules of the count.
+    own_removed
+        How many of these are expected to go.
+    """
+
+    kept: NDArray[np.int32]
+    own: NDArray[np.float64]
+    own_removed: NDArray[np.float64]
 
 
 @njit(inline="always", error_model="numpy")
@@ -114,7 +132,17 @@ def _sum_by_tail(
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _count_above(
-    value: Any, own: Any, diffused: Any, lam: Any, r: Any, bounds: Any, size: int, level: float, kept: Any
+    value: Any,
+    own: Any,
+    diffused: Any,
+    lam: Any,
+    r: Any,
+    bounds: Any,
+    size: int,
+    level: float,
+    kept: Any,
+    expected: Any,
+    removed: Any,
 ) -> None:
     for part in prange(len(bounds) - 1):
         weight, chance, tail = np.empty(size + 1), np.empty(size + 1), np.empty(size)
@@ -125,6 +153,8 @@ def _count_above(
             while above < x and tail[above] >= level:
                 above += 1
             kept[i] = above
+            removed[i] = tail[above:x].sum()
+            expected[i] = tail[:above].sum() + removed[i]
 
 
 def tail_histogram(entries: EntryRates, n_bins: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -149,12 +179,13 @@ def tail_histogram(entries: EntryRates, n_bins: int) -> tuple[NDArray[np.float64
     return own_sum.sum(axis=0), molecules.sum(axis=0)
 
 
-def molecules_above(entries: EntryRates, level: float) -> NDArray[np.int32]:
-    """Return how many molecules of each entry have a tail of at least `level`."""
+def molecules_above(entries: EntryRates, level: float) -> KeptMolecules:
+    """Keep the molecules of each entry that have a tail of at least `level`."""
     bounds, size = _parts(entries)
-    kept = np.empty(len(entries.value), dtype=np.int32)
+    n_entries = len(entries.value)
+    kept = KeptMolecules(np.empty(n_entries, dtype=np.int32), np.empty(n_entries), np.empty(n_entries))
     with ONE_AT_A_TIME:
-        _count_above(*entries, bounds, size, level, kept)
+        _count_above(*entries, bounds, size, level, *kept)
     return kept
 
 
