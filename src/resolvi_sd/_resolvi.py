@@ -388,7 +388,7 @@ class ResolVI(TableTasks):
         """Return the expected own molecules, cells × genes, CSR float32, between 0 and the counts."""
         return self.posterior.own
 
-    def get_decontaminated_counts(self, *, fpr: float | None = None) -> CSR:
+    def get_decontaminated_counts(self, *, fpr: float | None = None, per_gene: bool = False) -> CSR:
         """Return the whole molecules that are kept at a cost in own ones.
 
         Parameters
@@ -396,16 +396,20 @@ class ResolVI(TableTasks):
         fpr
             Share of the cells' own molecules that may be removed with the foreign ones; None removes what is more
             likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
+        per_gene
+            Whether no gene may lose a larger share of its own molecules, rather than all genes together.
 
         Returns
         -------
         Cells × genes, CSR int32, between 0 and the counts.
         """
-        check_fpr(fpr)
+        check_fpr(fpr, per_gene=per_gene)
         fitted = self.fitted
         self._check_unchanged()
         tissue, graph = self._input.tissue(), self._input.graph
-        return decontaminate(fitted.module, tissue, graph, fpr, genes=fitted.genes, show_progress_bar=False).counts
+        return decontaminate(
+            fitted.module, tissue, graph, fpr, per_gene=per_gene, genes=fitted.genes, show_progress_bar=False
+        ).counts
 
     def get_shares(self) -> pd.DataFrame:
         """Return each cell's expected shares of own, diffused and background molecules; NaN for cells without any."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curve
+from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curves
 from resolvi_sd._model.delaporte import EntryRates, molecules_above, tail_histogram
 from resolvi_sd._model.delaporte._tails import _tails
 from resolvi_sd._model.molecules import entry_rates
@@ -110,13 +110,22 @@ def test_no_other_choice_is_better_at_the_price_of_a_level():
 
 def test_molecules_are_sorted_by_their_tails():
     entries, n_bins = random_entries(300), 64
-    own, molecules = tail_histogram(entries, n_bins)
+    (own,), (molecules,) = tail_histogram(entries, n_bins)
     tails = np.concatenate([own_tails(int(x), *rest) for x, *rest in zip(*entries, strict=True)])
     place = np.minimum((tails * n_bins).astype(int), n_bins - 1)
     np.testing.assert_array_equal(molecules, np.bincount(place, minlength=n_bins))
     np.testing.assert_allclose(own, np.bincount(place, tails, minlength=n_bins), rtol=1e-12)
     for b in (0, 1, 17, n_bins - 1):
         assert molecules_above(entries, b / n_bins).kept.sum() == molecules[b:].sum()
+    group = np.random.default_rng(1).integers(3, size=300)
+    entry = np.repeat(np.arange(300), entries.value.astype(int))
+    for part, weight in zip(tail_histogram(entries, n_bins, group, 3), (tails, None), strict=True):
+        of_each = np.bincount(group[entry] * n_bins + place, weight, minlength=3 * n_bins)
+        np.testing.assert_allclose(part, of_each.reshape(3, n_bins), rtol=1e-12)
+    levels = np.array([0.25, 0.5, 0.75])[group]
+    np.testing.assert_array_equal(
+        molecules_above(entries, levels).kept, np.bincount(entry, tails >= levels[entry], minlength=300)
+    )
 
 
 @pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
@@ -125,8 +134,11 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
     module = small_module(tissue, **config)
     everyone = np.arange(tissue.n_cells)
     parts = np.array_split(np.random.default_rng(0).permutation(everyone), 7)
-    curve = removal_curve(module, tissue, parts)
-    assert curve.total_own + curve.total_foreign == pytest.approx(tissue.counts.sum())
+    curve, of_genes = removal_curves(module, tissue, parts, per_gene=True)
+    assert curve.own[-1] + curve.foreign[-1] == pytest.approx(tissue.counts.sum())
+    every = (len(curve.level) - 1) // (len(of_genes.level) - 1)
+    np.testing.assert_allclose(of_genes.own.sum(axis=0), curve.own[::every], rtol=1e-9)
+    np.testing.assert_allclose(of_genes.foreign.sum(axis=0), curve.foreign[::every], rtol=1e-9)
     with torch.no_grad():
         minibatch = cut_minibatch(tissue, everyone)
         mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
@@ -134,9 +146,9 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
         rates, _ = core_rates(module, minibatch, mean, module.shares(minibatch), beta)
         entries = entry_rates(module, minibatch, rates)
     tails = [by_convolution(int(x), *map(float, rest)) for x, *rest in zip(*entries, strict=True)]
-    assert curve.total_own == pytest.approx(sum(tail.sum() for tail in tails), rel=1e-4)
+    assert curve.own[-1] == pytest.approx(sum(tail.sum() for tail in tails), rel=1e-4)
     for fpr in (0.01, 0.1, 0.4):
-        level = curve.level_where(fpr)
+        level = float(curve.level_where(fpr))
         found = molecules_to_keep(module, tissue, parts, level)
         kept = found.counts
         assert kept.dtype == np.int32 and kept.data.all() and (tissue.counts - kept).min() >= 0
@@ -144,7 +156,7 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
         stored = np.asarray(kept[tissue.counts.nonzero()]).ravel()
         # Decoded in other parts, tails differ in the last digits of float32.
         assert np.mean(stored != by_hand) < 0.01
-        lost = sum(tail[n:].sum() for tail, n in zip(tails, stored, strict=True)) / curve.total_own
+        lost = sum(tail[n:].sum() for tail, n in zip(tails, stored, strict=True)) / curve.own[-1]
         cell, gene = tissue.counts.nonzero()
         for removed, place in ((found.cells, cell), (found.genes, gene)):
             sums = [[tail.sum(), tail[n:].sum(), len(tail)] for tail, n in zip(tails, stored, strict=True)]
@@ -160,3 +172,8 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
         assert fpr - 0.02 < lost <= fpr + 1e-4
         own, foreign = curve.shares(np.array([level, level + step]))
         assert own[0] <= fpr < own[1] and own[0] == pytest.approx(lost, abs=1e-3) and foreign[0] > own[0]
+        # A level for each gene: none loses more, and one level up each would.
+        levels = of_genes.level_where(fpr)
+        lost, _ = molecules_to_keep(module, tissue, parts, levels).genes.shares()
+        above, _ = molecules_to_keep(module, tissue, parts, levels + of_genes.level[1]).genes.shares()
+        assert lost.max() <= fpr + 1e-4 and above.min() > fpr - 1e-4 and np.median(lost) > 0.8 * fpr

@@ -52,6 +52,12 @@ def test_how_much_of_what_goes_is_own(removed):
     assert ax.get_legend_handles_labels()[1][-1] == "level 0.47 (fpr=0.05):\n34% of what goes is own"
 
 
+def test_levels_of_the_genes_have_no_number(removed):
+    del removed.uns[KEY]["level"]
+    ax = rsd.pl.decontamination(removed, return_ax=True)
+    assert ax.get_legend_handles_labels()[1][-1] == "level by gene (fpr=0.05)"
+
+
 def test_the_dot_is_always_in_view(removed):
     del removed.uns[KEY]["fpr"]
     removed.uns[KEY] |= {"level": 0.8, "own_removed": 0.4, "foreign_removed": 0.64}

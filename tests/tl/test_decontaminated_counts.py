@@ -107,7 +107,7 @@ def test_a_share_that_takes_mostly_own_molecules_is_warned_of(leaked, caplog):
     by_shares = record["own_removed"] * own
     by_shares /= by_shares + record["foreign_removed"] * (leaked.X.sum() - own)
     assert record["own_among_removed"] == pytest.approx(by_shares, rel=1e-3)
-    with pytest.warns(UserWarning, match=r"that fpr=0\.6 removes, \d\d% are expected to be own, the last"):
+    with pytest.warns(UserWarning, match=r"that fpr=0\.6 removes, \d\d% are expected to be own, some"):
         decontaminated(leaked, fpr=0.6)
 
 
@@ -122,6 +122,27 @@ def test_genes_that_lose_most_of_their_own_molecules_are_told(leaked, caplog):
     with caplog.at_level(logging.INFO, logger="resolvi_sd"):
         decontaminated(leaked, fpr=0.001)
     assert "of the foreign ones" in caplog.text and "of 100 genes" not in caplog.text
+
+
+def test_no_gene_loses_more_than_its_share(leaked, caplog):
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        table = rsd.tl.decontaminated_counts(leaked, fpr=0.1, per_gene=True, copy=True, **QUIET)
+    record, own = table.uns[RECORD], leaked.layers["true_own"]
+    genes = record["genes"]
+    assert genes["own_removed"].max() <= 0.1 and genes["own_removed"].median() > 0.09
+    assert re.search(r"\(level 0\.\d+ to 0\.\d+, by gene\)", caplog.text)
+    assert record["per_gene"] and "level" not in record and genes["level"].nunique() > 50
+    # With one level for all the same cost takes more foreign molecules, and most of some genes.
+    of_all = rsd.tl.decontaminated_counts(leaked, fpr=0.1, copy=True, **QUIET)
+    assert not of_all.uns[RECORD]["per_gene"] and set(of_all.uns[RECORD]["genes"]["level"]) == {
+        of_all.uns[RECORD]["level"]
+    }
+    own, even, uneven = own.toarray(), table.layers[LAYER].toarray(), of_all.layers[LAYER].toarray()
+    of_even, of_uneven = (removal(leaked.X, own, layer) for layer in (even, uneven))
+    assert 0.8 * of_uneven.foreign < of_even.foreign < of_uneven.foreign and of_even.own < of_uneven.own + 0.005
+    many = own.sum(axis=0) >= 100
+    of_even, of_uneven = ((np.maximum(own - layer, 0).sum(axis=0) / own.sum(axis=0))[many] for layer in (even, uneven))
+    assert of_even.max() < 0.25 < 0.5 < of_uneven.max()
 
 
 def test_more_may_be_lost_and_more_is_removed(fitted):
@@ -193,6 +214,8 @@ def test_bad_input(fitted, tissue):
     for fpr in ("0.05", True, [0.05]):
         with pytest.raises(TypeError, match="`fpr` must be a number or None"):
             rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
+    with pytest.raises(ValueError, match=r"per_gene=True needs `fpr`.* e\.g\. 0\.05"):
+        rsd.tl.decontaminated_counts(fitted, per_gene=True, **QUIET)
     with pytest.raises(KeyError, match=r"resolvi_sd\.tl\.fit"):
         rsd.tl.decontaminated_counts(tissue, **QUIET)
     assert LAYER not in fitted.tables["table"].layers

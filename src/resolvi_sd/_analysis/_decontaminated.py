@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from resolvi_sd._csr import CSR
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ResolviModule
-from resolvi_sd._model.decontamination import MEDIAN, Removed, molecules_to_keep, removal_curve
+from resolvi_sd._model.decontamination import MEDIAN, Removed, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import shortened
 from resolvi_sd.gr._graph import NeighborGraph
@@ -41,10 +41,10 @@ class Decontaminated:
     own_removed_by_cell
         Expected share of the own molecules of each cell that are removed, float32; NaN for cells without any.
     genes
-        By `gene`: expected molecules, `own` and `foreign`, and the shares of these that are removed, `own_removed` and
-        `foreign_removed`; NaN where there are none.
+        By `gene`: its `level`, expected molecules, `own` and `foreign`, and the shares of these that are removed,
+        `own_removed` and `foreign_removed`; NaN where there are none.
     level
-        Those are kept that are own with at least this probability.
+        Those are kept that are own with at least this probability; None if each gene has its own.
     own_removed, foreign_removed
         Expected shares of the own and of the foreign molecules that are removed.
     own_among_removed
@@ -56,22 +56,26 @@ class Decontaminated:
     counts: CSR
     own_removed_by_cell: NDArray[np.float32]
     genes: pd.DataFrame
-    level: float
+    level: float | None
     own_removed: float
     foreign_removed: float
     own_among_removed: float
     curve: pd.DataFrame
 
 
-def check_fpr(fpr: object) -> None:
-    """Raise unless `fpr` is a share between 0 and 1, or None.
+def check_fpr(fpr: object, *, per_gene: bool) -> None:
+    """Raise unless `fpr` is a share between 0 and 1, or None where it is not `per_gene`.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no number, or out of range.
+        If it is no number, out of range, or missing.
     """
     if fpr is None:
+        if per_gene:
+            raise ValueError(
+                "per_gene=True needs `fpr`, the share of own molecules that each gene may lose, e.g. 0.05."
+            )
         return
     if isinstance(fpr, bool) or not isinstance(fpr, (int, float, np.integer, np.floating)):
         raise TypeError(f"`fpr` must be a number or None, not {fpr!r}.")
@@ -88,6 +92,7 @@ def decontaminate(
     graph: NeighborGraph,
     fpr: float | None,
     *,
+    per_gene: bool,
     genes: Sequence[str],
     show_progress_bar: bool,
 ) -> Decontaminated:
@@ -101,6 +106,8 @@ def decontaminate(
         All cells, and their neighbors.
     fpr
         Largest share of the own molecules that is expected to be removed; None: a level of one half.
+    per_gene
+        Whether it is that of each gene, rather than of all genes together.
     genes
         Names of the genes.
     show_progress_bar
@@ -117,39 +124,39 @@ def decontaminate(
         bar: Iterable[NDArray[np.int64]] = tqdm(parts, desc=what, disable=not show_progress_bar)
         return bar
 
-    curve = removal_curve(module, tissue, shown("Own and foreign molecules"))
-    level = MEDIAN if fpr is None else curve.level_where(fpr)
+    curve, of_genes = removal_curves(module, tissue, shown("Own and foreign molecules"), per_gene=per_gene)
+    level = np.array(MEDIAN) if fpr is None else (of_genes or curve).level_where(fpr)
     kept = molecules_to_keep(module, tissue, shown("Removing molecules"), level)
-    levels = np.linspace(0, 1, _N_LEVELS)
-    own, foreign = curve.shares(levels)
-    (own_removed,), (foreign_removed,) = curve.shares(np.array([level]))
+    total = kept.genes.total()
+    own_removed, foreign_removed = map(float, total.shares())
+    own_among_removed = float(total.own_among_removed())
     logger.info(
-        "Removed, as expected: %.1f%% of the cells' own molecules and %.1f%% of the foreign ones (level %.3f).",
+        "Removed, as expected: %.1f%% of the cells' own molecules and %.1f%% of the foreign ones (level %s).",
         100 * own_removed,
         100 * foreign_removed,
-        level,
+        f"{level.min():.3f} to {level.max():.3f}, by gene" if per_gene else f"{level:.3f}",
     )
-    own_among_removed = curve.own_among_removed(level)
     if fpr is not None and own_among_removed > _MOST:
         warnings.warn(
-            f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, the "
-            f"last with a probability of {level:.2f}: little is foreign here. A smaller `fpr` removes less, and None "
+            f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, some "
+            f"with a probability of {level.max():.2f}: little is foreign here. A smaller `fpr` removes less, and None "
             "only what is more likely foreign than own.",
             UserWarning,
             stacklevel=3,
         )
-    table = pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign})
-    by_gene = _gene_table(kept.genes, genes)
+    by_gene = _gene_table(kept.genes, genes, level)
     _tell_of_genes(by_gene)
+    levels = np.linspace(0, 1, _N_LEVELS)
+    own, foreign = curve.shares(levels)
     return Decontaminated(
         kept.counts,
         kept.cells.shares()[0].astype(np.float32),
         by_gene,
-        level,
-        float(own_removed),
-        float(foreign_removed),
+        None if per_gene else float(level),
+        own_removed,
+        foreign_removed,
         own_among_removed,
-        table,
+        pd.DataFrame({"level": levels, "own_removed": own, "foreign_removed": foreign}),
     )
 
 
@@ -168,11 +175,12 @@ def _tell_of_genes(genes: pd.DataFrame) -> None:
     )
 
 
-def _gene_table(removed: Removed, genes: Sequence[str]) -> pd.DataFrame:
+def _gene_table(removed: Removed, genes: Sequence[str], level: NDArray[np.float64]) -> pd.DataFrame:
     own_removed, foreign_removed = removed.shares()
     return pd.DataFrame(
         {
             "gene": list(genes),
+            "level": np.broadcast_to(level, len(genes)),
             "own": removed.own,
             "own_removed": own_removed,
             "foreign": removed.foreign,

@@ -5,6 +5,7 @@ To keep a c-th molecule gains one of its own with the probability P(o >= c | cou
 otherwise. So of all whole corrected counts that are expected to lose so many own molecules, those leave the fewest
 foreign ones that keep what has a tail above one level for all entries (Neyman & Pearson 1933): the corrected count is a
 quantile of the posterior of o. At a level of one half it is the median, which makes the expected absolute error least.
+With a level of its own, each gene is expected to lose as large a share of its own molecules as any other.
 """
 
 from __future__ import annotations
@@ -25,36 +26,45 @@ from resolvi_sd._model.posterior import core_rates, entry_positions
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Tissue, cut_minibatch
 
-__all__ = ["MEDIAN", "Decontamination", "Removed", "RemovalCurve", "molecules_to_keep", "removal_curve"]
+__all__ = ["MEDIAN", "Decontamination", "RemovalCurve", "Removed", "molecules_to_keep", "removal_curves"]
 
 MEDIAN = 0.5
 # Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
 _N_LEVELS = 1 << 14
+# The same for each gene, of which there may be many thousands.
+_N_GENE_LEVELS = 1 << 9
 
 
 @dataclass(frozen=True)
 class RemovalCurve:
-    """What is expected to be removed, by level.
+    """What is expected to be removed, by level, of all molecules or of each gene.
 
     Parameters
     ----------
     level
         Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, at 1 all.
     own, foreign
-        Expected own and foreign molecules that are removed at each level.
-    total_own, total_foreign
-        All of them, as expected.
+        Expected own and foreign molecules that are removed at each level: `(n_levels,)`, or genes × levels.
     """
 
     level: NDArray[np.float64]
     own: NDArray[np.float64]
     foreign: NDArray[np.float64]
-    total_own: float
-    total_foreign: float
 
-    def level_where(self, own_removed: float) -> float:
-        """Return the highest level at which no larger share of the own molecules is expected to be removed."""
-        return float(self.level[np.searchsorted(self.own, own_removed * self.total_own, side="right") - 1])
+    @classmethod
+    def of(cls, own: NDArray[np.float64], molecules: NDArray[np.float64]) -> RemovalCurve:
+        """Sum what a histogram of the tails has below each level."""
+        removed_own, removed = (np.insert(np.cumsum(x, axis=-1), 0, 0.0, axis=-1) for x in (own, molecules))
+        n_bins = own.shape[-1]
+        return cls(np.arange(n_bins + 1) / n_bins, removed_own, removed - removed_own)
+
+    def level_where(self, own_removed: float) -> NDArray[np.float64]:
+        """Return the highest level at which no larger share of the own molecules is expected to be removed.
+
+        One, or one for each gene.
+        """
+        allowed = self.own <= own_removed * self.own[..., -1:]
+        return np.asarray(self.level[allowed.sum(axis=-1) - 1])
 
     def shares(self, level: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the expected shares of the own and of the foreign molecules that are removed at some levels.
@@ -63,13 +73,8 @@ class RemovalCurve:
         """
         at = np.searchsorted(self.level, level)
         with np.errstate(invalid="ignore"):
-            return self.own[at] / np.float64(self.total_own), self.foreign[at] / np.float64(self.total_foreign)
-
-    def own_among_removed(self, level: float) -> float:
-        """Return the share of own molecules among those removed at a level, as expected; NaN if nothing is."""
-        at = np.searchsorted(self.level, level)
-        own, foreign = self.own[at], self.foreign[at]
-        return float(own / (own + foreign)) if own + foreign > 0 else float("nan")
+            own, foreign = (removed[..., at] / removed[..., -1:] for removed in (self.own, self.foreign))
+        return own, foreign
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,19 @@ class Removed:
         for total, part in zip((self.own, self.own_removed, self.foreign, self.foreign_removed), parts, strict=True):
             total[members] += np.bincount(place, part, minlength=len(total[members]))
 
+    def total(self) -> Removed:
+        """Return that of all cells or genes together."""
+        return Removed(*(part.sum() for part in (self.own, self.own_removed, self.foreign, self.foreign_removed)))
+
     def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the shares of the own and of the foreign molecules that are removed; NaN where there are none."""
         with np.errstate(invalid="ignore"):
             return self.own_removed / self.own, self.foreign_removed / self.foreign
+
+    def own_among_removed(self) -> NDArray[np.float64]:
+        """Return the share of own molecules among those that are removed; NaN where none are."""
+        with np.errstate(invalid="ignore"):
+            return self.own_removed / (self.own_removed + self.foreign_removed)
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,9 @@ class Decontamination:
     genes: Removed
 
 
-def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]]) -> RemovalCurve:
+def removal_curves(
+    module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], *, per_gene: bool
+) -> tuple[RemovalCurve, RemovalCurve | None]:
     """Sort all molecules by their tails, given latent and shares at their means.
 
     Parameters
@@ -141,31 +157,42 @@ def removal_curve(module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray
         All cells.
     cores
         A partition of the cells; cells near each other in one part save work.
+    per_gene
+        Whether to do so for each gene, too.
+
+    Returns
+    -------
+    The curve of all molecules, and those of the genes, if asked for.
     """
-    own, molecules = np.zeros((2, _N_LEVELS))
-    for _, entries in _entries_of(module, tissue, cores):
-        for total, part in zip((own, molecules), tail_histogram(entries, _N_LEVELS), strict=True):
-            total += part
-    removed_own, removed = (np.concatenate([[0.0], np.cumsum(x)]) for x in (own, molecules))
-    foreign = removed - removed_own
-    level = np.arange(_N_LEVELS + 1) / _N_LEVELS
-    return RemovalCurve(level, removed_own, foreign, float(removed_own[-1]), float(foreign[-1]))
+    indptr, genes = tissue.counts.indptr, tissue.counts.indices
+    of_all = np.zeros((2, 1, _N_LEVELS))
+    of_genes = np.zeros((2, tissue.n_genes if per_gene else 0, _N_GENE_LEVELS))
+    for core, entries in _entries_of(module, tissue, cores):
+        of_all += tail_histogram(entries, _N_LEVELS)
+        if per_gene:
+            of_genes += tail_histogram(entries, _N_GENE_LEVELS, genes[entry_positions(indptr, core)], tissue.n_genes)
+    return RemovalCurve.of(*of_all[:, 0]), RemovalCurve.of(*of_genes) if per_gene else None
 
 
 def molecules_to_keep(
-    module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: float
+    module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: NDArray[np.float64] | float
 ) -> Decontamination:
-    """Keep the molecules with a tail of at least `level`; the other arguments are those of :func:`removal_curve`."""
+    """Keep the molecules with a tail of at least `level`, one for all genes or one for each.
+
+    The other arguments are those of :func:`removal_curves`.
+    """
     counts = tissue.counts
     kept = zeros_beside(counts.data, np.int32)
     cells, genes = Removed.none(tissue.n_cells), Removed.none(tissue.n_genes)
+    levels = np.broadcast_to(np.float64(level), tissue.n_genes)
     for core, entries in _entries_of(module, tissue, cores):
         stored = entry_positions(counts.indptr, core)
-        found = molecules_above(entries, level)
+        gene = counts.indices[stored]
+        found = molecules_above(entries, levels[gene])
         kept[stored] = found.kept
         place = np.repeat(np.arange(len(core)), counts.indptr[core + 1] - counts.indptr[core])
         cells.add(entries.value, found, place, core)
-        genes.add(entries.value, found, counts.indices[stored])
+        genes.add(entries.value, found, gene)
     structure = copy_beside(counts.indices), counts.indptr.copy()
     return Decontamination(map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical), cells, genes)
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decontamination"]
 
-_NUMBERS = ("level", "own_removed", "foreign_removed")
-_TABLES = {"curve": _NUMBERS, "genes": ("gene", "own", "own_removed", "foreign_removed")}
+_NUMBERS = ("own_removed", "foreign_removed")
+_TABLES = {"curve": ("level", *_NUMBERS), "genes": ("gene", "own", *_NUMBERS)}
 _MARKED_LEVELS = (0.25, 0.5, 0.75)
 # Share of own molecules that the axis shows at least; farther right nobody wants to be.
 _SHOWN = 0.25
@@ -57,7 +57,8 @@ def decontamination(
 
     The level is one for all, but its cost is not: grey dots are the genes of which at least 50 own molecules are
     expected, at the shares of their own and foreign ones that are removed. The named ones pay most, and may be missing
-    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell.
+    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell. With ``per_gene=True`` no gene
+    pays more than `fpr`, and the large dot is below the curve.
 
     Parameters
     ----------
@@ -134,7 +135,7 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     curve = record["curve"]
-    level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _NUMBERS)
+    level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _TABLES["curve"])
     x, y = float(record["own_removed"]), float(record["foreign_removed"])
     cost = genes["own_removed"].to_numpy(dtype=np.float64)
     right = min(1.0, max(_SHOWN, 2 * x, 1.1 * cost[:n_named].max(initial=0)))
@@ -164,7 +165,7 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int
 
 
 def _named(record: Mapping[str, Any]) -> str:
-    name = f"level {float(record['level']):.2f}"
+    name = f"level {float(record['level']):.2f}" if "level" in record else "level by gene"
     name += f" (fpr={float(record['fpr']):g})" if "fpr" in record else ""
     own = float(record.get("own_among_removed", np.nan))
     return name if np.isnan(own) else f"{name}:\n{own:.0%} of what goes is own"

@@ -116,9 +116,18 @@ def _tails(x: int, own: float, diffused: float, lam: float, r: float, weight: An
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _sum_by_tail(
-    value: Any, own: Any, diffused: Any, lam: Any, r: Any, bounds: Any, size: int, own_sum: Any, molecules: Any
+    value: Any,
+    own: Any,
+    diffused: Any,
+    lam: Any,
+    r: Any,
+    bounds: Any,
+    size: int,
+    group: Any,
+    own_sum: Any,
+    molecules: Any,
 ) -> None:
-    n_bins = own_sum.shape[1]
+    n_bins = own_sum.shape[2]
     for part in prange(len(bounds) - 1):
         weight, chance, tail = np.empty(size + 1), np.empty(size + 1), np.empty(size)
         for i in range(bounds[part], bounds[part + 1]):
@@ -126,8 +135,8 @@ def _sum_by_tail(
             _tails(x, float(own[i]), float(diffused[i]), float(lam[i]), float(r[i]), weight, chance, tail)
             for c in range(x):
                 place = min(int(tail[c] * n_bins), n_bins - 1)
-                own_sum[part, place] += tail[c]
-                molecules[part, place] += 1.0
+                own_sum[part, group[i], place] += tail[c]
+                molecules[part, group[i], place] += 1.0
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
@@ -139,7 +148,7 @@ def _count_above(
     r: Any,
     bounds: Any,
     size: int,
-    level: float,
+    level: Any,
     kept: Any,
     expected: Any,
     removed: Any,
@@ -150,14 +159,16 @@ def _count_above(
             x = int(value[i])
             _tails(x, float(own[i]), float(diffused[i]), float(lam[i]), float(r[i]), weight, chance, tail)
             above = 0
-            while above < x and tail[above] >= level:
+            while above < x and tail[above] >= level[i]:
                 above += 1
             kept[i] = above
             removed[i] = tail[above:x].sum()
             expected[i] = tail[:above].sum() + removed[i]
 
 
-def tail_histogram(entries: EntryRates, n_bins: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def tail_histogram(
+    entries: EntryRates, n_bins: int, group: NDArray[np.integer] | None = None, n_groups: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sort the molecules of some entries by their tails: the c-th of an entry by P(at least c are own).
 
     Parameters
@@ -166,23 +177,29 @@ def tail_histogram(entries: EntryRates, n_bins: int) -> tuple[NDArray[np.float64
         The entries.
     n_bins
         Number of bins between 0 and 1, a power of 2, so that bounds are exact.
+    group
+        Number of each entry's group; None: all are of one.
+    n_groups
+        Number of groups.
 
     Returns
     -------
-    For each bin the sum of the tails, which is how many of its molecules are expected to be own, and the number of its
-    molecules.
+    For each group and bin the sum of the tails, which is how many of its molecules are expected to be own, and the
+    number of its molecules; groups × bins.
     """
     bounds, size = _parts(entries)
-    own_sum, molecules = np.zeros((2, len(bounds) - 1, n_bins))
+    group = np.zeros(len(entries.value), dtype=np.int64) if group is None else group.astype(np.int64)
+    own_sum, molecules = np.zeros((2, len(bounds) - 1, n_groups, n_bins))
     with ONE_AT_A_TIME:
-        _sum_by_tail(*entries, bounds, size, own_sum, molecules)
+        _sum_by_tail(*entries, bounds, size, group, own_sum, molecules)
     return own_sum.sum(axis=0), molecules.sum(axis=0)
 
 
-def molecules_above(entries: EntryRates, level: float) -> KeptMolecules:
-    """Keep the molecules of each entry that have a tail of at least `level`."""
+def molecules_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptMolecules:
+    """Keep the molecules of each entry that have a tail of at least `level`, one for all or one for each entry."""
     bounds, size = _parts(entries)
     n_entries = len(entries.value)
+    level = np.ascontiguousarray(np.broadcast_to(np.float64(level), n_entries))
     kept = KeptMolecules(np.empty(n_entries, dtype=np.int32), np.empty(n_entries), np.empty(n_entries))
     with ONE_AT_A_TIME:
         _count_above(*entries, bounds, size, level, *kept)
