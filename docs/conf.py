@@ -40,7 +40,9 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints", "audit_results.md"]
 templates_path = ["_templates"]
 html_theme = "sphinx_book_theme"
 html_title = "resolvi_sd"
-html_theme_options = {"show_toc_level": 2}
+html_theme_options = {"show_toc_level": 2, "navbar_persistent": []}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
