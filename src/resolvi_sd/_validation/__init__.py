@@ -1,0 +1,47 @@
+"""What a bad input gets told: what was given, what exists, what to do. Every check runs before any work."""
+
+from resolvi_sd._validation._counts import (
+    check_counts,
+    check_has_molecules,
+    check_not_corrected,
+    check_number_type,
+    first_fraction,
+)
+from resolvi_sd._validation._names import (
+    MOST_LISTED,
+    check_complete,
+    check_key,
+    check_names,
+    check_positive_int,
+    check_result,
+    check_unique,
+    group_names,
+    listing,
+    shortened,
+)
+from resolvi_sd._validation._places import check_coordinates, warn_spots
+from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_takes_results
+
+__all__ = [
+    "MOST_LISTED",
+    "STORED",
+    "check_cells",
+    "check_complete",
+    "check_coordinates",
+    "check_counts",
+    "check_genes",
+    "check_has_molecules",
+    "check_key",
+    "check_names",
+    "check_not_corrected",
+    "check_number_type",
+    "check_positive_int",
+    "check_result",
+    "check_takes_results",
+    "check_unique",
+    "first_fraction",
+    "group_names",
+    "listing",
+    "shortened",
+    "warn_spots",
+]

@@ -1,0 +1,146 @@
+"""Counts: molecules, as they were measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from resolvi_sd._keys import result_layers
+from resolvi_sd._validation._tables import STORED
+
+__all__ = ["check_counts", "check_has_molecules", "check_not_corrected", "check_number_type", "first_fraction"]
+
+# Entries of the counts looked at in one go: bounds the temporaries to a few megabytes whatever the table's size.
+_SCAN = 1 << 20
+# Cells of a layer that is not in memory which tell whether it holds counts.
+_HEAD = 100
+
+
+def first_fraction(values: NDArray[np.floating]) -> float | None:
+    """Return the first value that is not an integer, None if all are."""
+    for start in range(0, values.size, _SCAN):
+        part = values[start : start + _SCAN]
+        fractions = np.flatnonzero(np.rint(part) != part)
+        if fractions.size:
+            return float(part[fractions[0]])
+    return None
+
+
+def check_not_corrected(adata: AnnData, *, layer: str | None) -> None:
+    """Raise if the counts to fit are those that a fit has corrected.
+
+    Raises
+    ------
+    ValueError
+        With the name of that fit.
+    """
+    prefix = result_layers(adata.uns).get(layer or "")
+    if prefix is not None:
+        raise ValueError(
+            f"layer={layer!r} holds results of the fit under key_added={prefix!r}, not counts as they were measured: "
+            "what leaked is gone from it already. Name the layer that the raw counts are in, None for X."
+        )
+
+
+def check_number_type(dtype: np.dtype[Any], *, layer: str | None) -> None:
+    """Raise unless the type is one of real numbers.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything else: objects, text, complex numbers.
+    """
+    if dtype.kind not in "buif":
+        raise TypeError(f"{_matrix_name(layer)} must hold molecule counts, but its type is {dtype}.")
+
+
+def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> None:
+    """Raise unless the stored values are molecule counts: finite, non-negative integers in any number type.
+
+    Parameters
+    ----------
+    values
+        Stored entries of the counts, `(n_entries,)`.
+    adata
+        The table they come from, searched for a layer that does hold counts.
+    layer
+        The layer they come from; None is X.
+
+    Raises
+    ------
+    ValueError
+        If some are NaN, infinite, negative, or not integers.
+    """
+    name = _matrix_name(layer)
+    if values.dtype.kind == "f":
+        bad = sum(int((~np.isfinite(values[i : i + _SCAN])).sum()) for i in range(0, values.size, _SCAN))
+        if bad:
+            raise ValueError(
+                f"{name} must hold molecule counts, but {bad} entries are NaN or infinite. "
+                f"{_where_counts_may_be(adata, layer)}"
+            )
+    if values.dtype.kind in "if" and values.size and values.min() < 0:
+        raise ValueError(
+            f"{name} must hold molecule counts, but its smallest value is {values.min():g}: it looks scaled or "
+            f"centred. {_where_counts_may_be(adata, layer)}"
+        )
+    fraction = first_fraction(values) if values.dtype.kind == "f" else None
+    if fraction is not None:
+        raise ValueError(
+            f"{name} must hold molecule counts, but has values that are not integers, such as {fraction:g}: it looks "
+            f"normalised or log-transformed. {_where_counts_may_be(adata, layer)}"
+        )
+
+
+def check_has_molecules(has_counts: NDArray[np.bool_], *, layer: str | None) -> None:
+    """Raise if no cell has a count.
+
+    Raises
+    ------
+    ValueError
+        If all cells are empty.
+    """
+    if not has_counts.any():
+        raise ValueError(
+            f"None of the {has_counts.size} cells has any count in {_matrix_name(layer)}. Does another layer hold them?"
+        )
+
+
+def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
+    # Whole corrected counts are no raw ones.
+    others = [name for name in adata.layers if name not in (None, layer, *result_layers(adata.uns))]
+    found = [f"layer={name!r}" for name in others if _holds_counts(adata.layers[name])]
+    if layer is not None and _holds_counts(adata.X):
+        found.append("layer=None (X)")
+    if adata.raw is not None and _holds_counts(adata.raw.X):
+        found.append("`table.raw` (copy it into a layer first)")
+    if found:
+        return f"Non-negative integers are in: {', '.join(found)}."
+    return "No layer, X or raw of this table holds non-negative integers: load the raw counts of the platform."
+
+
+def _holds_counts(matrix: Any) -> bool:
+    values = _stored(matrix)
+    if values is None or values.size == 0 or values.dtype.kind not in "uif":
+        return False
+    head = values[:_SCAN]
+    return bool(np.isfinite(head).all() and (head >= 0).all()) and first_fraction(head) is None
+
+
+def _stored(matrix: Any) -> NDArray[Any] | None:
+    """Return the stored values of a matrix, of one that is not in memory those of the first cells."""
+    if isinstance(matrix, STORED):
+        matrix = matrix[:_HEAD]
+    elif hasattr(matrix, "compute"):
+        matrix = matrix[:_HEAD].compute()
+    if isinstance(matrix, np.ndarray):
+        return matrix.reshape(-1)
+    data = getattr(matrix, "data", None)
+    return data if isinstance(data, np.ndarray) else None
+
+
+def _matrix_name(layer: str | None) -> str:
+    return "`table.X`" if layer is None else f"layer={layer!r}"

@@ -1,0 +1,162 @@
+"""Names and numbers that a user passes, and the lists of names in what a bad one gets told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = [
+    "MOST_LISTED",
+    "check_complete",
+    "check_key",
+    "check_names",
+    "check_positive_int",
+    "check_result",
+    "check_unique",
+    "group_names",
+    "listing",
+    "shortened",
+]
+
+# Most names that a message lists.
+MOST_LISTED = 20
+
+
+def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
+    """Return `names` as a readable list, cut after `limit`."""
+    return shortened([repr(name) for name in names if name is not None], limit)  # anndata 0.13 lists X as layer `None`
+
+
+def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:
+    """Return `texts` one after the other, cut after `limit`."""
+    if not texts:
+        return "none"
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def group_names(names: object) -> list[str]:
+    """Return one name of a group or several as text, which groups are read as whatever their column holds."""
+    return [str(name) for name in (names if isinstance(names, Iterable) and not isinstance(names, str) else [names])]
+
+
+def check_key(key: str, available: Iterable[object], *, argument: str, where: str, hint: str = "") -> None:
+    """Raise unless `key` is among `available`.
+
+    Parameters
+    ----------
+    key
+        What the user asked for.
+    available
+        What there is.
+    argument
+        The argument that `key` was passed as.
+    where
+        Where it was looked for, as the user writes it, e.g. `table.obs`.
+    hint
+        What else to do.
+
+    Raises
+    ------
+    KeyError
+        If `key` is missing; the message lists what exists.
+    """
+    names = list(available)
+    if key not in names:
+        message = f"{argument}={key!r} is not in `{where}`; it has: {listing(names)}. {hint}"
+        raise KeyError(message.strip())
+
+
+def check_result(name: str, available: Iterable[object], *, where: str, tool: str) -> None:
+    """Raise unless a result is there.
+
+    Parameters
+    ----------
+    name
+        Its key.
+    available
+        What there is.
+    where
+        Where it was looked for, as the user writes it, e.g. `table.uns`.
+    tool
+        The call that writes it, e.g. `resolvi_sd.tl.fit(...)`.
+
+    Raises
+    ------
+    KeyError
+        If `name` is missing; the message lists what exists.
+    """
+    names = list(available)
+    if name not in names:
+        raise KeyError(f"{name!r} is not in `{where}`; it has: {listing(names)}. Please run `{tool}` first.")
+
+
+def check_names(names: Sequence[str] | str, *, argument: str) -> tuple[str, ...]:
+    """Return several names as a tuple, or raise if they are one string, no strings, or not distinct.
+
+    Raises
+    ------
+    TypeError
+        If `names` is a single string, or holds something else than strings.
+    ValueError
+        If a name occurs more than once.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"`{argument}` must be a list of names; did you mean [{names!r}]?")
+    found = tuple(names)
+    for name in found:
+        if not isinstance(name, str):
+            raise TypeError(f"`{argument}` must hold strings, not {name!r} ({type(name).__name__}).")
+    if len(set(found)) < len(found):
+        raise ValueError(f"`{argument}` names something twice: {list(found)}.")
+    return found
+
+
+def check_unique(names: pd.Index[Any], *, what: str, todo: str) -> None:
+    """Raise if a name occurs more than once.
+
+    Raises
+    ------
+    ValueError
+        With the number of duplicates, a few of them, and `todo`.
+    """
+    if not names.is_unique:
+        duplicates = names[names.duplicated()].unique()
+        raise ValueError(f"{what} must be unique, but {len(duplicates)} occur more than once: "
+                         f"{listing(duplicates, 5)}. {todo}")  # fmt: skip
+
+
+def check_complete(column: pd.Series[Any], *, argument: str) -> None:
+    """Raise if the column has missing values.
+
+    Raises
+    ------
+    ValueError
+        With the number of cells without a value.
+    """
+    missing = int(column.isna().sum())
+    if missing:
+        raise ValueError(
+            f"{argument}={column.name!r}: {missing} of {len(column)} cells have no value (NaN). "
+            "Fill them in, or drop those cells first: `table[table.obs[key].notna()].copy()`."
+        )
+
+
+def check_positive_int(value: object, *, argument: str) -> int:
+    """Return `value` as an int, or raise if it is not an integer of at least one.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer.
+    ValueError
+        If it is below one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{argument}` must be an integer, not {value!r} ({type(value).__name__}).")
+    if value < 1:
+        raise ValueError(f"`{argument}` must be at least 1, not {value}.")
+    return int(value)

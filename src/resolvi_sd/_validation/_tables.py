@@ -1,0 +1,67 @@
+"""Tables: enough cells and genes, and room for results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import pandas as pd
+import zarr
+from anndata import AnnData
+from anndata.abc import CSCDataset, CSRDataset
+
+from resolvi_sd._validation._names import check_unique
+
+__all__ = ["STORED", "check_cells", "check_genes", "check_takes_results"]
+
+# Matrices of a table whose values are in a file.
+STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
+
+
+def check_cells(n_cells: int) -> None:
+    """Raise unless there are at least two cells.
+
+    Raises
+    ------
+    ValueError
+        If there is no cell, or only one: neither has a neighbor to take molecules from.
+    """
+    if n_cells < 2:
+        raise ValueError(
+            f"The table has {n_cells} cell{'' if n_cells == 1 else 's'}; at least 2 are needed, as a cell is told "
+            "apart from its neighbors. Was the table filtered too strictly?"
+        )
+
+
+def check_genes(names: pd.Index[Any]) -> None:
+    """Raise unless there are at least two genes, with unique names.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two genes (an expression profile needs two), or if names repeat.
+    """
+    if len(names) < 2:
+        raise ValueError(
+            f"The table has {len(names)} gene{'' if len(names) == 1 else 's'}; at least 2 are needed, as the model "
+            "tells sources apart by their expression profiles. Was the panel filtered too strictly?"
+        )
+    check_unique(names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()` first.")
+
+
+def check_takes_results(adata: AnnData, *, copy: bool = False) -> None:
+    """Raise if anndata could not put results into a table, or into a copy of it.
+
+    Raises
+    ------
+    ValueError
+        If the table, or a matrix of it, is in a file, and a copy is asked for; or if it is a piece of a table that is
+        backed by a file.
+    """
+    matrices = [adata.X, *(adata.layers[name] for name in adata.layers if name is not None)] if copy else []
+    if any(isinstance(matrix, STORED) for matrix in matrices) or (adata.isbacked and (copy or adata.is_view)):
+        what = "`copy=True` needs a table in memory, and this one" if copy else "This piece of a table"
+        raise ValueError(
+            f"{what} is in a file, which anndata does not copy. Pass the whole table, without `copy`: results are "
+            "added to it in memory, and the file is not changed. Or load it: `table = table.to_memory()`."
+        )
