@@ -1,17 +1,10 @@
-"""What all tests share: no windows, and the folder of real data."""
+"""What all tests share: the folder of real data."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-# Before anything imports matplotlib, and in the processes that tests start.
-os.environ["MPLBACKEND"] = "Agg"
-# Numba's cache is not safe from two processes that compile a function for different types at once: each worker of
-# pytest-xdist has its own.
-if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".numba_cache" / worker)
 
 
 @pytest.fixture(scope="session")

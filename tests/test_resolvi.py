@@ -72,10 +72,11 @@ def test_object_and_function_are_one_engine(adata):
     np.testing.assert_allclose(model.get_latent_representation(), table.obsm["X_resolvi"], atol=1e-5)
     np.testing.assert_array_equal(model.get_corrected_counts().data, table.layers["resolvi_counts"].data)
     np.testing.assert_allclose(model.get_shares()["true"], table.obs["resolvi_true"])
-    rsd.tl.decontaminated_counts(table, fpr=0.1, show_progress_bar=False)
-    kept = model.get_decontaminated_counts(fpr=0.1)
-    # Neighbor weights of a table are float32, so that a molecule at the level may fall on its other side.
-    assert abs(kept - table.layers["resolvi_decontaminated"]).sum() <= 1e-3 * kept.sum()
+    for per_gene in (True, False):
+        rsd.tl.decontaminated_counts(table, fpr=0.1, per_gene=per_gene, show_progress_bar=False)
+        kept = model.get_decontaminated_counts(fpr=0.1, per_gene=per_gene)
+        # Neighbor weights of a table are float32, so that a molecule at the level may fall on its other side.
+        assert abs(kept - table.layers["resolvi_decontaminated"]).sum() <= 1e-3 * kept.sum()
     model.write(key_added="obj")
     assert (adata.layers["obj_counts"] != table.layers["resolvi_counts"]).nnz == 0
 

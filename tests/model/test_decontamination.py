@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from resolvi_sd._model.decontamination import MEDIAN, molecules_to_keep, removal_curves
-from resolvi_sd._model.delaporte import EntryRates, molecules_above, tail_histogram
-from resolvi_sd._model.delaporte._tails import _tails
+from resolvi_sd._model.decontamination import MEDIAN, highest_level, keep_above, molecules_to_keep, removal_curves
+from resolvi_sd._model.delaporte import EntryRates, own_tails
 from resolvi_sd._model.molecules import entry_rates
 from resolvi_sd._model.posterior import core_rates
 from resolvi_sd._tiles import cut_minibatch
@@ -32,10 +31,10 @@ def by_convolution(x, own, diffused, background, r):
     return sum(w * stats.binom.sf(below, n, own / mu) for n, w in enumerate(weight / weight.sum()))
 
 
-def own_tails(x, *rates):
+def tails_of(x, *rates):
     """The same from the compiled function."""
-    tail = np.empty(x)
-    _tails(x, *map(float, rates), np.empty(x + 1), np.empty(x + 1), tail)
+    tail, start = own_tails(EntryRates(np.array([x]), *(np.array([rate]) for rate in rates)))
+    assert start.tolist() == [0, x]
     return tail
 
 
@@ -53,20 +52,20 @@ def mass_of(tail):
 )
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_tails_equal_the_convolution(x, own, diffused, background, r):
-    found = own_tails(x, own, diffused, background, r)
+    found = tails_of(x, own, diffused, background, r)
     np.testing.assert_allclose(found, by_convolution(x, own, diffused, background, r), rtol=1e-6, atol=1e-9)
     assert (np.diff(found) <= 1e-12).all()
 
 
 def test_tails_where_only_one_source_is_expected():
     for r in (0.5, math.inf):
-        np.testing.assert_array_equal(own_tails(3, 2.0, 0.0, 0.0, r), [1, 1, 1])
-        np.testing.assert_array_equal(own_tails(3, 0.0, 2.0, 0.0, r), [0, 0, 0])
-        np.testing.assert_array_equal(own_tails(3, 0.0, 0.0, 2.0, r), [0, 0, 0])
+        np.testing.assert_array_equal(tails_of(3, 2.0, 0.0, 0.0, r), [1, 1, 1])
+        np.testing.assert_array_equal(tails_of(3, 0.0, 2.0, 0.0, r), [0, 0, 0])
+        np.testing.assert_array_equal(tails_of(3, 0.0, 0.0, 2.0, r), [0, 0, 0])
 
 
 def test_large_counts_are_exact_and_do_not_overflow():
-    found = own_tails(20_000, 9_000.0, 6_000.0, 4_000.0, 3.0)
+    found = tails_of(20_000, 9_000.0, 6_000.0, 4_000.0, 3.0)
     assert np.isfinite(found).all() and (np.diff(found) <= 1e-12).all()
     signal = np.exp(stats.nbinom.logpmf(k := np.arange(20_001), 3.0, 3 / 15_003) + stats.poisson.logpmf(k[::-1], 4_000))
     expected = (signal * k).sum() / signal.sum() * 0.6
@@ -101,31 +100,33 @@ def test_no_other_choice_is_better_at_the_price_of_a_level():
         others = np.array([expected(kept) for kept in itertools.product(*(range(int(x) + 1) for x in entries.value))])
         for level in (0.02, 0.1, 0.3, MEDIAN, 0.7, 0.9, 0.98):
             price = np.array([1 - level, level])
-            found = molecules_above(entries, level)
+            found = keep_above(entries, level)
             own_lost, foreign_left = expected(found.kept)
             assert price @ [own_lost, foreign_left] == pytest.approx((others @ price).min(), abs=1e-9)
             assert found.own_removed.sum() == pytest.approx(own_lost, rel=1e-9)
             assert found.own.sum() == pytest.approx(expected(np.zeros(5, dtype=int))[0], rel=1e-9)
 
 
-def test_molecules_are_sorted_by_their_tails():
-    entries, n_bins = random_entries(300), 64
-    (own,), (molecules,) = tail_histogram(entries, n_bins)
-    tails = np.concatenate([own_tails(int(x), *rest) for x, *rest in zip(*entries, strict=True)])
-    place = np.minimum((tails * n_bins).astype(int), n_bins - 1)
-    np.testing.assert_array_equal(molecules, np.bincount(place, minlength=n_bins))
-    np.testing.assert_allclose(own, np.bincount(place, tails, minlength=n_bins), rtol=1e-12)
-    for b in (0, 1, 17, n_bins - 1):
-        assert molecules_above(entries, b / n_bins).kept.sum() == molecules[b:].sum()
-    group = np.random.default_rng(1).integers(3, size=300)
-    entry = np.repeat(np.arange(300), entries.value.astype(int))
-    for part, weight in zip(tail_histogram(entries, n_bins, group, 3), (tails, None), strict=True):
-        of_each = np.bincount(group[entry] * n_bins + place, weight, minlength=3 * n_bins)
-        np.testing.assert_allclose(part, of_each.reshape(3, n_bins), rtol=1e-12)
-    levels = np.array([0.25, 0.5, 0.75])[group]
-    np.testing.assert_array_equal(
-        molecules_above(entries, levels).kept, np.bincount(entry, tails >= levels[entry], minlength=300)
-    )
+def test_levels_may_differ_between_entries():
+    entries = random_entries(300)
+    tail, start = own_tails(entries)
+    alone = [tails_of(int(x), *map(float, rest)) for x, *rest in zip(*entries, strict=True)]
+    np.testing.assert_array_equal(tail, np.concatenate(alone))
+    levels = np.random.default_rng(1).random(300)
+    found = keep_above(entries, levels)
+    np.testing.assert_array_equal(found.kept, [(t >= level).sum() for t, level in zip(alone, levels, strict=True)])
+    lost = [t[t < level].sum() for t, level in zip(alone, levels, strict=True)]
+    np.testing.assert_allclose(found.own_removed, lost, rtol=1e-12)
+    nothing = keep_above(EntryRates(*np.empty((5, 0))), 0.5)
+    assert [len(part) for part in nothing] == [0, 0, 0] and nothing.kept.dtype == np.int32
+
+
+def test_the_highest_level_that_a_share_allows():
+    # Own molecules below the levels 0, 0.25, ..., 1: of two genes, and of one that has none.
+    own = np.array([[0, 1, 2, 4, 10.0], [0, 0, 0, 0, 5], [0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(highest_level(own, 0.1), [0.25, 0.75, np.nan])
+    np.testing.assert_array_equal(highest_level(own, 0.39), [0.5, 0.75, np.nan])
+    assert highest_level(own[0], 0.4) == 0.75
 
 
 @pytest.mark.parametrize("config", [{}, {"likelihood": "poisson"}, {"dispersion": "gene-batch"}])
@@ -136,9 +137,8 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
     parts = np.array_split(np.random.default_rng(0).permutation(everyone), 7)
     curve, of_genes = removal_curves(module, tissue, parts, per_gene=True)
     assert curve.own[-1] + curve.foreign[-1] == pytest.approx(tissue.counts.sum())
-    every = (len(curve.level) - 1) // (len(of_genes.level) - 1)
-    np.testing.assert_allclose(of_genes.own.sum(axis=0), curve.own[::every], rtol=1e-9)
-    np.testing.assert_allclose(of_genes.foreign.sum(axis=0), curve.foreign[::every], rtol=1e-9)
+    every = (len(curve.level) - 1) // (of_genes.shape[1] - 1)
+    np.testing.assert_allclose(of_genes.sum(axis=0), curve.own[::every], rtol=1e-9)
     with torch.no_grad():
         minibatch = cut_minibatch(tissue, everyone)
         mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
@@ -148,7 +148,7 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
     tails = [by_convolution(int(x), *map(float, rest)) for x, *rest in zip(*entries, strict=True)]
     assert curve.own[-1] == pytest.approx(sum(tail.sum() for tail in tails), rel=1e-4)
     for fpr in (0.01, 0.1, 0.4):
-        level = float(curve.level_where(fpr))
+        level = float(highest_level(curve.own, fpr))
         found = molecules_to_keep(module, tissue, parts, level)
         kept = found.counts
         assert kept.dtype == np.int32 and kept.data.all() and (tissue.counts - kept).min() >= 0
@@ -158,22 +158,23 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
         assert np.mean(stored != by_hand) < 0.01
         lost = sum(tail[n:].sum() for tail, n in zip(tails, stored, strict=True)) / curve.own[-1]
         cell, gene = tissue.counts.nonzero()
-        for removed, place in ((found.cells, cell), (found.genes, gene)):
-            sums = [[tail.sum(), tail[n:].sum(), len(tail)] for tail, n in zip(tails, stored, strict=True)]
-            own, own_removed, molecules = (
-                np.bincount(place, s, minlength=len(removed.own)) for s in np.transpose(sums)
-            )
-            np.testing.assert_allclose(removed.own, own, rtol=1e-4)
-            np.testing.assert_allclose(removed.own_removed, own_removed, rtol=1e-3, atol=1e-3)
-            np.testing.assert_allclose(removed.own + removed.foreign, molecules, rtol=1e-9)
-            gone = molecules - np.bincount(place, stored, minlength=len(molecules))
-            np.testing.assert_allclose(removed.own_removed + removed.foreign_removed, gone, rtol=1e-9, atol=1e-9)
+        sums = np.array([[tail.sum(), tail[n:].sum(), len(tail)] for tail, n in zip(tails, stored, strict=True)])
+        own, own_removed, molecules = (np.bincount(gene, s, minlength=tissue.n_genes) for s in sums.T)
+        np.testing.assert_allclose(found.genes.own, own, rtol=1e-4)
+        np.testing.assert_allclose(found.genes.own_removed, own_removed, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found.genes.own + found.genes.foreign, molecules, rtol=1e-9)
+        gone = molecules - np.bincount(gene, stored, minlength=len(molecules))
+        np.testing.assert_allclose(found.genes.own_removed + found.genes.foreign_removed, gone, rtol=1e-9, atol=1e-9)
+        own, own_removed, _ = (np.bincount(cell, s, minlength=tissue.n_cells) for s in sums.T)
+        np.testing.assert_array_equal(np.isnan(found.own_removed), own == 0)
+        some = own > 0
+        np.testing.assert_allclose(found.own_removed[some], own_removed[some] / own[some], rtol=1e-3, atol=1e-4)
         step = 1 / (len(curve.level) - 1)
         assert fpr - 0.02 < lost <= fpr + 1e-4
         own, foreign = curve.shares(np.array([level, level + step]))
         assert own[0] <= fpr < own[1] and own[0] == pytest.approx(lost, abs=1e-3) and foreign[0] > own[0]
         # A level for each gene: none loses more, and one level up each would.
-        levels = of_genes.level_where(fpr)
+        levels, step = highest_level(of_genes, fpr), 1 / (of_genes.shape[1] - 1)
         lost, _ = molecules_to_keep(module, tissue, parts, levels).genes.shares()
-        above, _ = molecules_to_keep(module, tissue, parts, levels + of_genes.level[1]).genes.shares()
+        above, _ = molecules_to_keep(module, tissue, parts, levels + step).genes.shares()
         assert lost.max() <= fpr + 1e-4 and above.min() > fpr - 1e-4 and np.median(lost) > 0.8 * fpr

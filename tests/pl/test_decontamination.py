@@ -38,8 +38,8 @@ def test_what_is_drawn(removed):
     np.testing.assert_array_equal(chosen, [[0.049, 0.22]])
     # 0.25 is too close to nothing, and 0.75 is beyond the axis.
     np.testing.assert_array_equal(levels, [[0.5**4, 0.5**2]])
-    # Genes that lose own molecules are named, the one that loses most first; one of few molecules is not.
-    assert [text.get_text() for text in ax.texts] == ["0.5", "often", "seldom"]
+    # The gene that loses most of its own molecules is named first; one of few molecules is left out.
+    assert [text.get_text() for text in ax.texts] == ["0.5", "often", "seldom", "never"]
     (genes,) = ax.collections
     np.testing.assert_array_equal(genes.get_offsets(), [[0.12, 0.5], [0.01, 0.8], [0.0, 0.2]])
     assert ax.get_legend_handles_labels()[1] == ["genes", "at random", "by level", "level 0.47 (fpr=0.05)"]
@@ -52,12 +52,6 @@ def test_how_much_of_what_goes_is_own(removed):
     assert ax.get_legend_handles_labels()[1][-1] == "level 0.47 (fpr=0.05):\n34% of what goes is own"
 
 
-def test_levels_of_the_genes_have_no_number(removed):
-    del removed.uns[KEY]["level"]
-    ax = rsd.pl.decontamination(removed, return_ax=True)
-    assert ax.get_legend_handles_labels()[1][-1] == "level by gene (fpr=0.05)"
-
-
 def test_the_dot_is_always_in_view(removed):
     del removed.uns[KEY]["fpr"]
     removed.uns[KEY] |= {"level": 0.8, "own_removed": 0.4, "foreign_removed": 0.64}
@@ -66,14 +60,23 @@ def test_the_dot_is_always_in_view(removed):
     assert ax.get_legend_handles_labels()[1][-1] == "level 0.80"
 
 
-def test_genes_that_pay_much_are_in_view(removed):
+def test_all_genes_are_in_view(removed):
     removed.uns[KEY]["genes"].loc[0, "own_removed"] = 0.6
-    ax = rsd.pl.decontamination(removed, n_genes=1, return_ax=True)
-    assert ax.get_xlim() == (0, pytest.approx(0.66)) and ax.texts[-1].get_text() == "often"
-    ax = rsd.pl.decontamination(removed, n_genes=0, return_ax=True)
-    assert ax.get_xlim() == (0, 0.25) and [text.get_text() for text in ax.texts] == ["0.5"]
+    for n_genes, named in ((1, ["often"]), (0, [])):
+        ax = rsd.pl.decontamination(removed, n_genes=n_genes, return_ax=True)
+        # At this width 0.75 is in view as well.
+        assert ax.get_xlim() == (0, pytest.approx(0.66))
+        assert [text.get_text() for text in ax.texts] == ["0.5", "0.75", *named]
     with pytest.raises(ValueError, match="`n_genes` must not be negative, got -1"):
         rsd.pl.decontamination(removed, n_genes=-1)
+
+
+def test_by_gene_those_are_named_that_keep_most_of_what_is_foreign(removed):
+    del removed.uns[KEY]["level"]
+    removed.uns[KEY]["per_gene"] = True
+    ax = rsd.pl.decontamination(removed, n_genes=2, return_ax=True)
+    assert [text.get_text() for text in ax.texts] == ["never", "often"]
+    assert ax.get_legend_handles_labels()[1] == ["genes", "at random", "by one level", "level by gene (fpr=0.05)"]
 
 
 def test_it_draws_what_the_tool_writes():
@@ -87,14 +90,31 @@ def test_it_draws_what_the_tool_writes():
     np.testing.assert_allclose(chosen[0], at_level)
 
 
+def test_it_draws_levels_by_gene():
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0, transcripts=False)
+    rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    rsd.tl.decontaminated_counts(sdata, fpr=0.05, per_gene=True, show_progress_bar=False)
+    ax = rsd.pl.decontamination(sdata, return_ax=True)
+    record = sdata.tables["table"].uns[KEY]
+    x, y = ax.lines[-1].get_xydata()[0]
+    assert (x, y) == (record["own_removed"], record["foreign_removed"])
+    assert y < np.interp(x, record["curve"]["own_removed"], record["curve"]["foreign_removed"])
+    keeps_most = record["genes"].query("own >= 50").sort_values("foreign_removed")["gene"].iloc[0]
+    assert ax.texts[0].get_text() == keeps_most
+
+
 def test_nothing_to_draw(adata, removed):
+    level = removed.uns[KEY].pop("level")
+    with pytest.raises(ValueError, match=rf"uns\['{KEY}'\]` lacks 'level'"):
+        rsd.pl.decontamination(removed)
+    removed.uns[KEY]["level"] = level
     del removed.uns[KEY]["curve"]
     with pytest.raises(ValueError, match=rf"uns\['{KEY}'\]` lacks 'curve'\. Please run"):
         rsd.pl.decontamination(removed)
     removed.uns[KEY]["curve"] = pd.DataFrame({"level": [0.0]})
     with pytest.raises(ValueError, match="lacks 'own_removed', 'foreign_removed'"):
         rsd.pl.decontamination(removed)
-    # As counts of an earlier version have it.
+    # As a record of an earlier version has it.
     del removed.uns[KEY]["genes"]
     with pytest.raises(ValueError, match=r"lacks 'genes'\. Please run"):
         rsd.pl.decontamination(removed)

@@ -107,8 +107,9 @@ def test_a_share_that_takes_mostly_own_molecules_is_warned_of(leaked, caplog):
     by_shares = record["own_removed"] * own
     by_shares /= by_shares + record["foreign_removed"] * (leaked.X.sum() - own)
     assert record["own_among_removed"] == pytest.approx(by_shares, rel=1e-3)
-    with pytest.warns(UserWarning, match=r"that fpr=0\.6 removes, \d\d% are expected to be own, some"):
-        decontaminated(leaked, fpr=0.6)
+    for per_gene, otherwise in ((False, "None only"), (True, "fpr=None without `per_gene` only")):
+        with pytest.warns(UserWarning, match=rf"fpr=0\.6 removes, \d\d% are expected to be own, some.* {otherwise}"):
+            decontaminated(leaked, fpr=0.6, per_gene=per_gene)
 
 
 def test_genes_that_lose_most_of_their_own_molecules_are_told(leaked, caplog):
@@ -157,9 +158,11 @@ def test_another_fit_has_its_own_and_a_new_one_removes_the_old(fitted):
     rsd.tl.fit(fitted, max_epochs=1, key_added="second", likelihood="poisson", **QUIET)
     rsd.tl.decontaminated_counts(fitted, key_added="second", **QUIET)
     assert "second_decontaminated" in table.layers and LAYER not in table.layers
+    assert "second_own_removed" in table.obs and COST not in table.obs
     assert "fpr" not in table.uns["second_decontaminated"] and table.uns["second_decontaminated"]["level"] == 0.5
     rsd.tl.fit(fitted, max_epochs=1, key_added="second", **QUIET)
     assert "second_decontaminated" not in table.layers and "second_decontaminated" not in table.uns
+    assert "second_own_removed" not in table.obs
 
 
 def test_it_is_written_into_a_store_and_found_again(fitted, tmp_path):
@@ -167,12 +170,19 @@ def test_it_is_written_into_a_store_and_found_again(fitted, tmp_path):
 
     fitted.write(tmp_path / "tissue.zarr")
     sdata = sd.read_zarr(tmp_path / "tissue.zarr")
-    rsd.tl.decontaminated_counts(sdata, fpr=0.1, **QUIET)
-    rsd.io.write_results(sdata, "table")
-    table, again = sdata.tables["table"], sd.read_zarr(tmp_path / "tissue.zarr").tables["table"]
-    assert abs(again.layers[LAYER] - table.layers[LAYER]).nnz == 0 and again.layers[LAYER].dtype == np.int32
-    assert float(again.uns[RECORD]["level"]) == table.uns[RECORD]["level"]
-    pd.testing.assert_frame_equal(again.uns[RECORD]["curve"], table.uns[RECORD]["curve"], check_index_type=False)
+    for per_gene in (False, True):
+        rsd.tl.decontaminated_counts(sdata, fpr=0.1, per_gene=per_gene, **QUIET)
+        rsd.io.write_results(sdata, "table")
+        table, again = sdata.tables["table"], sd.read_zarr(tmp_path / "tissue.zarr").tables["table"]
+        assert abs(again.layers[LAYER] - table.layers[LAYER]).nnz == 0 and again.layers[LAYER].dtype == np.int32
+        np.testing.assert_array_equal(again.obs[COST], table.obs[COST])
+        record, stored = table.uns[RECORD], again.uns[RECORD]
+        assert set(stored) == set(record) and bool(stored["per_gene"]) is per_gene
+        assert per_gene or float(stored["level"]) == record["level"]
+        for name in ("curve", "genes"):
+            pd.testing.assert_frame_equal(
+                stored[name], record[name], check_dtype=False, check_index_type=False, check_column_type=False
+            )
 
 
 def test_cells_without_counts_or_neighbors(tissue):
@@ -186,7 +196,41 @@ def test_cells_without_counts_or_neighbors(tissue):
     empty.X = sp.csr_matrix(sp.diags_array((np.arange(empty.n_obs) >= 5).astype(np.float32)) @ empty.X)
     with pytest.warns(UserWarning, match="have no counts"):
         rsd.tl.fit(empty, max_epochs=1, **QUIET)
-    assert decontaminated(empty)[:5].nnz == 0
+    kept = rsd.tl.decontaminated_counts(empty, fpr=0.1, per_gene=True, copy=True, **QUIET)
+    assert kept.layers[LAYER][:5].nnz == 0
+    np.testing.assert_array_equal(np.flatnonzero(kept.obs[COST].isna()), np.arange(5))
+
+
+def test_a_gene_without_molecules_has_no_level(tissue, caplog):
+    table = tissue.tables["table"].copy()
+    table.X = sp.csr_matrix(table.X @ sp.diags_array((np.arange(table.n_vars) > 0).astype(np.float32)))
+    table.X.eliminate_zeros()
+    rsd.tl.fit(table, max_epochs=1, **QUIET)
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        rsd.tl.decontaminated_counts(table, fpr=0.1, per_gene=True, **QUIET)
+    genes = table.uns[RECORD]["genes"]
+    assert genes.loc[0, ["own", "foreign"]].tolist() == [0, 0]
+    assert genes.loc[0, ["level", "own_removed", "foreign_removed"]].isna().all()
+    assert f"(level {genes['level'].min():.3f} to {genes['level'].max():.3f}, by gene)" in caplog.text
+
+
+def test_genes_of_which_nearly_all_is_foreign_are_told(caplog):
+    """No simulated gene is that foreign: what a gene's table says is logged."""
+    from resolvi_sd._analysis import _decontaminated
+
+    genes = pd.DataFrame(
+        {
+            "gene": ["probe", "few", "gone", "own"],
+            "own": [10.0, 1.0, 10.0, 900.0],
+            "own_removed": 0.05,
+            "foreign": [500.0, 40.0, 500.0, 100.0],
+            "foreign_removed": [0.13, 0.1, 0.9, 0.2],
+        }
+    )
+    with caplog.at_level(logging.INFO, logger="resolvi_sd"):
+        _decontaminated._tell_of_genes(genes, per_gene=True)
+    assert "Most molecules of 1 of 4 genes are expected to be foreign" in caplog.text
+    assert caplog.text.strip().endswith("less than half of these go: probe 13%.")
 
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 5, float("nan")])
@@ -214,6 +258,8 @@ def test_bad_input(fitted, tissue):
     for fpr in ("0.05", True, [0.05]):
         with pytest.raises(TypeError, match="`fpr` must be a number or None"):
             rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
+    with pytest.raises(TypeError, match="`per_gene` must be True or False, not 'gene'"):
+        rsd.tl.decontaminated_counts(fitted, fpr=0.05, per_gene="gene", **QUIET)
     with pytest.raises(ValueError, match=r"per_gene=True needs `fpr`.* e\.g\. 0\.05"):
         rsd.tl.decontaminated_counts(fitted, per_gene=True, **QUIET)
     with pytest.raises(KeyError, match=r"resolvi_sd\.tl\.fit"):

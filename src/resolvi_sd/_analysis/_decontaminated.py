@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from resolvi_sd._csr import CSR
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ResolviModule
-from resolvi_sd._model.decontamination import MEDIAN, Removed, molecules_to_keep, removal_curves
+from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import shortened
 from resolvi_sd.gr._graph import NeighborGraph
@@ -39,7 +39,7 @@ class Decontaminated:
     counts
         Molecules that are kept, cells × genes, CSR int32; in files if the counts are.
     own_removed_by_cell
-        Expected share of the own molecules of each cell that are removed, float32; NaN for cells without any.
+        Expected share of the own molecules of each cell that are removed, float32; NaN for cells without molecules.
     genes
         By `gene`: its `level`, expected molecules, `own` and `foreign`, and the shares of these that are removed,
         `own_removed` and `foreign_removed`; NaN where there are none.
@@ -63,18 +63,21 @@ class Decontaminated:
     curve: pd.DataFrame
 
 
-def check_fpr(fpr: object, *, per_gene: bool) -> None:
+def check_fpr(fpr: object, *, per_gene: object) -> None:
     """Raise unless `fpr` is a share between 0 and 1, or None where it is not `per_gene`.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no number, out of range, or missing.
+        If one of the two is of another type, or `fpr` is out of range or missing.
     """
+    if not isinstance(per_gene, (bool, np.bool_)):
+        raise TypeError(f"`per_gene` must be True or False, not {per_gene!r}.")
     if fpr is None:
         if per_gene:
             raise ValueError(
-                "per_gene=True needs `fpr`, the share of own molecules that each gene may lose, e.g. 0.05."
+                "per_gene=True needs `fpr`, the share of its own molecules that each gene may lose, e.g. 0.05. Without "
+                "both, what is more likely foreign than own is removed."
             )
         return
     if isinstance(fpr, bool) or not isinstance(fpr, (int, float, np.integer, np.floating)):
@@ -125,7 +128,8 @@ def decontaminate(
         return bar
 
     curve, of_genes = removal_curves(module, tissue, shown("Own and foreign molecules"), per_gene=per_gene)
-    level = np.array(MEDIAN) if fpr is None else (of_genes or curve).level_where(fpr)
+    level = np.array(MEDIAN) if fpr is None else highest_level(curve.own if of_genes is None else of_genes, fpr)
+    lowest, highest = np.nanmin(level), np.nanmax(level)
     kept = molecules_to_keep(module, tissue, shown("Removing molecules"), level)
     total = kept.genes.total()
     own_removed, foreign_removed = map(float, total.shares())
@@ -134,23 +138,24 @@ def decontaminate(
         "Removed, as expected: %.1f%% of the cells' own molecules and %.1f%% of the foreign ones (level %s).",
         100 * own_removed,
         100 * foreign_removed,
-        f"{level.min():.3f} to {level.max():.3f}, by gene" if per_gene else f"{level:.3f}",
+        f"{lowest:.3f} to {highest:.3f}, by gene" if per_gene else f"{level:.3f}",
     )
     if fpr is not None and own_among_removed > _MOST:
+        otherwise = "fpr=None without `per_gene`" if per_gene else "None"
         warnings.warn(
             f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, some "
-            f"with a probability of {level.max():.2f}: little is foreign here. A smaller `fpr` removes less, and None "
-            "only what is more likely foreign than own.",
+            f"with a probability of {highest:.2f}: little is foreign here. A smaller `fpr` removes less, and "
+            f"{otherwise} only what is more likely foreign than own.",
             UserWarning,
             stacklevel=3,
         )
     by_gene = _gene_table(kept.genes, genes, level)
-    _tell_of_genes(by_gene)
+    _tell_of_genes(by_gene, per_gene=per_gene)
     levels = np.linspace(0, 1, _N_LEVELS)
     own, foreign = curve.shares(levels)
     return Decontaminated(
         kept.counts,
-        kept.cells.shares()[0].astype(np.float32),
+        kept.own_removed,
         by_gene,
         None if per_gene else float(level),
         own_removed,
@@ -160,19 +165,20 @@ def decontaminate(
     )
 
 
-def _tell_of_genes(genes: pd.DataFrame) -> None:
-    """Name the genes that are hardly there any more in the cells that express them."""
-    costly = genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)].sort_values("own_removed")[::-1]
-    if costly.empty:
+def _tell_of_genes(genes: pd.DataFrame, *, per_gene: bool) -> None:
+    """Name the genes that are hardly left where they are expressed; by gene, those that are left where they leaked."""
+    if per_gene:
+        foreign = (genes["foreign"] >= MIN_OWN) & (genes["foreign"] > genes["own"])
+        column, some = "foreign_removed", genes[foreign & (genes["foreign_removed"] < _MOST)]
+        what = "Most molecules of %d of %d genes are expected to be foreign, but less than half of these go: %s."
+    else:
+        column, some = "own_removed", genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)]
+        what = "More than half of the own molecules of %d of %d genes are expected to go, where they are expressed: %s."
+    if some.empty:
         return
-    named = [f"{gene} {share:.0%}" for gene, share in zip(costly["gene"], costly["own_removed"], strict=True)]
-    logger.info(
-        "More than half of the own molecules of %d of %d genes are expected to go, so that they may be missing where "
-        "they are expressed: %s.",
-        len(costly),
-        len(genes),
-        shortened(named),
-    )
+    some = some.sort_values(column, ascending=per_gene)
+    named = [f"{gene} {share:.0%}" for gene, share in zip(some["gene"], some[column], strict=True)]
+    logger.info(what, len(some), len(genes), shortened(named))
 
 
 def _gene_table(removed: Removed, genes: Sequence[str], level: NDArray[np.float64]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,14 +20,23 @@ import torch
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import CSR, canonical, map_rows
-from resolvi_sd._model.delaporte import EntryRates, KeptMolecules, molecules_above, tail_histogram
+from resolvi_sd._model.delaporte import EntryRates, own_tails
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.molecules import entry_rates
 from resolvi_sd._model.posterior import core_rates, entry_positions
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Tissue, cut_minibatch
 
-__all__ = ["MEDIAN", "Decontamination", "RemovalCurve", "Removed", "molecules_to_keep", "removal_curves"]
+__all__ = [
+    "MEDIAN",
+    "Decontamination",
+    "RemovalCurve",
+    "Removed",
+    "highest_level",
+    "keep_above",
+    "molecules_to_keep",
+    "removal_curves",
+]
 
 MEDIAN = 0.5
 # Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
@@ -37,34 +47,19 @@ _N_GENE_LEVELS = 1 << 9
 
 @dataclass(frozen=True)
 class RemovalCurve:
-    """What is expected to be removed, by level, of all molecules or of each gene.
+    """What is expected to be removed, by level.
 
     Parameters
     ----------
     level
         Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, at 1 all.
     own, foreign
-        Expected own and foreign molecules that are removed at each level: `(n_levels,)`, or genes × levels.
+        Expected own and foreign molecules that are removed at each level.
     """
 
     level: NDArray[np.float64]
     own: NDArray[np.float64]
     foreign: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, own: NDArray[np.float64], molecules: NDArray[np.float64]) -> RemovalCurve:
-        """Sum what a histogram of the tails has below each level."""
-        removed_own, removed = (np.insert(np.cumsum(x, axis=-1), 0, 0.0, axis=-1) for x in (own, molecules))
-        n_bins = own.shape[-1]
-        return cls(np.arange(n_bins + 1) / n_bins, removed_own, removed - removed_own)
-
-    def level_where(self, own_removed: float) -> NDArray[np.float64]:
-        """Return the highest level at which no larger share of the own molecules is expected to be removed.
-
-        One, or one for each gene.
-        """
-        allowed = self.own <= own_removed * self.own[..., -1:]
-        return np.asarray(self.level[allowed.sum(axis=-1) - 1])
 
     def shares(self, level: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the expected shares of the own and of the foreign molecules that are removed at some levels.
@@ -73,13 +68,58 @@ class RemovalCurve:
         """
         at = np.searchsorted(self.level, level)
         with np.errstate(invalid="ignore"):
-            own, foreign = (removed[..., at] / removed[..., -1:] for removed in (self.own, self.foreign))
-        return own, foreign
+            return self.own[at] / self.own[-1], self.foreign[at] / self.foreign[-1]
+
+
+def highest_level(own: NDArray[np.float64], own_removed: float) -> NDArray[np.float64]:
+    """Return the highest level at which no larger share of the own molecules is expected to be removed.
+
+    Parameters
+    ----------
+    own
+        Expected own molecules that are removed at evenly spaced levels from 0 to 1: `(n_levels,)`, or genes × levels.
+    own_removed
+        The share.
+
+    Returns
+    -------
+    One level, or one for each gene: NaN for genes without molecules.
+    """
+    total = own[..., -1:]
+    level = ((own <= own_removed * total).sum(axis=-1) - 1) / (own.shape[-1] - 1)
+    return np.where(total[..., 0] > 0, level, np.nan)
+
+
+class KeptMolecules(NamedTuple):
+    """What is kept of some counts, and what that is expected to cost, one value per entry.
+
+    Attributes
+    ----------
+    kept
+        Molecules that are kept, int32.
+    own
+        Expected own molecules of the count.
+    own_removed
+        How many of these are expected to go.
+    """
+
+    kept: NDArray[np.int32]
+    own: NDArray[np.float64]
+    own_removed: NDArray[np.float64]
+
+
+def keep_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptMolecules:
+    """Keep the molecules of each entry that have a tail of at least `level`, one for all or one for each entry."""
+    tail, start = own_tails(entries)
+    goes = tail < np.repeat(np.broadcast_to(np.float64(level), len(entries.value)), np.diff(start))
+    gone = np.add.reduceat(goes, start[:-1], dtype=np.int32)
+    own, own_removed = (np.add.reduceat(x, start[:-1]) for x in (tail, tail * goes))
+    return KeptMolecules(entries.value.astype(np.int32) - gone, own, own_removed)
 
 
 @dataclass(frozen=True)
 class Removed:
-    """Molecules of cells, or of genes, and how many of them are expected to go.
+    """Molecules of the genes, and how many of them are expected to go.
 
     Parameters
     ----------
@@ -94,26 +134,8 @@ class Removed:
     foreign: NDArray[np.float64]
     foreign_removed: NDArray[np.float64]
 
-    @classmethod
-    def none(cls, size: int) -> Removed:
-        """Return that of so many cells or genes of which nothing is known yet."""
-        return cls(*np.zeros((4, size)))
-
-    def add(
-        self,
-        value: NDArray[np.floating],
-        kept: KeptMolecules,
-        place: NDArray[np.integer],
-        members: NDArray[np.integer] | slice = slice(None),
-    ) -> None:
-        """Count the molecules of some entries in; `place` is the cell or gene of each, among all or those `members`."""
-        gone = value - kept.kept
-        parts = (kept.own, kept.own_removed, value - kept.own, gone - kept.own_removed)
-        for total, part in zip((self.own, self.own_removed, self.foreign, self.foreign_removed), parts, strict=True):
-            total[members] += np.bincount(place, part, minlength=len(total[members]))
-
     def total(self) -> Removed:
-        """Return that of all cells or genes together."""
+        """Return that of all genes together."""
         return Removed(*(part.sum() for part in (self.own, self.own_removed, self.foreign, self.foreign_removed)))
 
     def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -135,18 +157,21 @@ class Decontamination:
     ----------
     counts
         Molecules that are kept, cells × genes, CSR int32 without zeros; in files if the counts are.
-    cells, genes
-        What is removed of each.
+    own_removed
+        Share of the own molecules of each cell that is expected to be removed, float32; NaN for cells without
+        molecules.
+    genes
+        What is removed of each gene.
     """
 
     counts: CSR
-    cells: Removed
+    own_removed: NDArray[np.float32]
     genes: Removed
 
 
 def removal_curves(
     module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], *, per_gene: bool
-) -> tuple[RemovalCurve, RemovalCurve | None]:
+) -> tuple[RemovalCurve, NDArray[np.float64] | None]:
     """Sort all molecules by their tails, given latent and shares at their means.
 
     Parameters
@@ -158,20 +183,40 @@ def removal_curves(
     cores
         A partition of the cells; cells near each other in one part save work.
     per_gene
-        Whether to do so for each gene, too.
+        Whether to sort the own molecules of each gene, too.
 
     Returns
     -------
-    The curve of all molecules, and those of the genes, if asked for.
+    The curve of all molecules; and, if asked for, the own molecules of each gene that are removed at each of some
+    levels, genes × levels.
     """
-    indptr, genes = tissue.counts.indptr, tissue.counts.indices
-    of_all = np.zeros((2, 1, _N_LEVELS))
-    of_genes = np.zeros((2, tissue.n_genes if per_gene else 0, _N_GENE_LEVELS))
+    own, molecules = np.zeros((2, _N_LEVELS))
+    of_genes = np.zeros((tissue.n_genes if per_gene else 0, _N_GENE_LEVELS))
+    counts = tissue.counts
     for core, entries in _entries_of(module, tissue, cores):
-        of_all += tail_histogram(entries, _N_LEVELS)
+        tail, start = own_tails(entries)
+        below = _bins(tail, _N_LEVELS)
+        own += np.bincount(below, tail, minlength=_N_LEVELS)
+        molecules += np.bincount(below, minlength=_N_LEVELS)
         if per_gene:
-            of_genes += tail_histogram(entries, _N_GENE_LEVELS, genes[entry_positions(indptr, core)], tissue.n_genes)
-    return RemovalCurve.of(*of_all[:, 0]), RemovalCurve.of(*of_genes) if per_gene else None
+            gene = np.repeat(counts.indices[entry_positions(counts.indptr, core)], np.diff(start))
+            flat = gene.astype(np.int64) * _N_GENE_LEVELS + _bins(tail, _N_GENE_LEVELS)
+            np.add.at(of_genes.reshape(-1), flat, tail)
+    removed_own, removed = _up_to(own), _up_to(molecules)
+    level = np.arange(_N_LEVELS + 1) / _N_LEVELS
+    return RemovalCurve(level, removed_own, removed - removed_own), _up_to(of_genes) if per_gene else None
+
+
+def _bins(tail: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
+    """Return the bin of each tail, of so many between 0 and 1; the last one has both its ends."""
+    return np.minimum((tail * n_bins).astype(np.int64), n_bins - 1)
+
+
+def _up_to(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the bins below each of their bounds."""
+    summed = np.zeros((*histogram.shape[:-1], histogram.shape[-1] + 1))
+    np.cumsum(histogram, axis=-1, out=summed[..., 1:])
+    return summed
 
 
 def molecules_to_keep(
@@ -181,20 +226,27 @@ def molecules_to_keep(
 
     The other arguments are those of :func:`removal_curves`.
     """
-    counts = tissue.counts
+    counts, n_genes = tissue.counts, tissue.n_genes
     kept = zeros_beside(counts.data, np.int32)
-    cells, genes = Removed.none(tissue.n_cells), Removed.none(tissue.n_genes)
-    levels = np.broadcast_to(np.float64(level), tissue.n_genes)
+    own_removed = np.full(tissue.n_cells, np.nan, np.float32)
+    genes = Removed(*np.zeros((4, n_genes)))
+    levels = np.broadcast_to(np.float64(level), n_genes)
     for core, entries in _entries_of(module, tissue, cores):
         stored = entry_positions(counts.indptr, core)
         gene = counts.indices[stored]
-        found = molecules_above(entries, levels[gene])
+        found = keep_above(entries, levels[gene])
         kept[stored] = found.kept
-        place = np.repeat(np.arange(len(core)), counts.indptr[core + 1] - counts.indptr[core])
-        cells.add(entries.value, found, place, core)
-        genes.add(entries.value, found, gene)
+        cell = np.repeat(np.arange(len(core)), counts.indptr[core + 1] - counts.indptr[core])
+        removed, own = (np.bincount(cell, part, minlength=len(core)) for part in (found.own_removed, found.own))
+        with np.errstate(invalid="ignore"):
+            own_removed[core] = removed / own
+        foreign, foreign_removed = entries.value - found.own, entries.value - found.kept - found.own_removed
+        totals = (genes.own, genes.own_removed, genes.foreign, genes.foreign_removed)
+        for total, part in zip(totals, (found.own, found.own_removed, foreign, foreign_removed), strict=True):
+            total += np.bincount(gene, part, minlength=n_genes)
     structure = copy_beside(counts.indices), counts.indptr.copy()
-    return Decontamination(map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical), cells, genes)
+    layer = map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical)
+    return Decontamination(layer, own_removed, genes)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from resolvi_sd._results._read import (
     warn_of_other_counts,
 )
 from resolvi_sd._results._tissue import restore
-from resolvi_sd._results._write import check_inputs_kept, most_probable, write_fit, write_labels
+from resolvi_sd._results._write import check_inputs_kept, most_probable, remove_audits, write_fit, write_labels
 
 __all__ = [
     "FittedModel",
@@ -30,6 +30,7 @@ __all__ = [
     "most_probable",
     "naming_the_fit",
     "read_fit",
+    "remove_audits",
     "restore",
     "save_folder",
     "warn_of_other_counts",

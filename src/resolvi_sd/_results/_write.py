@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._keys import Keys
+from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import write_graph
 
-__all__ = ["check_inputs_kept", "most_probable", "write_fit", "write_labels"]
+__all__ = ["check_inputs_kept", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
 
 def check_inputs_kept(setup: Setup, keys: Keys) -> None:
@@ -91,7 +93,16 @@ def write_labels(adata: AnnData, fitted: FittedModel, probabilities: NDArray[np.
         adata.uns[keys.predicted_colors] = np.array(colors, dtype=object)
 
 
+def remove_audits(adata: AnnData, layers: Collection[str]) -> None:
+    """Remove the audits of corrected counts that others replace, under whatever key."""
+    for prefix in fits(adata.uns):
+        audit = adata.uns.get(Keys(prefix).audit, {})
+        if "corrected_layer" in audit and not set(audit["corrected_layer"].astype(str)).isdisjoint(layers):
+            del adata.uns[Keys(prefix).audit]
+
+
 def _remove(adata: AnnData, keys: Keys) -> None:
+    remove_audits(adata, keys.owned()["layers"])
     for slot, names in keys.owned().items():
         container = getattr(adata, slot)
         for name in names:

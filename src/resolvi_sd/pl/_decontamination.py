@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from resolvi_sd._analysis import MIN_OWN
 from resolvi_sd._keys import DEFAULT_KEY, Keys
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["decontamination"]
 
-_NUMBERS = ("own_removed", "foreign_removed")
-_TABLES = {"curve": ("level", *_NUMBERS), "genes": ("gene", "own", *_NUMBERS)}
+_SHARES = ("own_removed", "foreign_removed")
+_TABLES = {"curve": ("level", *_SHARES), "genes": ("gene", "own", *_SHARES)}
 _MARKED_LEVELS = (0.25, 0.5, 0.75)
 # Share of own molecules that the axis shows at least; farther right nobody wants to be.
 _SHOWN = 0.25
@@ -57,16 +58,15 @@ def decontamination(
 
     The level is one for all, but its cost is not: grey dots are the genes of which at least 50 own molecules are
     expected, at the shares of their own and foreign ones that are removed. The named ones pay most, and may be missing
-    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell. With ``per_gene=True`` no gene
-    pays more than `fpr`, and the large dot is below the curve.
+    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell. With ``per_gene=True`` all pay
+    about as much, the large dot is below the curve, and those are named that keep most of what is foreign.
 
     Parameters
     ----------
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.decontaminated_counts` was run.
     n_genes
-        Number of genes to name: those that lose the largest shares of their own molecules. A name for which there is no
-        room is left out.
+        Number of genes to name. A name for which there is no room is left out.
     {table}
     {one_ax}
     {one_end}
@@ -104,12 +104,13 @@ def decontamination(
         raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
     check_save(save)
     ax = open_ax(ax, (4.0, 3.5), figsize=figsize, title=title)
-    genes = record["genes"][record["genes"]["own"] >= MIN_OWN].sort_values("own_removed", ascending=False)
-    n_named = min(n_genes, int((genes["own_removed"] > 0).sum()))
-    _draw(ax, record, genes, n_named)
+    genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
+    genes = genes.sort_values("foreign_removed") if _by_gene(record) else genes.sort_values("own_removed")[::-1]
+    marked = _draw(ax, record, genes)
     figure_of(ax).draw_without_rendering()  # settles limits and size of the panel
-    points, names = genes[["own_removed", "foreign_removed"]].to_numpy(dtype=np.float64), genes["gene"].astype(str)
-    label_points(ax, points, range(n_named), names[:n_named].tolist(), fontsize=7)
+    points = np.concatenate([genes[list(_SHARES)].to_numpy(dtype=np.float64), marked])
+    names = genes["gene"].astype(str).tolist()[:n_genes]
+    label_points(ax, points, range(len(names)), names, fontsize=7)
     save_figure(ax, save)
     return ax if return_ax else None
 
@@ -120,7 +121,8 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     tool = f"resolvi_sd.tl.decontaminated_counts(..., key_added={keys.prefix!r})"
     check_result(key, adata.uns, where="table.uns", tool=tool)
     record: Mapping[str, Any] = adata.uns[key]
-    missing = [name for name in (*_TABLES, *_NUMBERS) if name not in record]
+    numbers = _SHARES if _by_gene(record) else ("level", *_SHARES)
+    missing = [name for name in (*_TABLES, *numbers) if name not in record]
     for table, columns in _TABLES.items() if not missing else ():
         found = record[table]
         missing += [name for name in columns if not isinstance(found, pd.DataFrame) or name not in found]
@@ -129,8 +131,13 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     return record
 
 
-def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int) -> None:
-    """Draw the curve, and the genes, the first `n_named` of them inside the axes."""
+def _by_gene(record: Mapping[str, Any]) -> bool:
+    """Whether each gene has a level of its own."""
+    return bool(record.get("per_gene", False))
+
+
+def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[np.float64]:
+    """Draw the curve and the genes, all of them inside the axes; return the points of the curve that have a mark."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -138,11 +145,13 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int
     level, own, foreign = (curve[name].to_numpy(dtype=np.float64) for name in _TABLES["curve"])
     x, y = float(record["own_removed"]), float(record["foreign_removed"])
     cost = genes["own_removed"].to_numpy(dtype=np.float64)
-    right = min(1.0, max(_SHOWN, 2 * x, 1.1 * cost[:n_named].max(initial=0)))
+    right = min(1.0, max(_SHOWN, 2 * x, 1.1 * cost.max(initial=0)))
     ax.scatter(cost, genes["foreign_removed"], s=10, color="0.7", linewidths=0, rasterized=True, label="genes")
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="at random")
-    ax.plot(own, foreign, color="C0", label="by level")
-    marked = [i for i in np.searchsorted(level, _MARKED_LEVELS) if own[i] < right and foreign[i] > _READABLE]
+    ax.plot(own, foreign, color="C0", label="by one level" if _by_gene(record) else "by level")
+    # Levels of the curve are none of these counts where each gene has its own.
+    levels = () if _by_gene(record) else np.searchsorted(level, _MARKED_LEVELS)
+    marked = [int(i) for i in levels if own[i] < right and foreign[i] > _READABLE]
     ax.plot(own[marked], foreign[marked], color="C0", marker="o", markersize=4, linestyle="none")
     for i in marked:
         ax.annotate(
@@ -162,10 +171,11 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame, n_named: int
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(loc="best", frameon=False, fontsize="small")
+    return np.column_stack([own[marked], foreign[marked]])
 
 
 def _named(record: Mapping[str, Any]) -> str:
-    name = f"level {float(record['level']):.2f}" if "level" in record else "level by gene"
+    name = "level by gene" if _by_gene(record) else f"level {float(record['level']):.2f}"
     name += f" (fpr={float(record['fpr']):g})" if "fpr" in record else ""
     own = float(record.get("own_among_removed", np.nan))
     return name if np.isnan(own) else f"{name}:\n{own:.0%} of what goes is own"

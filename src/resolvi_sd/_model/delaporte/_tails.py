@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME
 
-__all__ = ["EntryRates", "KeptMolecules", "molecules_above", "tail_histogram"]
+__all__ = ["EntryRates", "own_tails"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
@@ -42,24 +42,6 @@ class EntryRates(NamedTuple):
     diffused: NDArray[np.floating]
     background: NDArray[np.floating]
     r: NDArray[np.floating]
-
-
-class KeptMolecules(NamedTuple):
-    """What is kept of some counts, and what that is expected to cost, one value per entry.
-
-    Attributes
-    ----------
-    kept
-        Molecules that are kept, int32.
-    own
-        Expected own molecules of the count.
-    own_removed
-        How many of these are expected to go.
-    """
-
-    kept: NDArray[np.int32]
-    own: NDArray[np.float64]
-    own_removed: NDArray[np.float64]
 
 
 @njit(inline="always", error_model="numpy")
@@ -115,98 +97,32 @@ def _tails(x: int, own: float, diffused: float, lam: float, r: float, weight: An
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _sum_by_tail(
-    value: Any,
-    own: Any,
-    diffused: Any,
-    lam: Any,
-    r: Any,
-    bounds: Any,
-    size: int,
-    group: Any,
-    own_sum: Any,
-    molecules: Any,
-) -> None:
-    n_bins = own_sum.shape[2]
-    for part in prange(len(bounds) - 1):
-        weight, chance, tail = np.empty(size + 1), np.empty(size + 1), np.empty(size)
-        for i in range(bounds[part], bounds[part + 1]):
-            x = int(value[i])
-            _tails(x, float(own[i]), float(diffused[i]), float(lam[i]), float(r[i]), weight, chance, tail)
-            for c in range(x):
-                place = min(int(tail[c] * n_bins), n_bins - 1)
-                own_sum[part, group[i], place] += tail[c]
-                molecules[part, group[i], place] += 1.0
-
-
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _count_above(
-    value: Any,
-    own: Any,
-    diffused: Any,
-    lam: Any,
-    r: Any,
-    bounds: Any,
-    size: int,
-    level: Any,
-    kept: Any,
-    expected: Any,
-    removed: Any,
+def _all_tails(
+    value: Any, own: Any, diffused: Any, lam: Any, r: Any, start: Any, bounds: Any, size: int, tail: Any
 ) -> None:
     for part in prange(len(bounds) - 1):
-        weight, chance, tail = np.empty(size + 1), np.empty(size + 1), np.empty(size)
+        weight, chance = np.empty(size + 1), np.empty(size + 1)
         for i in range(bounds[part], bounds[part + 1]):
-            x = int(value[i])
-            _tails(x, float(own[i]), float(diffused[i]), float(lam[i]), float(r[i]), weight, chance, tail)
-            above = 0
-            while above < x and tail[above] >= level[i]:
-                above += 1
-            kept[i] = above
-            removed[i] = tail[above:x].sum()
-            expected[i] = tail[:above].sum() + removed[i]
+            of_entry = tail[start[i] : start[i + 1]]
+            rates = float(own[i]), float(diffused[i]), float(lam[i]), float(r[i])
+            _tails(int(value[i]), rates[0], rates[1], rates[2], rates[3], weight, chance, of_entry)
 
 
-def tail_histogram(
-    entries: EntryRates, n_bins: int, group: NDArray[np.integer] | None = None, n_groups: int = 1
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sort the molecules of some entries by their tails: the c-th of an entry by P(at least c are own).
+def own_tails(entries: EntryRates) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return P(at least c are own) for c = 1..x of each entry, one after the other, and where each starts and ends.
 
     Parameters
     ----------
     entries
         The entries.
-    n_bins
-        Number of bins between 0 and 1, a power of 2, so that bounds are exact.
-    group
-        Number of each entry's group; None: all are of one.
-    n_groups
-        Number of groups.
 
     Returns
     -------
-    For each group and bin the sum of the tails, which is how many of its molecules are expected to be own, and the
-    number of its molecules; groups × bins.
+    One probability for each molecule, `(n_molecules,)`, falling within each entry; and `(n_entries + 1,)` positions.
     """
-    bounds, size = _parts(entries)
-    group = np.zeros(len(entries.value), dtype=np.int64) if group is None else group.astype(np.int64)
-    own_sum, molecules = np.zeros((2, len(bounds) - 1, n_groups, n_bins))
-    with ONE_AT_A_TIME:
-        _sum_by_tail(*entries, bounds, size, group, own_sum, molecules)
-    return own_sum.sum(axis=0), molecules.sum(axis=0)
-
-
-def molecules_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptMolecules:
-    """Keep the molecules of each entry that have a tail of at least `level`, one for all or one for each entry."""
-    bounds, size = _parts(entries)
-    n_entries = len(entries.value)
-    level = np.ascontiguousarray(np.broadcast_to(np.float64(level), n_entries))
-    kept = KeptMolecules(np.empty(n_entries, dtype=np.int32), np.empty(n_entries), np.empty(n_entries))
-    with ONE_AT_A_TIME:
-        _count_above(*entries, bounds, size, level, *kept)
-    return kept
-
-
-def _parts(entries: EntryRates) -> tuple[NDArray[np.int64], int]:
-    """Bounds of one part for each thread, and the largest count."""
+    start = np.concatenate([[0], np.cumsum(entries.value, dtype=np.int64)])
     bounds = np.linspace(0, len(entries.value), get_num_threads() + 1).astype(np.int64)
-    return bounds, int(entries.value.max(initial=1))
+    tail = np.empty(start[-1])
+    with ONE_AT_A_TIME:
+        _all_tails(*entries, start, bounds, int(entries.value.max(initial=1)), tail)
+    return tail, start
