@@ -71,6 +71,7 @@ def test_other_corrected_counts(mixed):
     axes = rsd.pl.coexpression(mixed, return_ax=True, **settings)
     np.testing.assert_allclose(points_of(axes[0], BLUE), [[100 * 22 / 43, 0]], atol=1e-5)
     np.testing.assert_allclose(points_of(axes[1], BLUE)[:, 1], 100)
+    assert [legend_of(ax)[2] for ax in axes] == ["other: 0.00%", "other: 100.0%"]
     with pytest.raises(KeyError, match=r"corrected_layer='mine' is not in `table\.layers`; it has: 'other'"):
         rsd.pl.coexpression(mixed, **settings | {"corrected_layer": "mine"})
     mixed.layers["other"] = mixed.X * 2

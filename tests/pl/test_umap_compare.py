@@ -61,6 +61,23 @@ def test_numbers_have_a_color_bar(embedded):
     assert ax.child_axes[0].get_ylabel() == "depth"
 
 
+def test_a_gene_is_colored_by_counts_before_and_after(embedded):
+    """Where the counts are embedded by those that were counted, elsewhere by the corrected ones, on one scale."""
+    gene, share = embedded.var_names[0], np.linspace(0.2, 1, 64)
+    counted = embedded.X[:, [0]].toarray().ravel()
+    embedded.layers["resolvi_counts"] = embedded.X.multiply(share[:, None]).tocsr().astype(np.float32)
+    *umaps, in_place = rsd.pl.umap_compare(
+        embedded, color=gene, representations=["counts", "corrected", "X_map"], cmap="gray", return_ax=True
+    )
+    rows, colors = drawn_rows(in_place)
+    scale = np.quantile(counted[rows][counted[rows] > 0], 0.99)
+    before, after = (np.clip(counts / scale, 0, 1)[rows] for counts in (counted, counted * share))
+    np.testing.assert_allclose(colors[:, 0], after, atol=1 / 255)
+    for ax, expected in zip(umaps, (before, after), strict=True):
+        np.testing.assert_allclose(np.sort(ax.collections[0].get_facecolor()[:, 0]), np.sort(expected), atol=1 / 255)
+    assert before.std() > 0.1 and in_place.child_axes[0].get_ylabel() == f"{gene}, molecules per cell"
+
+
 def test_cells_without_a_group_are_grey(embedded):
     embedded.obs.loc["cell3", "cell_type"] = np.nan
     (ax,) = rsd.pl.umap_compare(embedded, color="cell_type", representations=["X_map"], return_ax=True)
@@ -91,7 +108,7 @@ def test_errors(embedded):
         rsd.pl.umap_compare(embedded, color="cell_type", representations=["X_umap"])
     with pytest.raises(ValueError, match="`representations` is empty"):
         rsd.pl.umap_compare(embedded, color="cell_type", representations=[])
-    with pytest.raises(KeyError, match="color='type'"):
+    with pytest.raises(KeyError, match="color='type' is not in `table.obs`; it has: .*Neither is it a gene"):
         rsd.pl.umap_compare(embedded, color="type")
     with pytest.raises(ValueError, match="`n_cells` must be at least 1"):
         rsd.pl.umap_compare(embedded, color="cell_type", n_cells=0)

@@ -93,6 +93,16 @@ def test_whole_molecules_are_better_than_expectations_in_what_is_asked_of_single
         assert after < before, (metric, before, after)
 
 
+def test_neighbors_that_are_gone_are_warned_of(leaky):
+    part = leaky[np.arange(leaky.n_obs) % 2 == 0].copy()
+    with pytest.warns(
+        UserWarning, match=r"^\d+ of \d+ cells had neighbors in the fit .*taken for unexposed.*whole table"
+    ):
+        rsd.tl.audit(part, "cell_type", copy=True, **QUIET)
+    del part.obsp["resolvi_weights"]  # nothing tells then
+    rsd.tl.audit(part, "cell_type", copy=True, **QUIET)
+
+
 def test_an_audit_is_of_the_counts_that_are_there(leaky):
     rsd.tl.decontaminated_counts(leaky, fpr=0.1, **QUIET)
     rsd.tl.audit(leaky, "cell_type", corrected_layer="resolvi_decontaminated", **QUIET)

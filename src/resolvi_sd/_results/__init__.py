@@ -13,7 +13,7 @@ from resolvi_sd._results._read import (
     read_fit,
     warn_of_other_counts,
 )
-from resolvi_sd._results._tissue import restore
+from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors
 from resolvi_sd._results._write import check_inputs_kept, most_probable, remove_audits, write_fit, write_labels
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "remove_audits",
     "restore",
     "save_folder",
+    "warn_of_lost_neighbors",
     "warn_of_other_counts",
     "write_fit",
     "write_labels",

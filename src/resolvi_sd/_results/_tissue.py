@@ -23,7 +23,7 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result
 from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = ["restore"]
+__all__ = ["restore", "warn_of_lost_neighbors"]
 
 # Logarithms are taken of no less: smaller weights than the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
@@ -72,7 +72,16 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     graph = NeighborGraph.from_sparse(adata.obsp[keys.distances], adata.obsp[keys.connectivities])
     counts = fitted_counts(adata, fitted.setup.layer)
     molecules = row_sums(counts)
-    _warn_of_lost_neighbors(adata, fitted, keys, molecules)
+    warn_of_lost_neighbors(
+        adata,
+        fitted,
+        keys,
+        molecules,
+        so="What came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
+        "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
+        "where there is one).",
+        stacklevel=3,
+    )
     warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
     tissue = Tissue.assemble(
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
@@ -81,19 +90,21 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     return fitted, tissue, graph
 
 
-def _warn_of_lost_neighbors(adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64]) -> None:
-    """Weights of a cell summed to 1 in the fit: what is missing went to cells that the table has lost."""
+def warn_of_lost_neighbors(
+    adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, so: str, stacklevel: int
+) -> None:
+    """Warn if the table has lost neighbors of its cells since the fit; `so` says what follows from it.
+
+    Weights of a cell summed to 1 in the fit: what is missing went to cells that are gone.
+    """
     if int((molecules > 0).sum()) >= fitted.module.data.n_train:
         return
     lost = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel() < _WHOLE
     if lost.any():
         warnings.warn(
-            f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. What "
-            "came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
-            "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
-            "where there is one).",
+            f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. {so}",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel + 1,
         )
 
 

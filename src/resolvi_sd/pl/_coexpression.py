@@ -123,8 +123,9 @@ def coexpression(
     kept = kept_genes(layers, adata.var_names, groups, genes)
     check_save(save)
     axes = open_panels(_TITLES, ax=ax, size=_PANEL, figsize=figsize, title=title, n_columns=2)
-    _draw_rates(axes[0], rates)
-    _draw_kept(axes[1], kept)
+    names = {CONTROL: "depth-matched", CORRECTED: corrected_layer or "corrected"}
+    _draw_rates(axes[0], rates, names)
+    _draw_kept(axes[1], kept, names)
     figure_of(axes[0]).draw_without_rendering()  # settles limits and sizes of the panels
     unchanged = np.linspace(*axes[0].get_xlim(), _LINE_POINTS)
     _name_points(axes[0], rates, -rates.after[CORRECTED], n_names, avoid=np.column_stack([unchanged, unchanged]))
@@ -133,22 +134,22 @@ def coexpression(
     return axes if return_ax else None
 
 
-def _draw_rates(ax: Axes, rates: Points) -> None:
+def _draw_rates(ax: Axes, rates: Points, names: Mapping[str, str]) -> None:
     most = max(float(values.max()) for values in (rates.raw, *rates.after.values()))
     high = min(max(1.06 * most, _LEAST_RATE), 100.0)
     ax.plot([0, high], [0, high], color="0.2", linewidth=1, linestyle="--", zorder=1)
-    _draw_points(ax, rates, float(rates.raw.mean()))
+    _draw_points(ax, rates, float(rates.raw.mean()), names)
     _add_legend(ax, f"mean of {len(rates.names):,} pairs\nraw: {_percent(float(rates.raw.mean()))}", "upper left")
     _set_roots(ax, high)
     ax.set(xlabel="raw (% of the cells with either)", ylabel="after the removal (%)", aspect="equal")
 
 
-def _draw_kept(ax: Axes, kept: Points) -> None:
+def _draw_kept(ax: Axes, kept: Points, names: Mapping[str, str]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     ax.axhline(100, color="0.2", linewidth=1, linestyle="--", zorder=1)
     # The mean of x on a logarithmic axis is the geometric one.
-    _draw_points(ax, kept, float(np.exp(np.log(kept.raw).mean())))
+    _draw_points(ax, kept, float(np.exp(np.log(kept.raw).mean())), names)
     _add_legend(ax, f"mean of {len(kept.names):,} genes", "lower left")
     ax.set_xscale("log")
     low, high = float(kept.raw.min()), float(kept.raw.max())
@@ -160,15 +161,15 @@ def _draw_kept(ax: Axes, kept: Points) -> None:
     ax.set(xlabel="raw molecules per cell of the type", ylabel="kept (%)")
 
 
-def _draw_points(ax: Axes, points: Points, middle: float) -> None:
-    """Draw what both kinds of removal made of the raw values, and the means at x = `middle`."""
+def _draw_points(ax: Axes, points: Points, middle: float, names: Mapping[str, str]) -> None:
+    """Draw what both kinds of removal made of the raw values, and the means, by name, at x = `middle`."""
     alpha = float(np.clip(np.sqrt(_MOST_OPAQUE / len(points.names)), 0.25, 0.9))
     for layer in (CONTROL, CORRECTED):
         style = dict(LAYER_MARKS[layer]) | {"markersize": 4.5, "markeredgewidth": 0}
         ax.plot(*points.places(layer).T, linestyle="", alpha=alpha, clip_on=False, rasterized=True, **style)
     for layer in (CONTROL, CORRECTED):
         style = dict(LAYER_MARKS[layer]) | {"markersize": 9, "markeredgecolor": "black"}
-        label = f"{layer.replace('_', '-')}: {_percent(points.mean(layer))}"
+        label = f"{names[layer]}: {_percent(points.mean(layer))}"
         ax.plot([middle], [points.mean(layer)], linestyle="", zorder=_MEANS, label=label, **style)
     ax.spines[["top", "right"]].set_visible(False)
 

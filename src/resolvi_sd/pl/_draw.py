@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, Normalize
 
-__all__ = ["NA_COLOR", "ColorScale", "draw_section", "replace_limits"]
+__all__ = ["NA_COLOR", "ColorScale", "count_limits", "draw_section", "replace_limits"]
 
 NA_COLOR = "lightgrey"
+# Share of the cells with a gene whose counts may lie beyond the colored range: counts have a long tail.
+_BEYOND = 0.01
 
 # Names in the temporary object that carries one panel to spatialdata-plot.
 _ELEMENT, _UNKNOWN, _TABLE, _REGION, _INSTANCE, _VALUE = "cells", "unknown", "values", "region", "instance", "value"
@@ -65,6 +67,12 @@ class ColorScale:
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
         chosen = colormaps[cmap] if isinstance(cmap, str) else cmap
         return cls(chosen.with_extremes(bad=NA_COLOR), Normalize(low, high), label, extend)
+
+
+def count_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the limits of colors for a gene's counts: 0, and the 99th percentile of those that are not 0."""
+    present = counts[counts > 0]
+    return 0.0, float(np.quantile(present, 1 - _BEYOND)) if present.size else 1.0
 
 
 def replace_limits(limits: tuple[float, float], vmin: float | None, vmax: float | None) -> tuple[float, float]:

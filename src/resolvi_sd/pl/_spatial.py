@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from anndata import AnnData
-from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import check_within_counts, corrected_layer_name, naming_the_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._draw import ColorScale, replace_limits
+from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
 from resolvi_sd.pl._results import fitted, gene_column, resolve_genes, setup_layer, setup_library
 from resolvi_sd.pl._sections import find_sections
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 __all__ = ["spatial"]
-
-# Share of the cells with the gene whose counts may lie beyond the colored range: counts have a long tail.
-_BEYOND = 0.01
 
 
 @shared_docs
@@ -126,7 +122,7 @@ def spatial(
         with naming_the_fit(layers[0]):
             check_counts(pair[0], adata, layer=layers[0])
         check_within_counts(pair[1], pair[0], layer=corrected_layer)
-        limits = replace_limits(_limits(pair[0][drawn]), vmin, vmax)
+        limits = replace_limits(count_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:
             prefix = name if len(sections) == 1 else f"{section.name}: {name}"
@@ -134,8 +130,3 @@ def spatial(
             rows.append(PanelRow(section, pair, (scale, scale), titles))
     axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
     return axes if return_ax else None
-
-
-def _limits(before: NDArray[np.float64]) -> tuple[float, float]:
-    present = before[before > 0]
-    return 0.0, float(np.quantile(present, 1 - _BEYOND)) if present.size else 1.0

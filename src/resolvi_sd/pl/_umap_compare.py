@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key, check_positive_int
 from resolvi_sd.pl._categories import Palette, add_legend, read_categories
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._draw import NA_COLOR, ColorScale
+from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
 from resolvi_sd.pl._panels import add_colorbar
-from resolvi_sd.pl._results import fitted, setup_layer
+from resolvi_sd.pl._results import fitted, gene_column, resolve_genes, setup_layer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ _INK, _AREAS = 20_000, (0.5, 14.0)
 _PANEL_SIZE = (3.8, 3.6)
 # Share of the cells whose values may lie beyond either end of the colors.
 _BEYOND = 0.01
+_NO_GROUPS: tuple[tuple[str, ...], NDArray[np.float64]] = ((), np.empty((0, 4)))
 
 
 @shared_docs
@@ -66,7 +68,9 @@ def umap_compare(
     ----------
     {data}
     color
-        Column of `obs` to color the cells by: groups, or numbers.
+        Column of `obs` to color the cells by: groups, or numbers. Or a gene: in the panel of the counts by how often it
+        was counted, in the others by its corrected counts, on one scale from 0 to the 99th percentile of the counts
+        that are not 0.
     representations
         What to embed, one panel each: `"counts"`, the counts that were fitted, and `"corrected"`, the corrected ones
         (both normalized, log-transformed and reduced to 50 principal components); or an entry of `obsm`, such as
@@ -89,7 +93,7 @@ def umap_compare(
     Raises
     ------
     KeyError
-        If the table, the fit, the column or a representation do not exist.
+        If the table, the fit, the column or gene, or a representation do not exist.
     ValueError
         If no representation is given, fewer than three cells have counts, or the number of axes, titles or colors
         does not fit.
@@ -113,10 +117,17 @@ def umap_compare(
     record = fitted(adata, keys)
     check_positive_int(n_cells, argument="n_cells")
     generator = as_generator(rng)
-    check_key(color, adata.obs.columns, argument="color", where="table.obs")
-    matrices = read_representations(adata, keys, setup_layer(record), representations)
+    layer = setup_layer(record)
+    matrices = read_representations(adata, keys, layer, representations)
     rows = choose_cells(matrices, n_cells, generator)
-    colors = _cell_colors(adata, color, rows, palette=palette, cmap=cmap)
+    if color in adata.obs:
+        colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
+    else:
+        hint = "Neither is it a gene of the table (`table.var_names`)."
+        check_key(
+            color, [*adata.obs, *{color}.intersection(adata.var_names)], argument="color", where="table.obs", hint=hint
+        )
+        colors = _gene_colors(adata, color, rows, layers=(layer, corrected_layer_name(adata, keys, None)), cmap=cmap)
     check_save(save)
     names = [{CORRECTED: "corrected counts"}.get(name, name) for name in matrices]
     axes = open_panels(names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names))
@@ -125,7 +136,8 @@ def umap_compare(
     area = float(np.clip(_INK / len(rows), *_AREAS))
     for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
         x, y = embed(matrix[rows], seed=seed)[order].T
-        panel.scatter(x, y, s=area, c=colors.rgba[order], linewidths=0, rasterized=True)
+        rgba = colors.before if name == COUNTS else colors.after
+        panel.scatter(x, y, s=area, c=rgba[order], linewidths=0, rasterized=True)
         axis = name if is_embedding(matrix) else "UMAP"
         panel.set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
         panel.spines[["top", "right"]].set_visible(False)
@@ -139,14 +151,28 @@ def umap_compare(
 
 @dataclass(frozen=True)
 class _CellColors:
-    """Color of each cell, `(n_cells, 4)`; the scale of numbers, or names and colors of the groups that occur."""
+    """Color of each cell before and after the correction, `(n_cells, 4)`; what the colors mean.
 
-    rgba: NDArray[np.float64]
+    That is the scale of numbers, or names and colors of the groups that occur.
+    """
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
     scale: ColorScale | None
     groups: tuple[tuple[str, ...], NDArray[np.float64]]
 
 
-def _cell_colors(
+def _gene_colors(
+    adata: AnnData, gene: str, rows: NDArray[np.int64], *, layers: tuple[str | None, str], cmap: str | Colormap
+) -> _CellColors:
+    resolve_genes(adata, gene)
+    before, after = (gene_column(adata, gene, layer)[rows] for layer in layers)
+    values = np.concatenate([before, after])
+    scale = ColorScale.of(values, cmap, count_limits(before), f"{gene}, molecules per cell")
+    return _CellColors(scale.cmap(scale.norm(before)), scale.cmap(scale.norm(after)), scale, _NO_GROUPS)
+
+
+def _column_colors(
     adata: AnnData, key: str, rows: NDArray[np.int64], *, palette: Palette | None, cmap: str | Colormap
 ) -> _CellColors:
     from matplotlib.colors import to_rgba
@@ -155,12 +181,13 @@ def _cell_colors(
     if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
         values = column.to_numpy(dtype=np.float64)[rows]
         scale = ColorScale.of(values, cmap, _limits(values), key)
-        return _CellColors(scale.cmap(scale.norm(np.ma.masked_invalid(values))), scale, ((), np.empty((0, 4))))
+        rgba = scale.cmap(scale.norm(np.ma.masked_invalid(values)))
+        return _CellColors(rgba, rgba, scale, _NO_GROUPS)
     groups = read_categories(adata, key, argument="color", palette=palette)
     codes = groups.codes[rows]
     found = np.unique(codes[codes >= 0])
     rgba = np.vstack([groups.colors, to_rgba(NA_COLOR)])[codes]  # a code of -1 is the last
-    return _CellColors(rgba, None, (tuple(groups.names[code] for code in found), groups.colors[found]))
+    return _CellColors(rgba, rgba, None, (tuple(groups.names[code] for code in found), groups.colors[found]))
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -24,6 +24,7 @@ from resolvi_sd._results import (
     corrected_counts,
     fitted_counts,
     read_fit,
+    warn_of_lost_neighbors,
     warn_of_other_counts,
 )
 from resolvi_sd._tables import cell_positions, resolve_table, table_counts
@@ -118,8 +119,8 @@ def audit(
     -----
     UserWarning
         If more than a fifth of the types' own markers was removed (in cells that cannot have received any, where there
-        are such), or next to nothing was; if the counts seem to be others than those of the fit; if labels of the table
-        and of the reference have no counterpart of the same name.
+        are such), or next to nothing was; if the counts seem to be others than those of the fit, or the table has lost
+        neighbors of its cells since; if labels of the table and of the reference have no counterpart of the same name.
 
     Notes
     -----
@@ -267,7 +268,11 @@ def _audit_input(
         coordinate_system=setup.coordinate_system,
     )
     raw = fitted_counts(adata, setup.layer)
-    warn_of_other_counts(adata, fitted, keys, row_sums(raw), stacklevel=3)
+    molecules = row_sums(raw)
+    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
+    if keys.weights in adata.obsp:
+        so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
+        warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
     check_within_counts(corrected, raw, layer=corrected_layer)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
