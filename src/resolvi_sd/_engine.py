@@ -41,7 +41,7 @@ from resolvi_sd._tables import (
     table_view,
 )
 from resolvi_sd._tiles import Tissue, cut_patches
-from resolvi_sd._validation import check_not_corrected
+from resolvi_sd._validation import check_not_corrected, warn_overlapping_sections
 from resolvi_sd.gr._existing import graph_from_table
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import nearest_graph
@@ -105,7 +105,8 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     Warns
     -----
     UserWarning
-        If cells have no counts, the rows look like spots, no cell has a neighbor, or all are at one place.
+        If cells have no counts, the rows look like spots, sections seem to lie on top of each other, no cell has a
+        neighbor, or all are at one place.
     """
     table_key = setup.table_key or "table"
     check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
@@ -339,6 +340,8 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
             UserWarning,
             stacklevel=4,
         )
+    if setup.neighbors_key is None and setup.distance == "centroid" and graph.mask[:, 0].all():
+        warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
     if graph.mask.any():
         return
     key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))

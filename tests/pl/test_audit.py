@@ -15,7 +15,7 @@ TITLES = ["What was removed", "Contamination that is left", "Agreement with the 
 
 # Metric, better, n, raw, depth-matched and corrected; NaN where there is no row.
 NUMBERS = [
-    ("molecules_removed", "", 63, np.nan, 0.3, 0.3),
+    ("molecules_removed", "", 64, np.nan, 0.3, 0.3),
     ("leak_sensitivity", "higher", 6, np.nan, 0.32, 0.85),
     ("own_markers_removed", "lower", 3, np.nan, 0.28, 0.41),
     ("own_markers_removed_unexposed", "lower", 3, np.nan, 0.28, 0.05),
@@ -164,6 +164,15 @@ def test_errors(audited):
         rsd.pl.audit(audited)
     del audited.uns["resolvi_audit"]
     with pytest.raises(KeyError, match=r"'resolvi_audit' is not in `table.uns`.*Please run `resolvi_sd.tl.audit\("):
+        rsd.pl.audit(audited)
+
+
+def test_an_audit_of_other_cells_is_warned_of(audited):
+    audit = audited.uns["resolvi_audit"]
+    audit.loc[audit["metric"] == "molecules_removed", "n"] = 128
+    with pytest.warns(
+        UserWarning, match=r"This audit is of 128 cells, and the table has 64 now: run `resolvi_sd.tl.audit"
+    ):
         rsd.pl.audit(audited)
 
 

@@ -25,7 +25,8 @@ def removed(adata):
         }
     )
     adata.uns[KEY] = {
-        "fpr": 0.05, "level": 0.47, "own_removed": 0.049, "foreign_removed": 0.22, "curve": curve, "genes": genes
+        "fpr": 0.05, "level": 0.47, "own_removed": 0.049, "foreign_removed": 0.22, "curve": curve, "genes": genes,
+        "n_cells": adata.n_obs,
     }  # fmt: skip
     return adata
 
@@ -101,6 +102,14 @@ def test_it_draws_levels_by_gene():
     assert y < np.interp(x, record["curve"]["own_removed"], record["curve"]["foreign_removed"])
     keeps_most = record["genes"].query("own >= 50").sort_values("foreign_removed")["gene"].iloc[0]
     assert ax.texts[0].get_text() == keeps_most
+
+
+def test_a_curve_of_other_cells_is_warned_of(removed):
+    removed.uns[KEY]["n_cells"] = 1000
+    with pytest.warns(
+        UserWarning, match=r"of 1,000 cells, and the table has 64 now: run `resolvi_sd.tl.decontam.*again"
+    ):
+        rsd.pl.decontamination(removed)
 
 
 def test_nothing_to_draw(adata, removed):

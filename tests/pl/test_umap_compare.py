@@ -83,6 +83,21 @@ def test_cells_without_a_group_are_grey(embedded):
     (ax,) = rsd.pl.umap_compare(embedded, color="cell_type", representations=["X_map"], return_ax=True)
     rows, colors = drawn_rows(ax)
     np.testing.assert_allclose(colors[rows == 3][0], to_rgba("lightgrey"))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["B", "T", "no value (1)"]
+
+
+def test_other_corrected_counts(embedded):
+    embedded.layers["other"] = embedded.X.copy()
+    del embedded.layers["resolvi_counts"]
+    gene = embedded.var_names[0]
+    settings = {"representations": ["corrected", "X_map"], "corrected_layer": "other"}
+    umap, in_place = rsd.pl.umap_compare(embedded, color=gene, cmap="gray", return_ax=True, **settings)
+    assert umap.get_title() == "other"
+    rows, colors = drawn_rows(in_place)
+    counted = embedded.X[:, [0]].toarray().ravel()[rows]
+    np.testing.assert_allclose(
+        colors[:, 0], np.clip(counted / np.quantile(counted[counted > 0], 0.99), 0, 1), atol=1 / 255
+    )
 
 
 @pytest.mark.slow

@@ -93,6 +93,13 @@ def test_whole_molecules_are_better_than_expectations_in_what_is_asked_of_single
         assert after < before, (metric, before, after)
 
 
+def test_a_reference_without_counts_is_named(leaky):
+    reference = with_corrected(leaky.copy(), leaky.layers["true_own"])
+    reference.X = reference.X.log1p()
+    with pytest.raises(ValueError, match=r"^In the reference, with reference_layer=None: `table.X`"):
+        rsd.tl.audit(leaky, "cell_type", reference=reference, reference_labels_key="cell_type", copy=True, **QUIET)
+
+
 def test_neighbors_that_are_gone_are_warned_of(leaky):
     part = leaky[np.arange(leaky.n_obs) % 2 == 0].copy()
     with pytest.warns(

@@ -169,16 +169,24 @@ def _tell_of_genes(genes: pd.DataFrame, *, per_gene: bool) -> None:
     """Name the genes that are hardly left where they are expressed; by gene, those that are left where they leaked."""
     if per_gene:
         foreign = (genes["foreign"] >= MIN_OWN) & (genes["foreign"] > genes["own"])
-        column, some = "foreign_removed", genes[foreign & (genes["foreign_removed"] < _MOST)]
+        some = genes[foreign & (genes["foreign_removed"] < _MOST)].sort_values("foreign_removed")
         what = "Most molecules of %d of %d genes are expected to be foreign, but less than half of these go: %s."
-    else:
-        column, some = "own_removed", genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)]
-        what = "More than half of the own molecules of %d of %d genes are expected to go, where they are expressed: %s."
-    if some.empty:
+        if not some.empty:
+            logger.info(what, len(some), len(genes), _shares(some, "foreign_removed"))
         return
-    some = some.sort_values(column, ascending=per_gene)
-    named = [f"{gene} {share:.0%}" for gene, share in zip(some["gene"], some[column], strict=True)]
-    logger.info(what, len(some), len(genes), shortened(named))
+    some = genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)].sort_values("own_removed")[::-1]
+    if not some.empty:
+        warnings.warn(
+            f"More than half of the own molecules of {len(some)} of {len(genes)} genes are expected to go, where they "
+            f"are expressed: {_shares(some, 'own_removed')}. With `per_gene=True` none loses more than `fpr`; "
+            "`resolvi_sd.pl.decontamination` draws what all lose.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _shares(genes: pd.DataFrame, column: str) -> str:
+    return shortened([f"{gene} {share:.0%}" for gene, share in zip(genes["gene"], genes[column], strict=True)], 10)
 
 
 def _gene_table(removed: Removed, genes: Sequence[str], level: NDArray[np.float64]) -> pd.DataFrame:

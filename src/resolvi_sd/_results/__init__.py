@@ -5,6 +5,7 @@ from resolvi_sd._results._fitted import FittedModel, Setup
 from resolvi_sd._results._folder import load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
+    check_whole,
     check_within_counts,
     corrected_counts,
     corrected_layer_name,
@@ -21,6 +22,7 @@ __all__ = [
     "Setup",
     "category_codes",
     "check_inputs_kept",
+    "check_whole",
     "check_within_counts",
     "corrected_counts",
     "corrected_layer_name",

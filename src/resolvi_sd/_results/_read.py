@@ -21,6 +21,7 @@ from resolvi_sd._validation import check_key, check_result, first_fraction
 
 __all__ = [
     "category_codes",
+    "check_whole",
     "check_within_counts",
     "corrected_counts",
     "corrected_layer_name",
@@ -70,8 +71,8 @@ def naming_the_fit(layer: str | None) -> Iterator[None]:
         where = "table.X" if layer is None else f"table.layers[{layer!r}]"
         raise ValueError(
             f"The fit read its counts from `{where}`; they are needed here again, and have changed since. {error} "
-            "Put them back (e.g. `table.X = table.layers['counts'].copy()`), or fit anew from a layer that stays as it "
-            "is: `layer='counts'`."
+            "Put them back, from the counts as they were measured (copies of corrected ones are no such), or fit anew "
+            "from a layer that stays as it is, such as `layer='counts'`."
         ) from error
 
 
@@ -135,12 +136,17 @@ def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) ->
     """
     name = corrected_layer_name(adata, keys, layer)
     matrix = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
-    if name == keys.decontaminated and first_fraction(matrix.data) is not None:
+    check_whole(matrix.data, keys, name)
+    return matrix
+
+
+def check_whole(values: NDArray[Any], keys: Keys, layer: str) -> None:
+    """Raise ValueError if values of the layer of whole molecules, where it is that, are none any more."""
+    if layer == keys.decontaminated and first_fraction(values) is not None:
         raise ValueError(
-            f"`table.layers[{name!r}]` has fractions, where `resolvi_sd.tl.decontaminated_counts` wrote whole "
+            f"`table.layers[{layer!r}]` has fractions, where `resolvi_sd.tl.decontaminated_counts` wrote whole "
             "molecules: it was normalised or log-transformed since. Run that again, and transform a copy of the layer."
         )
-    return matrix
 
 
 def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:

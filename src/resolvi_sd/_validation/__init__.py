@@ -19,7 +19,7 @@ from resolvi_sd._validation._names import (
     listing,
     shortened,
 )
-from resolvi_sd._validation._places import check_coordinates, warn_spots
+from resolvi_sd._validation._places import check_coordinates, warn_overlapping_sections, warn_spots
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_takes_results
 
 __all__ = [
@@ -43,5 +43,6 @@ __all__ = [
     "group_names",
     "listing",
     "shortened",
+    "warn_overlapping_sections",
     "warn_spots",
 ]

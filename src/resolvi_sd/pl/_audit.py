@@ -16,6 +16,7 @@ from resolvi_sd.pl._audit_rows import LAYERS, AuditRow, AuditSection, audit_sect
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
 from resolvi_sd.pl._layers import BETTER, CONTROL, CORRECTED, LAYER_MARKS, RAW, WORSE
+from resolvi_sd.pl._results import warn_of_other_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +99,12 @@ def audit(
     'relative to the raw counts (%)'
     """
     keys = Keys(key_added)
-    table = read_audit(resolve_table(data, table_key), keys)
+    adata = resolve_table(data, table_key)
+    table = read_audit(adata, keys)
+    n_cells = table.loc[table["metric"] == "molecules_removed", "n"]
+    if len(n_cells):
+        tool = f"resolvi_sd.tl.audit(..., key_added={key_added!r})"
+        warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool)
     sections, other_layer = audit_sections(table, metrics), judged_layer(table, keys)
     check_save(save)
     names = [section.title for section in sections]

@@ -18,7 +18,7 @@ from resolvi_sd._validation import check_result, listing
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._labels import label_points
-from resolvi_sd.pl._results import fitted
+from resolvi_sd.pl._results import fitted, warn_of_other_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +82,11 @@ def decontamination(
     ValueError
         If `n_genes` is negative, or the record of the counts is damaged.
 
+    Warns
+    -----
+    UserWarning
+        If it is of other cells than the table has.
+
     Examples
     --------
     >>> import numpy as np, anndata, pandas as pd, resolvi_sd as rsd
@@ -91,7 +96,7 @@ def decontamination(
     >>> genes = {"gene": ["A", "B"], "own": [90, 80], "own_removed": [0.2, 0], "foreign_removed": [0.7, 0.5]}
     >>> table.uns["resolvi"] = {"history": {}}  # a fit writes this, and tl.decontaminated_counts this:
     >>> table.uns["resolvi_decontaminated"] = {
-    ...     "level": 0.5, "own_removed": 0.1, "foreign_removed": 0.6,
+    ...     "level": 0.5, "own_removed": 0.1, "foreign_removed": 0.6, "n_cells": 2,
     ...     "curve": pd.DataFrame(curve), "genes": pd.DataFrame(genes),
     ... }
     >>> ax = rsd.pl.decontamination(table, ax=Figure().subplots(), return_ax=True)
@@ -121,13 +126,14 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     tool = f"resolvi_sd.tl.decontaminated_counts(..., key_added={keys.prefix!r})"
     check_result(key, adata.uns, where="table.uns", tool=tool)
     record: Mapping[str, Any] = adata.uns[key]
-    numbers = _SHARES if _by_gene(record) else ("level", *_SHARES)
+    numbers = ("n_cells", *_SHARES) if _by_gene(record) else ("n_cells", "level", *_SHARES)
     missing = [name for name in (*_TABLES, *numbers) if name not in record]
     for table, columns in _TABLES.items() if not missing else ():
         found = record[table]
         missing += [name for name in columns if not isinstance(found, pd.DataFrame) or name not in found]
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks {listing(missing)}. Please run `{tool}` again.")
+    warn_of_other_cells(adata, int(record["n_cells"]), what="This curve", tool=tool)
     return record
 
 

@@ -22,7 +22,9 @@ _N_COMPONENTS, _N_NEIGHBORS = 50, 15
 _FEWEST_CELLS = 3
 
 
-def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: Sequence[str]) -> dict[str, Any]:
+def read_representations(
+    adata: AnnData, keys: Keys, layer: str | None, names: Sequence[str], *, corrected_layer: str | None
+) -> dict[str, Any]:
     """Return matrices of the representations, cells × features; those of counts are sparse.
 
     Parameters
@@ -35,6 +37,8 @@ def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: S
         The counts that were fitted; None is X.
     names
         `"counts"`, `"corrected"`, or entries of `obsm`.
+    corrected_layer
+        Other corrected counts than those of the fit.
 
     Raises
     ------
@@ -50,8 +54,9 @@ def read_representations(adata: AnnData, keys: Keys, layer: str | None, names: S
         if name == COUNTS:
             matrices[name] = fitted_counts(adata, layer)
         elif name == CORRECTED:
-            check_written(keys, [keys.counts], adata.layers, where="table.layers")
-            matrices[name] = corrected_counts(adata, keys)
+            if corrected_layer is None:
+                check_written(keys, [keys.counts], adata.layers, where="table.layers")
+            matrices[name] = corrected_counts(adata, keys, layer=corrected_layer)
         else:
             hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "resolve_genes",
     "setup_layer",
     "setup_library",
+    "warn_of_other_cells",
 ]
 
 # What the shares are called in plots, in the order of `Keys.shares`.
@@ -44,6 +46,16 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
         f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. "
         "Please run `resolvi_sd.tl.fit(...)` first."
     )
+
+
+def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str) -> None:
+    """Warn if a result is of another number of cells than the table has now."""
+    if n_cells != adata.n_obs:
+        warnings.warn(
+            f"{what} is of {n_cells:,} cells, and the table has {adata.n_obs:,} now: run `{tool}` again.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object], *, where: str) -> None:

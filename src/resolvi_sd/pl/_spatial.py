@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import check_within_counts, corrected_layer_name, naming_the_fit
+from resolvi_sd._results import check_whole, check_within_counts, corrected_layer_name, naming_the_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
@@ -121,6 +121,7 @@ def spatial(
         pair = tuple(gene_column(adata, name, layer) for layer in layers)
         with naming_the_fit(layers[0]):
             check_counts(pair[0], adata, layer=layers[0])
+        check_whole(pair[1], keys, corrected)
         check_within_counts(pair[1], pair[0], layer=corrected_layer)
         limits = replace_limits(count_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")

@@ -47,6 +47,7 @@ def umap_compare(
     color: str,
     representations: Sequence[str] = (COUNTS, CORRECTED),
     n_cells: int = 10_000,
+    corrected_layer: str | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
@@ -77,6 +78,7 @@ def umap_compare(
         `"X_resolvi"`. An entry of `obsm` with two columns is drawn as it is.
     n_cells
         At most as many cells, drawn at random from those with counts.
+    {corrected_layer}
     {table}
     rng
         Seed or generator of the sample and of the UMAPs.
@@ -118,7 +120,7 @@ def umap_compare(
     check_positive_int(n_cells, argument="n_cells")
     generator = as_generator(rng)
     layer = setup_layer(record)
-    matrices = read_representations(adata, keys, layer, representations)
+    matrices = read_representations(adata, keys, layer, representations, corrected_layer=corrected_layer)
     rows = choose_cells(matrices, n_cells, generator)
     if color in adata.obs:
         colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
@@ -127,9 +129,11 @@ def umap_compare(
         check_key(
             color, [*adata.obs, *{color}.intersection(adata.var_names)], argument="color", where="table.obs", hint=hint
         )
-        colors = _gene_colors(adata, color, rows, layers=(layer, corrected_layer_name(adata, keys, None)), cmap=cmap)
+        colors = _gene_colors(
+            adata, color, rows, layers=(layer, corrected_layer_name(adata, keys, corrected_layer)), cmap=cmap
+        )
     check_save(save)
-    names = [{CORRECTED: "corrected counts"}.get(name, name) for name in matrices]
+    names = [{CORRECTED: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
     axes = open_panels(names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names))
     seed = int(generator.integers(2**31))
     order = generator.permutation(len(rows))  # so that no group covers another
@@ -187,7 +191,10 @@ def _column_colors(
     codes = groups.codes[rows]
     found = np.unique(codes[codes >= 0])
     rgba = np.vstack([groups.colors, to_rgba(NA_COLOR)])[codes]  # a code of -1 is the last
-    return _CellColors(rgba, rgba, None, (tuple(groups.names[code] for code in found), groups.colors[found]))
+    names, shown = [groups.names[code] for code in found], groups.colors[found]
+    if (codes < 0).any():
+        names, shown = [*names, f"no value ({(codes < 0).sum():,})"], np.vstack([shown, to_rgba(NA_COLOR)])
+    return _CellColors(rgba, rgba, None, (tuple(names), shown))
 
 
 def _limits(values: NDArray[np.float64]) -> tuple[float, float]:

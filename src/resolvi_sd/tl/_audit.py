@@ -215,7 +215,12 @@ def _reference(
             f"The reference shares no gene with the table. Table: {listing(panel, 5)}; reference: "
             f"{listing(reference.var_names, 5)}. Use the same kind of gene names in both."
         )
-    return Reference(table_counts(reference, layer), _as_labels(reference.obs[labels_key]), reference.var_names)
+    try:
+        counts = table_counts(reference, layer)
+    except (KeyError, TypeError, ValueError) as error:
+        # A reader of tables: what it says of the table is said of the reference.
+        raise type(error)(f"In the reference, with reference_layer={layer!r}: {error.args[0]}") from error
+    return Reference(counts, _as_labels(reference.obs[labels_key]), reference.var_names)
 
 
 def _warn_unmatched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:

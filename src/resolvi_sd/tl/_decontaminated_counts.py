@@ -65,17 +65,19 @@ def decontaminated_counts(
     None, or the table if `copy`. Modifies the table with:
 
     - `.layers['resolvi_decontaminated']`: cells × genes, CSR int32, between 0 and the count;
-    - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level` (if one), `per_gene`, `own_removed` and
-      `foreign_removed` (the expected shares), `own_among_removed` (the expected share of own molecules among all that
-      are removed, the false discovery rate), `curve`, a DataFrame with `own_removed` and `foreign_removed` by `level`,
-      and `genes`, one with the `level` of each `gene`, its expected `own` and `foreign` molecules, and the shares of
-      them that are removed, `own_removed` and `foreign_removed` (NaN without any);
+    - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level` (if one), `per_gene`, `n_cells`,
+      `own_removed` and `foreign_removed` (the expected shares), `own_among_removed` (the expected share of own ones
+      among all molecules that are removed, the false discovery rate), `curve`, a DataFrame with `own_removed` and
+      `foreign_removed` by `level`, and `genes`, one with the `level` of each `gene`, its expected `own` and `foreign`
+      molecules, and the shares of them that are removed, `own_removed` and `foreign_removed` (NaN without any);
       :func:`resolvi_sd.pl.decontamination` draws both;
     - `.obs['resolvi_own_removed']`: the share of each cell's own molecules that is expected to be removed, float32, NaN
       for cells without molecules.
 
-    Audits of earlier decontaminated counts are removed. Genes that lose most of their own molecules are logged, and
-    with `per_gene` those that keep most of what is foreign in them.
+    Audits of earlier decontaminated counts are removed. With `per_gene`, genes that keep most of what is foreign in
+    them are logged. The layer is one for each fit: to compare settings, copy it under another name
+    (``table.layers["fpr_5"] = table.layers["resolvi_decontaminated"].copy()``), which `corrected_layer=` of the audit
+    and of plots takes.
 
     Raises
     ------
@@ -87,7 +89,8 @@ def decontaminated_counts(
     Warns
     -----
     UserWarning
-        If most of what `fpr` removes is expected to be own, neighbors of the fit are gone, or the counts are others.
+        If most of what `fpr` removes is expected to be own, more than half of the own molecules of a gene that has at
+        least 50 are expected to go, neighbors of the fit are gone, or the counts are others.
 
     Notes
     -----
@@ -113,7 +116,7 @@ def decontaminated_counts(
     >>> table.layers["resolvi_decontaminated"].dtype
     dtype('int32')
     >>> sorted(table.uns["resolvi_decontaminated"])
-    ['curve', 'foreign_removed', 'fpr', 'genes', 'level', 'own_among_removed', 'own_removed', 'per_gene']
+    ['curve', 'foreign_removed', 'fpr', 'genes', 'level', 'n_cells', 'own_among_removed', 'own_removed', 'per_gene']
     """
     check_fpr(fpr, per_gene=per_gene)
     adata = resolve_table(data, table_key)
@@ -142,6 +145,7 @@ def _record(result: Decontaminated, fpr: float | None, *, per_gene: bool) -> dic
     chosen = {"fpr": fpr, "level": result.level}
     return {name: float(value) for name, value in chosen.items() if value is not None} | {
         "per_gene": bool(per_gene),
+        "n_cells": result.counts.shape[0],
         "own_removed": result.own_removed,
         "foreign_removed": result.foreign_removed,
         "own_among_removed": result.own_among_removed,
