@@ -215,7 +215,7 @@ def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
         ({"labels_key": "one"}, ValueError, "has 1 labels"),
         ({"labels_key": "resolvi_predicted"}, ValueError, "predictions of the fit"),
         ({"reference_labels_key": "label"}, ValueError, "without a `reference`"),
-        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'"),
+        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'.* its keys, those in the reference its values"),
         ({"reference": "strange", "reference_labels_key": "label"}, ValueError, "shares no gene with the table"),
         ({"reference": "good"}, ValueError, "reference_labels_key=.*'label'"),
         ({"reference": "rates", "reference_labels_key": "label"}, ValueError, "whole|integer"),

@@ -97,7 +97,13 @@ def find_pairs(
     if markers is not None:
         return pairs_from_markers(markers, adata.var_names)
     labels = np.array([*groups.names, None], dtype=object)[groups.codes]  # a code of -1 is the last
-    return exclusive_pairs(raw, labels, adata.var_names, max_relative=MAX_RELATIVE_RAW)
+    try:
+        return exclusive_pairs(raw, labels, adata.var_names, max_relative=MAX_RELATIVE_RAW)
+    except ValueError as error:
+        raise ValueError(
+            f"The raw counts tell of no pairs: {error} Here: `markers={{type: [genes]}}`, or `pairs=` of single cells, "
+            "`resolvi_sd.metrics.exclusive_pairs(reference.X, reference.obs['label'], reference.var_names)`."
+        ) from error
 
 
 def pair_rates(layers: Mapping[str, sp.csr_matrix], genes: pd.Index[Any], pairs: Any) -> tuple[Points, tuple[str, ...]]:

@@ -76,7 +76,8 @@ def audit(
     reference_layer
         Its layer with counts; None is `X`.
     label_map
-        What a type is called in the reference and in `markers`; types that it does not name are called the same.
+        What a type (key) is called in the reference and in `markers` (value); types that it does not name are called
+        the same. Several types may be one there.
     markers
         Genes that each type expresses and the others do not, in place of those found in the reference or, without one,
         in the raw counts.
@@ -192,7 +193,8 @@ def _translated(
     """Return the labels under the names that the reference uses."""
     names = label_map or {}
     for name in names:
-        check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]")
+        hint = "Names in the table are its keys, those in the reference its values."
+        check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
     return np.array([names.get(label, label) for label in labels], dtype=object)
 
 
