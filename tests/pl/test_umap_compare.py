@@ -127,6 +127,11 @@ def test_errors(embedded):
         rsd.pl.umap_compare(embedded, color="type")
     with pytest.raises(ValueError, match="`n_cells` must be at least 1"):
         rsd.pl.umap_compare(embedded, color="cell_type", n_cells=0)
+    gene, counts = embedded.var_names[0], embedded.X
+    embedded.X = counts.log1p()
+    with pytest.raises(ValueError, match=r"The fit read its counts from `table\.X`; .* have changed since"):
+        rsd.pl.umap_compare(embedded, color=gene, representations=["X_map"])
+    embedded.X = counts
     embedded.obsm["X_line"] = np.zeros((64, 1))
     with pytest.raises(ValueError, match=r"at least two columns, but its shape is \(64, 1\)"):
         rsd.pl.umap_compare(embedded, color="cell_type", representations=["X_line"])

@@ -119,7 +119,7 @@ def decontaminate(
     Warns
     -----
     UserWarning
-        If most of what `fpr` removes is own.
+        If most of what `fpr` removes is own, or most of the own molecules of some genes go.
     """
     parts = graph.compact_parts(_CELLS)
 

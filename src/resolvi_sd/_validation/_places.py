@@ -1,4 +1,4 @@
-"""Coordinates of the cells, and spots that are none."""
+"""Coordinates of the cells: finite, of cells rather than spots, and of one section."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], dis
         return
     found = [str(name) for name in obs.columns if _tells_apart(obs[name], near, nearest[near])]
     if found:
-        shares = [f"obs[{name!r}]" for name in found]
+        columns = " and ".join(f"obs[{name!r}]" for name in found)
         warnings.warn(
-            f"{len(near):,} cells lie on top of others, which differ from them in {' and '.join(shares)}: are these "
+            f"{len(near):,} cells lie on top of others, which differ from them in {columns}: are these "
             f"different sections, whose coordinates overlap? Then pass library_key={found[0]!r}, so that cells of "
             "different sections are no neighbors.",
             UserWarning,

@@ -104,7 +104,7 @@ def audit(
     n_cells = table.loc[table["metric"] == "molecules_removed", "n"]
     if len(n_cells):
         tool = f"resolvi_sd.tl.audit(..., key_added={key_added!r})"
-        warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool)
+        warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool, stacklevel=2)
     sections, other_layer = audit_sections(table, metrics), judged_layer(table, keys)
     check_save(save)
     names = [section.title for section in sections]

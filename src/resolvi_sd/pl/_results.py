@@ -12,13 +12,15 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._validation import check_key, check_unique, listing
+from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit
+from resolvi_sd._validation import check_counts, check_key, check_unique, listing
 
 __all__ = [
     "SHARE_TITLES",
     "check_written",
     "fitted",
     "gene_column",
+    "gene_counts",
     "read_shares",
     "resolve_genes",
     "setup_layer",
@@ -48,13 +50,13 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     )
 
 
-def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str) -> None:
+def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str, stacklevel: int) -> None:
     """Warn if a result is of another number of cells than the table has now."""
     if n_cells != adata.n_obs:
         warnings.warn(
             f"{what} is of {n_cells:,} cells, and the table has {adata.n_obs:,} now: run `{tool}` again.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel + 1,
         )
 
 
@@ -130,6 +132,37 @@ def _closest(adata: AnnData, name: str) -> str:
     by_lower = {str(known).lower(): str(known) for known in adata.var_names}
     found = [by_lower[match] for match in get_close_matches(str(name).lower(), by_lower, n=3)]
     return f"; the closest names are {listing(found)}" if found else ""
+
+
+def gene_counts(
+    adata: AnnData, keys: Keys, gene: str, layers: tuple[str | None, str], *, corrected_layer: str | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return one gene's counts that were fitted, and its corrected ones, each `(n_cells,)`.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    keys
+        Names of the fit's entries.
+    gene
+        One of the genes of the table.
+    layers
+        The layer that was fitted, None is X, and that of the corrected counts.
+    corrected_layer
+        The latter if the user asked for others than those of the fit; else None.
+
+    Raises
+    ------
+    ValueError
+        If the counts are none any more, or the corrected ones are not between 0 and these.
+    """
+    before, after = (gene_column(adata, gene, layer) for layer in layers)
+    with naming_the_fit(layers[0]):
+        check_counts(before, adata, layer=layers[0])
+    check_whole(after, keys, layers[1])
+    check_within_counts(after, before, layer=corrected_layer)
+    return before, after
 
 
 def gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:

@@ -10,13 +10,12 @@ import numpy as np
 from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import check_whole, check_within_counts, corrected_layer_name, naming_the_fit
+from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_counts
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import fitted, gene_column, resolve_genes, setup_layer, setup_library
+from resolvi_sd.pl._results import fitted, gene_counts, resolve_genes, setup_layer, setup_library
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -118,11 +117,7 @@ def spatial(
     layers = (setup_layer(record), corrected)
     rows = []
     for name in genes:
-        pair = tuple(gene_column(adata, name, layer) for layer in layers)
-        with naming_the_fit(layers[0]):
-            check_counts(pair[0], adata, layer=layers[0])
-        check_whole(pair[1], keys, corrected)
-        check_within_counts(pair[1], pair[0], layer=corrected_layer)
+        pair = gene_counts(adata, keys, name, layers, corrected_layer=corrected_layer)
         limits = replace_limits(count_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:

@@ -23,7 +23,7 @@ from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
 from resolvi_sd.pl._panels import add_colorbar
-from resolvi_sd.pl._results import fitted, gene_column, resolve_genes, setup_layer
+from resolvi_sd.pl._results import fitted, gene_counts, resolve_genes, setup_layer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,8 +97,8 @@ def umap_compare(
     KeyError
         If the table, the fit, the column or gene, or a representation do not exist.
     ValueError
-        If no representation is given, fewer than three cells have counts, or the number of axes, titles or colors
-        does not fit.
+        If no representation is given, fewer than three cells have counts, the number of axes, titles or colors does not
+        fit, or the counts of a gene are none any more, or its corrected ones not between 0 and these.
 
     Examples
     --------
@@ -120,18 +120,20 @@ def umap_compare(
     check_positive_int(n_cells, argument="n_cells")
     generator = as_generator(rng)
     layer = setup_layer(record)
-    matrices = read_representations(adata, keys, layer, representations, corrected_layer=corrected_layer)
-    rows = choose_cells(matrices, n_cells, generator)
-    if color in adata.obs:
-        colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
+    is_gene = color not in adata.obs and color in adata.var_names
+    if is_gene:
+        resolve_genes(adata, color)
     else:
         hint = "Neither is it a gene of the table (`table.var_names`)."
-        check_key(
-            color, [*adata.obs, *{color}.intersection(adata.var_names)], argument="color", where="table.obs", hint=hint
-        )
-        colors = _gene_colors(
-            adata, color, rows, layers=(layer, corrected_layer_name(adata, keys, corrected_layer)), cmap=cmap
-        )
+        check_key(color, adata.obs.columns, argument="color", where="table.obs", hint=hint)
+    matrices = read_representations(adata, keys, layer, representations, corrected_layer=corrected_layer)
+    rows = choose_cells(matrices, n_cells, generator)
+    if is_gene:
+        layers = (layer, corrected_layer_name(adata, keys, corrected_layer))
+        counts = gene_counts(adata, keys, color, layers, corrected_layer=corrected_layer)
+        colors = _gene_colors(color, *(values[rows] for values in counts), cmap=cmap)
+    else:
+        colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
     check_save(save)
     names = [{CORRECTED: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
     axes = open_panels(names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names))
@@ -167,10 +169,8 @@ class _CellColors:
 
 
 def _gene_colors(
-    adata: AnnData, gene: str, rows: NDArray[np.int64], *, layers: tuple[str | None, str], cmap: str | Colormap
+    gene: str, before: NDArray[np.float64], after: NDArray[np.float64], *, cmap: str | Colormap
 ) -> _CellColors:
-    resolve_genes(adata, gene)
-    before, after = (gene_column(adata, gene, layer)[rows] for layer in layers)
     values = np.concatenate([before, after])
     scale = ColorScale.of(values, cmap, count_limits(before), f"{gene}, molecules per cell")
     return _CellColors(scale.cmap(scale.norm(before)), scale.cmap(scale.norm(after)), scale, _NO_GROUPS)
