@@ -152,7 +152,7 @@ def test_axes_and_titles_of_the_user(audited):
 
 
 def test_errors(audited):
-    with pytest.raises(KeyError, match=r"metrics='purity' is not in `the audit`; it has: 'molecules_removed'"):
+    with pytest.raises(KeyError, match=r"metrics='purity' is not in the audit; it has: 'molecules_removed'"):
         rsd.pl.audit(audited, metrics=["purity"])
     with pytest.raises(ValueError, match="`metrics` is empty; the audit has: 'molecules_removed'"):
         rsd.pl.audit(audited, metrics=[])
@@ -174,6 +174,60 @@ def test_an_audit_of_other_cells_is_warned_of(audited):
         UserWarning, match=r"This audit is of 128 cells, and the table has 64 now: run `resolvi_sd.tl.audit"
     ):
         rsd.pl.audit(audited)
+
+
+def several(numbers=NUMBERS):
+    """Audits of three layers, of which the second removed less, and the third could not be told from chance."""
+    found = make_audit(numbers)
+    parts = []
+    for name, kept in (("resolvi_counts", 1.0), ("softer", 0.5), ("chance", 0.0)):
+        part = found.assign(corrected_layer=name)
+        control = part["metric"].map(part[part["layer"] != "corrected"].groupby("metric")["value"].last())
+        changed = part["layer"].eq("corrected") & ~part["metric"].str.startswith("latent")
+        part.loc[changed, "value"] = kept * part["value"] + (1 - kept) * control
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_several_layers_have_a_row_each_below_their_metric(audited):
+    audited.uns["resolvi_audit"] = several()
+    removed, left, reference, latent = rsd.pl.audit(audited, return_ax=True)
+    labels = [[text.get_text() for text in ax.get_yticklabels()] for ax in (removed, left, reference, latent)]
+    assert labels[0][:3] == ["leaked markers  →  resolvi_counts", "softer", "chance"] and len(labels[0]) == 12
+    # One row for what was not measured, and for the latent, which is the same for all.
+    assert len(labels[2]) == 3 + 1 and labels[3] == ["silhouette of labels  →"]
+    assert texts_of(reference).count(f"not measured: {REASON}") == 1
+    assert marks_of(removed, "leaked markers  →  resolvi_counts")[1] == (pytest.approx(85), BLUE)
+    assert marks_of(removed, "softer")[1] == (pytest.approx((32 + 85) / 2), BLUE)
+    assert marks_of(removed, "chance")[1] == (pytest.approx(32), GREY)
+    # A line between the metrics, none between the layers of one.
+    across = [line for line in removed.lines if line.get_color() == "0.7"]
+    levels = sorted(line.get_ydata()[0] for line in across)
+    assert levels == [2.5, 5.5, 8.5]
+    assert "corrected" in [text.get_text() for text in removed.get_legend().get_texts()]
+
+
+def test_means_of_few_are_pale(audited):
+    def opacity(ax, label):
+        names = [text.get_text().rstrip(" →←") for text in ax.get_yticklabels()]
+        lines = [line for line in ax.lines if line.get_marker() == "o" and line.get_ydata()[0] == names.index(label)]
+        return {line.get_alpha() for line in lines}
+
+    removed, left, *_ = rsd.pl.audit(audited, return_ax=True)
+    assert opacity(removed, "leaked markers") == {1.0}  # 6 pairs of types
+    (pale,) = opacity(removed, "own markers, no neighbor of the type")  # 3 types
+    assert pale < 0.5 and opacity(left, "neighbor contamination") == {1.0}
+    legend = [text.get_text() for text in removed.get_legend().get_texts()]
+    assert "of fewer than 5" in legend
+    audited.uns["resolvi_audit"] = make_audit([(*row[:2], 64, *row[3:]) for row in NUMBERS])
+    removed, *_ = rsd.pl.audit(audited, return_ax=True)
+    assert opacity(removed, "own markers, no neighbor of the type") == {1.0}
+    assert "of fewer than 5" not in [text.get_text() for text in removed.get_legend().get_texts()]
+
+
+def test_image_of_several(compare, audited):
+    audited.uns["resolvi_audit"] = several()
+    compare("audit_several", lambda path: rsd.pl.audit(audited, save=path), tolerance=2)
 
 
 def test_image(compare, audited):

@@ -93,6 +93,37 @@ def test_whole_molecules_are_better_than_expectations_in_what_is_asked_of_single
         assert after < before, (metric, before, after)
 
 
+def test_several_corrections_are_judged_as_each_is_alone(leaky):
+    names = ["resolvi_counts", "true_own", "resolvi_decontaminated"]
+    rsd.tl.decontaminated_counts(leaky, fpr=0.08, **QUIET)
+    found = rsd.tl.audit(leaky, "cell_type", corrected_layer=names, copy=True, **QUIET)
+    alone = [rsd.tl.audit(leaky, "cell_type", corrected_layer=name, copy=True, **QUIET) for name in names]
+    pd.testing.assert_frame_equal(found, pd.concat(alone, ignore_index=True))
+    with pytest.raises(KeyError, match=r"corrected_layer='other' is not in `table\.layers`"):
+        rsd.tl.audit(leaky, "cell_type", corrected_layer=["true_own", "other"], **QUIET)
+    with pytest.raises(ValueError, match=r"`corrected_layer` is empty; the table has the layers .*'resolvi_counts'"):
+        rsd.tl.audit(leaky, "cell_type", corrected_layer=[], **QUIET)
+    assert "resolvi_audit" not in leaky.uns
+    # Counts that replace one of them make the audit one of what is gone.
+    rsd.tl.audit(leaky, "cell_type", corrected_layer=names, **QUIET)
+    rsd.tl.decontaminated_counts(leaky, **QUIET)
+    assert "resolvi_audit" not in leaky.uns
+
+
+def test_which_of_several_corrections_takes_too_much_is_said(leaky):
+    leaky.layers["thinned"] = rsd.metrics.depth_matched(leaky.X, 0.6 * leaky.X, rng=1)
+    leaky.layers["raw"] = leaky.X.copy()
+    with pytest.warns(UserWarning) as warned:
+        rsd.tl.audit(leaky, "cell_type", corrected_layer=["resolvi_counts", "raw", "thinned"], **QUIET)
+    messages = [str(warning.message) for warning in warned]
+    assert [message.split(" removed")[0] for message in messages] == [
+        "The correction in `table.layers['raw']`",
+        "The correction in `table.layers['thinned']`",
+    ]
+    assert "0.00% of the molecules" in messages[0] and "takes too much" in messages[1]
+    assert all(warning.filename == __file__ for warning in warned)
+
+
 def test_a_reference_without_counts_is_named(leaky):
     reference = with_corrected(leaky.copy(), leaky.layers["true_own"])
     reference.X = reference.X.log1p()

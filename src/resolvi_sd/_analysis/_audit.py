@@ -22,14 +22,27 @@ MAX_RELATIVE_RAW = 0.25
 
 
 class Row(NamedTuple):
-    """One number of an audit."""
+    """One number of an audit; without a `corrected_layer` it is the same whichever correction is judged."""
 
     metric: str
     layer: str
     value: float
     better: str
     n: int
-    note: str
+    note: str = ""
+    corrected_layer: str = ""
+
+
+class Judged(NamedTuple):
+    """Counts that a metric is measured on: what they are, and of which correction."""
+
+    layer: str
+    counts: CSR
+    corrected_layer: str = ""
+
+    def row(self, metric: str, value: float, better: str, n: int) -> Row:
+        """Return what was measured."""
+        return Row(metric, self.layer, value, better, n, corrected_layer=self.corrected_layer)
 
 
 @dataclass(frozen=True)
@@ -47,8 +60,12 @@ class AuditInput:
 
     Parameters
     ----------
-    layers
-        Raw, depth-matched and corrected counts, by these names, cells × genes.
+    raw
+        Counts before a correction, cells × genes.
+    corrections
+        Corrected counts by the name of their layer.
+    controls
+        Raw counts thinned to the depth of each of these, by the same names.
     genes
         Names of the genes.
     labels
@@ -73,7 +90,9 @@ class AuditInput:
         Of what is drawn; every layer is judged with the same draws.
     """
 
-    layers: Mapping[str, CSR]
+    raw: CSR
+    corrections: Mapping[str, CSR]
+    controls: Mapping[str, CSR]
     genes: pd.Index[Any]
     labels: NDArray[np.object_]
     reference_labels: NDArray[np.object_]
@@ -85,6 +104,17 @@ class AuditInput:
     markers: Mapping[str, Sequence[str]] | None
     truth: Any
     seed: int
+
+    def removals(self) -> Iterator[Judged]:
+        """Yield the corrected counts, each after its control."""
+        for name, corrected in self.corrections.items():
+            yield Judged(CONTROL, self.controls[name], name)
+            yield Judged(CORRECTED, corrected, name)
+
+    def all_counts(self) -> Iterator[Judged]:
+        """Yield the raw counts before them."""
+        yield Judged(RAW, self.raw)
+        yield from self.removals()
 
 
 def audit_rows(data: AuditInput) -> Iterator[Row]:
@@ -101,10 +131,9 @@ def audit_rows(data: AuditInput) -> Iterator[Row]:
 
 
 def _removed(data: AuditInput) -> Iterator[Row]:
-    before = data.layers[RAW].sum()
-    for layer in (CONTROL, CORRECTED):
-        counts = data.layers[layer]
-        yield Row("molecules_removed", layer, float(1 - counts.sum() / before), "", counts.shape[0], "")
+    before = data.raw.sum()
+    for judged in data.removals():
+        yield judged.row("molecules_removed", float(1 - judged.counts.sum() / before), "", data.raw.shape[0])
 
 
 def _pairs(data: AuditInput) -> pd.DataFrame:
@@ -113,16 +142,16 @@ def _pairs(data: AuditInput) -> pd.DataFrame:
     if data.reference is not None:
         reference = data.reference
         return metrics.exclusive_pairs(reference.counts, reference.labels, reference.genes, panel=data.genes)
-    return metrics.exclusive_pairs(data.layers[RAW], data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
+    return metrics.exclusive_pairs(data.raw, data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
 
 
 def _coexpression(data: AuditInput) -> Iterator[Row]:
     pairs = _pairs(data)
-    for layer, counts in data.layers.items():
-        rate = metrics.coexpression_rate(counts, data.genes, pairs)
-        ratio = metrics.coexpression_odds_ratio(counts, data.genes, pairs)
-        yield Row("coexpression_rate", layer, rate.mean, "lower", len(pairs), "")
-        yield Row("coexpression_odds_ratio", layer, ratio.mean, "lower", len(pairs), "")
+    for judged in data.all_counts():
+        rate = metrics.coexpression_rate(judged.counts, data.genes, pairs)
+        ratio = metrics.coexpression_odds_ratio(judged.counts, data.genes, pairs)
+        yield judged.row("coexpression_rate", rate.mean, "lower", len(pairs))
+        yield judged.row("coexpression_odds_ratio", ratio.mean, "lower", len(pairs))
 
 
 def _markers(data: AuditInput) -> tuple[metrics.Markers, NDArray[np.object_]]:
@@ -133,94 +162,93 @@ def _markers(data: AuditInput) -> tuple[metrics.Markers, NDArray[np.object_]]:
         reference = data.reference
         found = metrics.marker_genes(reference.counts, reference.labels, reference.genes, panel=data.genes)
         return found, data.reference_labels
-    found = metrics.marker_genes(data.layers[RAW], data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
+    found = metrics.marker_genes(data.raw, data.labels, data.genes, max_relative=MAX_RELATIVE_RAW)
     return found, data.labels
 
 
 def _neighbor_contamination(data: AuditInput) -> Iterator[Row]:
     markers, labels = _markers(data)
-    for layer, counts in data.layers.items():
+    for judged in data.all_counts():
         found = metrics.neighbor_contamination(
-            counts, labels, data.graph, data.genes, markers, neighbor_counts=data.layers[RAW]
+            judged.counts, labels, data.graph, data.genes, markers, neighbor_counts=data.raw
         )
-        judged = found.share[~np.isnan(found.share)]
-        mean = float(judged.mean()) if judged.size else float("nan")
-        yield Row("neighbor_contamination", layer, mean, "lower", judged.size, "")
+        share = found.share[~np.isnan(found.share)]
+        mean = float(share.mean()) if share.size else float("nan")
+        yield judged.row("neighbor_contamination", mean, "lower", share.size)
 
 
 def _exposure(data: AuditInput) -> Iterator[Row]:
     """Leaked markers removed, never without own markers removed."""
     labels = data.labels if data.markers is None else data.reference_labels
-    for layer in (CONTROL, CORRECTED):
+    for judged in data.removals():
         found = metrics.exposure_audit(
-            data.layers[RAW], data.layers[layer], labels, data.graph, genes=list(data.genes), markers=data.markers
+            data.raw, judged.counts, labels, data.graph, genes=list(data.genes), markers=data.markers
         )
         detected = int(found.pairs["detected"].sum()) if len(found.pairs) else 0
         types = len(found.own_markers)
-        yield Row("leak_sensitivity", layer, found.sensitivity, "higher", detected, "")
-        yield Row("own_markers_removed", layer, found.own_removed, "lower", types, "")
-        yield Row("own_markers_removed_unexposed", layer, found.own_removed_unexposed, "lower", types, "")
+        yield judged.row("leak_sensitivity", found.sensitivity, "higher", detected)
+        yield judged.row("own_markers_removed", found.own_removed, "lower", types)
+        yield judged.row("own_markers_removed_unexposed", found.own_removed_unexposed, "lower", types)
 
 
 def _predictability(data: AuditInput) -> Iterator[Row]:
-    for layer, counts in data.layers.items():
-        found = metrics.leakage_predictability(counts, data.labels, data.graph, data.coordinates, rng=data.seed)
+    for judged in data.all_counts():
+        found = metrics.leakage_predictability(judged.counts, data.labels, data.graph, data.coordinates, rng=data.seed)
         mean = float(found["difference"].mean()) if len(found) else float("nan")
-        yield Row("leakage_predictability", layer, mean, "lower", len(found), "")
+        yield judged.row("leakage_predictability", mean, "lower", len(found))
 
 
 def _purity(data: AuditInput) -> Iterator[Row]:
     reference = data.reference
     if reference is None:
         return
-    for layer, counts in data.layers.items():
+    for judged in data.all_counts():
         found = metrics.negative_marker_purity(
-            counts,
+            judged.counts,
             data.reference_labels,
             data.genes,
             reference_counts=reference.counts,
             reference_labels=reference.labels,
             reference_gene_names=reference.genes,
         )
-        yield Row("negative_marker_purity_reads", layer, found.reads, "higher", found.n_reads, "")
-        yield Row("negative_marker_purity_cells", layer, found.cells, "higher", found.n_cells, "")
+        yield judged.row("negative_marker_purity_reads", found.reads, "higher", found.n_reads)
+        yield judged.row("negative_marker_purity_cells", found.cells, "higher", found.n_cells)
 
 
 def _fidelity(data: AuditInput) -> Iterator[Row]:
     reference = data.reference
     if reference is None:
         return
-    for layer, counts in data.layers.items():
+    for judged in data.all_counts():
         found = metrics.reference_fidelity(
-            counts,
+            judged.counts,
             data.reference_labels,
             reference.counts,
             reference.labels,
             genes=data.genes,
             reference_genes=reference.genes,
         )
-        types = len(found.types)
-        yield Row("reference_cosine", layer, found.cosine, "higher", types, "")
-        yield Row("reference_correlation_difference", layer, found.correlation_difference, "lower", found.n_genes, "")
+        yield judged.row("reference_cosine", found.cosine, "higher", len(found.types))
+        yield judged.row("reference_correlation_difference", found.correlation_difference, "lower", found.n_genes)
 
 
 def _latent(data: AuditInput) -> Iterator[Row]:
     for layer, latent in data.latents.items():
         found = metrics.latent_quality(latent, data.labels, data.batch, rng=data.seed)
-        yield Row("latent_knn_accuracy", layer, found.knn_accuracy, "higher", found.n_cells, "")
-        yield Row("latent_silhouette", layer, found.silhouette, "higher", found.n_cells, "")
+        yield Row("latent_knn_accuracy", layer, found.knn_accuracy, "higher", found.n_cells)
+        yield Row("latent_silhouette", layer, found.silhouette, "higher", found.n_cells)
         if data.batch is not None:
-            yield Row("latent_batch_mixing", layer, found.batch_mixing, "higher", found.n_cells, "")
+            yield Row("latent_batch_mixing", layer, found.batch_mixing, "higher", found.n_cells)
 
 
 def _truth(data: AuditInput) -> Iterator[Row]:
     if data.truth is None:
         return
-    raw = data.layers[RAW]
-    for layer in (CONTROL, CORRECTED):
-        found = metrics.removal(raw, data.truth, data.layers[layer])
-        yield Row("true_foreign_removed", layer, found.foreign, "higher", raw.shape[0], "")
-        yield Row("true_own_removed", layer, found.own, "lower", raw.shape[0], "")
+    n_cells = data.raw.shape[0]
+    for judged in data.removals():
+        found = metrics.removal(data.raw, data.truth, judged.counts)
+        yield judged.row("true_foreign_removed", found.foreign, "higher", n_cells)
+        yield judged.row("true_own_removed", found.own, "lower", n_cells)
 
 
 _PARTS: tuple[tuple[Callable[[AuditInput], Iterator[Row]], str], ...] = (

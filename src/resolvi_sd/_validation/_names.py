@@ -55,7 +55,7 @@ def check_key(key: str, available: Iterable[object], *, argument: str, where: st
     argument
         The argument that `key` was passed as.
     where
-        Where it was looked for, as the user writes it, e.g. `table.obs`.
+        Where it was looked for, as the user writes it, e.g. `table.obs`, or in words, beginning with "the".
     hint
         What else to do.
 
@@ -66,7 +66,8 @@ def check_key(key: str, available: Iterable[object], *, argument: str, where: st
     """
     names = list(available)
     if key not in names:
-        message = f"{argument}={key!r} is not in `{where}`; it has: {listing(names)}. {hint}"
+        place = where if where.startswith("the ") else f"`{where}`"
+        message = f"{argument}={key!r} is not in {place}; it has: {listing(names)}. {hint}"
         raise KeyError(message.strip())
 
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.pl._audit_rows import LAYERS, AuditRow, AuditSection, audit_sections, judged_layer, read_audit
+from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
 from resolvi_sd.pl._layers import BETTER, CONTROL, CORRECTED, LAYER_MARKS, RAW, WORSE
@@ -26,6 +26,8 @@ __all__ = ["audit"]
 
 # Inches: the figure, a row, what is above and below the rows of a panel, and the legend.
 _WIDTH, _ROW, _MARGIN, _LEGEND = 8.5, 0.24, 0.75, 0.35
+# The same for a letter of the longest name of several layers.
+_LETTER = 0.075
 # Points from the right edge of the panel to the right edges of the numbers, and to the left edge of what they count.
 _COLUMNS = {RAW: 34.0, CONTROL: 82.0, CORRECTED: 132.0}
 _COUNTED = 142.0
@@ -33,6 +35,8 @@ _NAMES = {RAW: "raw", CONTROL: "matched", CORRECTED: "corrected"}
 # Characters of a reason that fit into a row.
 _REASON = 95
 _NEUTRAL = "0.3"
+# Of what is the mean of few.
+_PALE = 0.35
 
 
 @shared_docs
@@ -54,9 +58,10 @@ def audit(
     counts from which as many molecules were removed at random. The line from these to the corrected ones is what the
     correction achieved: blue if it is better, vermilion with a cross if it is worse, grey if neither. Where there is no
     such control (latent spaces), the line starts at the raw counts. The arrow behind a name points to where it is
-    better; on the right are the values themselves, and what they are the mean of. Differences of less than half a
-    percent of the axis count as none; a triangle at the edge of the axis is a mark beyond it. The row of a metric that
-    could not be measured says why.
+    better; on the right are the values themselves, and what they are the mean of; where these are fewer than five, the
+    row is pale. Differences of less than half a percent of the axis count as none; a triangle at the edge of the axis
+    is a mark beyond it. The row of a metric that could not be measured says why. Where several layers were judged, each
+    metric has a row for each of them.
 
     Panels, of which those without metrics are left out:
 
@@ -105,31 +110,36 @@ def audit(
     if len(n_cells):
         tool = f"resolvi_sd.tl.audit(..., key_added={key_added!r})"
         warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool, stacklevel=2)
-    sections, other_layer = audit_sections(table, metrics), judged_layer(table, keys)
+    sections, layers = audit_sections(table, metrics), judged_layers(table)
     check_save(save)
     names = [section.title for section in sections]
     titles = panel_titles(names, title)
-    axes = _make_axes(sections, figsize) if ax is None else given_axes(ax, names)
+    axes = _make_axes(sections, layers, figsize) if ax is None else given_axes(ax, names)
     for panel, section, text in zip(axes, sections, titles, strict=True):
         panel.set_title(text, loc="left", fontsize="medium")
         _draw_section(panel, section)
-    _add_legend(axes[0], other_layer)
+    corrected = layers[0] if len(layers) == 1 and layers[0] != keys.counts else "corrected"
+    pale = any(row.few for section in sections for row in section.rows)
+    _add_legend(axes[0], corrected, pale=pale)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
     save_figure(axes[0], save)
     return axes if return_ax else None
 
 
-def _make_axes(sections: Sequence[AuditSection], figsize: tuple[float, float] | None) -> list[Axes]:
+def _make_axes(
+    sections: Sequence[AuditSection], layers: Sequence[str], figsize: tuple[float, float] | None
+) -> list[Axes]:
     """Return panels below each other, with rows of the same height."""
     import matplotlib.pyplot as plt
 
     n_rows = [len(section.rows) for section in sections]
     height = _ROW * sum(n_rows) + _MARGIN * len(n_rows) + _LEGEND
+    width = _WIDTH + (_LETTER * max(map(len, layers)) if len(layers) > 1 else 0.0)
     _, axes = plt.subplots(
         len(n_rows),
         1,
-        figsize=figsize or (_WIDTH, height),
+        figsize=figsize or (width, height),
         height_ratios=n_rows,
         squeeze=False,
         layout="constrained",
@@ -153,7 +163,10 @@ def _draw_section(ax: Axes, section: AuditSection) -> None:
     for layer, place in _COLUMNS.items():
         if any(layer in row.values for row in section.rows):
             _write(ax, 1.0, place, _NAMES[layer], row=None, ha="right", color="0.4")
+    grouped = not all(row.first for row in section.rows)
     for number, row in enumerate(section.rows):
+        if grouped and row.first and number:
+            ax.axhline(number - 0.5, color="0.7", linewidth=0.6, zorder=0.5)
         _draw_row(ax, number, row)
         _write_numbers(ax, number, row, percent=section.percent)
 
@@ -166,18 +179,19 @@ def _draw_row(ax: Axes, number: int, row: AuditRow) -> None:
         return
     low, high = ax.get_xlim()
     inside = {layer: float(np.clip(place, low, high)) for layer, place in places.items()}
-    color = {True: BETTER, False: WORSE, None: _NEUTRAL}[row.improved]
+    color, alpha = {True: BETTER, False: WORSE, None: _NEUTRAL}[row.improved], _PALE if row.few else 1.0
     if RAW in inside and CONTROL in inside:
-        ax.plot([inside[RAW], inside[CONTROL]], [number, number], color="0.75", linewidth=1.2)
+        ax.plot([inside[RAW], inside[CONTROL]], [number, number], color="0.75", linewidth=1.2, alpha=alpha)
     start = next((inside[layer] for layer in (CONTROL, RAW) if layer in inside), None)
     if start is not None and CORRECTED in inside:
-        ax.plot([start, inside[CORRECTED]], [number, number], color=color, linewidth=3, solid_capstyle="butt")
+        ends = [start, inside[CORRECTED]]
+        ax.plot(ends, [number, number], color=color, linewidth=3, solid_capstyle="butt", alpha=alpha)
     for layer, place in inside.items():
         style = dict(_corrected_style(color) if layer == CORRECTED else LAYER_MARKS[layer])
         if place != places[layer]:
             style["marker"] = "<" if place == low else ">"
         # The hollow mark on top of the others, which are seen through it.
-        ax.plot([place], [number], linestyle="", clip_on=False, zorder=4 if layer == RAW else 3, **style)
+        ax.plot([place], [number], linestyle="", clip_on=False, zorder=4 if layer == RAW else 3, alpha=alpha, **style)
 
 
 def _corrected_style(color: str) -> Mapping[str, Any]:
@@ -190,8 +204,8 @@ def _write_numbers(ax: Axes, number: int, row: AuditRow, *, percent: bool) -> No
         return
     for layer, value in row.values.items():
         text = "–" if np.isnan(value) else f"{100 * value:.1f}%" if percent else f"{value:.3f}".replace("-", "−")
-        weight = "bold" if layer == CORRECTED else "normal"
-        _write(ax, 1.0, _COLUMNS[layer], text, row=number, ha="right", weight=weight)
+        style = {"weight": "bold"} if layer == CORRECTED and not row.few else {}
+        _write(ax, 1.0, _COLUMNS[layer], text, row=number, ha="right", **style)
     if row.counted:
         _write(ax, 1.0, _COUNTED, row.counted, row=number, ha="left", color="0.4")
 
@@ -212,7 +226,7 @@ def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, 
     )
 
 
-def _add_legend(ax: Axes, other_layer: str | None) -> None:
+def _add_legend(ax: Axes, corrected: str, *, pale: bool) -> None:
     """Say above the first panel what the marks mean, and which counts are the corrected ones if not the fit's."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
@@ -220,12 +234,15 @@ def _add_legend(ax: Axes, other_layer: str | None) -> None:
     marks = [
         ("raw", LAYER_MARKS[RAW]),
         ("depth-matched: chance", LAYER_MARKS[CONTROL]),
-        (other_layer or "corrected", _corrected_style(_NEUTRAL)),
+        (corrected, _corrected_style(_NEUTRAL)),
         ("better", _corrected_style(BETTER)),
         ("worse", _corrected_style(WORSE)),
     ]
     handles = [Line2D([], [], linestyle="", label=label, **style) for label, style in marks]
     handles.append(Line2D([], [], linestyle="", label="→ ← where it is better"))
+    if pale:
+        style = _corrected_style(_NEUTRAL)
+        handles.append(Line2D([], [], linestyle="", label=f"of fewer than {FEW}", alpha=_PALE, **style))
     figure = figure_of(ax)
     ax.legend(
         handles=handles,

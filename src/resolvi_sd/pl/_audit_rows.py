@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._validation import check_key, check_result, listing
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 
-__all__ = ["LAYERS", "AuditRow", "AuditSection", "audit_sections", "judged_layer", "read_audit"]
+__all__ = ["FEW", "LAYERS", "AuditRow", "AuditSection", "audit_sections", "judged_layers", "read_audit"]
 
 LAYERS = (RAW, CONTROL, CORRECTED)
 _COLUMNS = ("metric", "layer", "value", "better", "n", "note")
@@ -59,18 +59,23 @@ _FALSE_REMOVAL = ("own_markers_removed", "own_markers_removed_unexposed", "true_
 # A ratio to a raw value near zero may be anything; marks beyond are drawn at the edge.
 _LEAST_RATIO, _MOST_RATIO = -0.25, 1.75
 _MARGIN = 0.03
+# A mean of fewer pairs, types or genes than this says little.
+FEW = 5
 # Differences of less than this share of the axis are neither better nor worse.
 _EQUAL = 0.005
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One metric.
+    """One metric of one correction.
 
     Attributes
     ----------
     label
-        Its name in the plot, with an arrow to where it is better.
+        Its name in the plot, with an arrow to where it is better, and the layer where there are several; of those below
+        the first, only the layer.
+    first
+        Whether it is the first of its metric.
     values
         Value of each layer that it was measured on; NaN where it has none.
     places
@@ -80,15 +85,19 @@ class AuditRow:
         measured; None where neither is better, or one has no value.
     counted
         What the value is the mean of.
+    few
+        Whether these are fewer than `FEW`.
     reason
         Why it has no marks, if so.
     """
 
     label: str
+    first: bool
     values: Mapping[str, float]
     places: Mapping[str, float]
     improved: bool | None
     counted: str
+    few: bool
     reason: str
 
 
@@ -141,14 +150,15 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def judged_layer(table: pd.DataFrame, keys: Keys) -> str | None:
-    """Return the layer of corrected counts that was judged, None for the fit's own."""
-    names = set(table["corrected_layer"].astype(str)) - {keys.counts} if "corrected_layer" in table else set()
-    return names.pop() if names else None
+def judged_layers(table: pd.DataFrame) -> list[str]:
+    """Return the layers of corrected counts that were judged; none where an audit of an earlier version says none."""
+    return list(dict.fromkeys(table["corrected_layer"].astype(str))) if "corrected_layer" in table else []
 
 
 def audit_sections(table: pd.DataFrame, metrics: Sequence[str] | None) -> list[AuditSection]:
     """Return the metrics asked for (None is all) by section, the false removal always among them.
+
+    With several corrections, each metric has a row for each; but those of the latent, which are the fit's, have one.
 
     Raises
     ------
@@ -178,7 +188,7 @@ def _chosen(found: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
 
 def _section(name: str, metrics: Sequence[str], table: pd.DataFrame) -> AuditSection:
     title, xlabel = _SECTIONS[name]
-    rows = tuple(_row(name, metric, table) for metric in metrics)
+    rows = tuple(row for metric in metrics for row in _rows(name, metric, table))
     places = [place for row in rows for place in row.places.values() if np.isfinite(place)]
     whole = _whole(name)
     low, high = min([0.0, *places]), max([whole, *places])
@@ -186,6 +196,21 @@ def _section(name: str, metrics: Sequence[str], table: pd.DataFrame) -> AuditSec
         low, high = max(low, _LEAST_RATIO * whole), min(high, _MOST_RATIO * whole)
     margin = _MARGIN * (high - low)
     return AuditSection(title, xlabel, rows, (low - margin, high + margin), whole, name == "removed")
+
+
+def _rows(section: str, metric: str, table: pd.DataFrame) -> list[AuditRow]:
+    layers = judged_layers(table)
+    if len(layers) < 2:
+        return [_row(section, metric, table)]
+    of_layer = {layer: table[table["corrected_layer"] == layer] for layer in layers}
+    # Not measured, or the same for all: said once.
+    if section == "latent" or not table.loc[table["metric"] == metric, "value"].notna().any():
+        return [_row(section, metric, of_layer[layers[0]])]
+    first, *others = (_row(section, metric, of_layer[layer]) for layer in layers)
+    return [
+        replace(first, label=f"{first.label}  {layers[0]}"),
+        *(replace(row, label=layer, first=False) for row, layer in zip(others, layers[1:], strict=True)),
+    ]
 
 
 def _row(section: str, metric: str, table: pd.DataFrame) -> AuditRow:
@@ -198,12 +223,14 @@ def _row(section: str, metric: str, table: pd.DataFrame) -> AuditRow:
     n = int(lines["n"].iloc[-1]) if len(lines) else 0
     places = _places(section, values)
     return AuditRow(
-        label + arrow,
-        values,
-        places,
-        _improved(places, better, whole=_whole(section)),
-        f"{n:,} {counted}".strip() if n else "",
-        _reason(metric, table, values),
+        label=label + arrow,
+        first=True,
+        values=values,
+        places=places,
+        improved=_improved(places, better, whole=_whole(section)),
+        counted=f"{n:,} {counted}".strip() if n else "",
+        few=0 < n < FEW,
+        reason=_reason(metric, table, values),
     )
 
 

@@ -42,7 +42,9 @@ def training(
 ) -> Axes | None:
     """Draw the ELBO and the learning rate of every epoch of a fit.
 
-    The ELBO (evidence lower bound) should have flattened out at the end; if it still rises, train longer.
+    The ELBO (evidence lower bound) should have flattened out before the learning rate (dashed) begins to fall, in the
+    last three tenths of the epochs: with it any curve flattens, of a training that was too short as well. If it still
+    rises there, train longer; without `max_epochs`, a fit waits for it.
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def audit(
     reference_layer: str | None = None,
     label_map: Mapping[str, str] | None = None,
     markers: Mapping[str, Sequence[str]] | None = None,
-    corrected_layer: str | None = None,
+    corrected_layer: str | Sequence[str] | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
@@ -83,7 +83,8 @@ def audit(
         in the raw counts.
     corrected_layer
         Layer with other corrected counts to judge, e.g. those of :func:`resolvi_sd.tl.decontaminated_counts`, or of
-        another method, between 0 and the counts; None: those of the fit.
+        another method, between 0 and the counts; None: those of the fit. Several layers are judged by the same markers
+        and pairs, each against a control of its own depth, and drawn below each other by :func:`resolvi_sd.pl.audit`.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -98,7 +99,7 @@ def audit(
     Returns
     -------
     None, or the DataFrame if `copy`. Modifies the table with `.uns['resolvi_audit']`, a DataFrame with a row per metric
-    and layer:
+    and layer, for one judged layer after the other:
 
     - `metric`: see Notes;
     - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`;
@@ -106,7 +107,8 @@ def audit(
     - `better`: `"higher"`, `"lower"`, or nothing;
     - `n`: what the value is the mean of (cells, genes, or pairs of them or of types);
     - `note`: why a metric has no value;
-    - `corrected_layer`: the layer that `"corrected"` is; metrics of the latent are of the fit's, whichever it is.
+    - `corrected_layer`: the layer that `"corrected"` is; raw counts and the latent of the fit are the same whichever it
+      is.
 
     Raises
     ------
@@ -114,7 +116,7 @@ def audit(
         If there is no fit, or a column, layer or type that is named does not exist.
     ValueError
         If the labels are predictions of the fit, there are fewer than two, the reference shares no genes or types, or
-        `corrected_layer` is not between 0 and the counts.
+        `corrected_layer` names no layer or one that is not between 0 and the counts.
 
     Warns
     -----
@@ -142,6 +144,17 @@ def audit(
     >>> result = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
     >>> list(result.columns)
     ['metric', 'layer', 'value', 'better', 'n', 'note', 'corrected_layer']
+
+    Two corrections, side by side:
+
+    >>> rsd.tl.decontaminated_counts(sdata, fpr=0.1, show_progress_bar=False)
+    >>> layers = ["resolvi_counts", "resolvi_decontaminated"]
+    >>> result = rsd.tl.audit(sdata, "cell_type", corrected_layer=layers, copy=True, show_progress_bar=False)
+    >>> corrected = result[result["layer"] == "corrected"].pivot(
+    ...     index="metric", columns="corrected_layer", values="value"
+    ... )
+    >>> corrected.columns.to_list()
+    ['resolvi_counts', 'resolvi_decontaminated']
     """
     adata = resolve_table(data, table_key)
     if not copy:
@@ -161,14 +174,19 @@ def audit(
         corrected_layer=corrected_layer,
         rng=as_generator(rng),
     )
-    rows = tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar)
-    result = pd.DataFrame(list(rows), columns=["metric", "layer", "value", "better", "n", "note"])
-    result["corrected_layer"] = corrected_layer or keys.counts
-    _report(result)
+    rows = list(tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar))
+    result = _by_correction(pd.DataFrame(rows), list(judged.corrections))
+    _report(result, keys)
     if copy:
         return result
     adata.uns[keys.audit] = result
     return None
+
+
+def _by_correction(rows: pd.DataFrame, corrections: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of each correction, one after the other, with those that are the same for all in each of them."""
+    parts = [rows[rows["corrected_layer"].isin(["", name])].assign(corrected_layer=name) for name in corrections]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
@@ -252,7 +270,7 @@ def _audit_input(
     reference_labels: NDArray[np.object_],
     reference: Reference | None,
     markers: Mapping[str, Sequence[str]] | None,
-    corrected_layer: str | None,
+    corrected_layer: str | Sequence[str] | None,
     rng: np.random.Generator,
 ) -> AuditInput:
     if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
@@ -264,7 +282,7 @@ def _audit_input(
         _warn_unmatched(reference_labels, reference.labels)
     setup = fitted.setup
     hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
-    corrected = corrected_counts(adata, keys, layer=corrected_layer)
+    corrections = _corrections(adata, keys, corrected_layer)
     check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
     check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
     positions = cell_positions(
@@ -280,11 +298,14 @@ def _audit_input(
     if keys.weights in adata.obsp:
         so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
-    check_within_counts(corrected, raw, layer=corrected_layer)
+    for name, corrected in corrections.items():
+        check_within_counts(corrected, raw, layer=None if name == keys.counts else name)
     seed = draw_seed(rng)
     batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
     return AuditInput(
-        layers={"raw": raw, "depth_matched": depth_matched(raw, corrected, rng=seed), "corrected": corrected},
+        raw=raw,
+        corrections=corrections,
+        controls={name: depth_matched(raw, corrected, rng=seed) for name, corrected in corrections.items()},
         genes=adata.var_names,
         labels=labels,
         reference_labels=reference_labels,
@@ -299,6 +320,16 @@ def _audit_input(
     )
 
 
+def _corrections(adata: AnnData, keys: Keys, layers: str | Sequence[str] | None) -> dict[str, CSR]:
+    """Return the corrected counts that the user asked for, by layer; None: those of the fit."""
+    if layers is None:
+        return {keys.counts: corrected_counts(adata, keys)}
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise ValueError(f"`corrected_layer` is empty; the table has the layers {listing(adata.layers)}.")
+    return {name: corrected_counts(adata, keys, layer=name) for name in names}
+
+
 def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
     """Return the first principal components of log-normalised counts: what cells are clustered by without a model."""
     import scanpy as sc
@@ -310,27 +341,34 @@ def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
     return np.asarray(table.obsm["X_pca"], dtype=np.float32)
 
 
-def _report(result: pd.DataFrame) -> None:
+def _report(result: pd.DataFrame, keys: Keys) -> None:
     """Say what could not be measured, and warn of a correction that took too much, or nothing."""
-    for row in result[result["note"] != ""].itertuples():
+    for row in result[result["note"] != ""].drop_duplicates(["metric", "note"]).itertuples():
         logger.info("Left out of the audit: %s, because: %s", row.metric, row.note)
-    corrected = result[result["layer"] == "corrected"].set_index("metric")["value"]
+    measured = result[result["layer"] == "corrected"]
+    for layer, rows in measured.groupby("corrected_layer", sort=False):
+        name = "The correction" if layer == keys.counts else f"The correction in `table.layers[{layer!r}]`"
+        _warn_of_extremes(name, rows.set_index("metric")["value"])
+
+
+def _warn_of_extremes(name: str, corrected: pd.Series[float]) -> None:
+    """Warn of a correction that took too much, or nothing."""
     if corrected["molecules_removed"] < _NOTHING_REMOVED:
         warnings.warn(
-            f"The correction removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
+            f"{name} removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
             "clean, or the model found nothing, or what the fit read as counts has been replaced by corrected ones. "
             "Look at `resolvi_sd.pl.training`, and at whether the graph joins cells that touch.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     own, where = corrected.get("own_markers_removed_unexposed", np.nan), " in cells that cannot have received any"
     if np.isnan(own):
         own, where = corrected.get("own_markers_removed", np.nan), ""
     if own > _HIGH_FALSE_REMOVAL:
         warnings.warn(
-            f"The correction removed {100 * own:.0f}% of the molecules of cell types' own markers{where}, which are "
+            f"{name} removed {100 * own:.0f}% of the molecules of cell types' own markers{where}, which are "
             "almost surely genuine: it takes too much. Use the corrected counts with care, and look at "
             "`resolvi_sd.pl.audit`.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
