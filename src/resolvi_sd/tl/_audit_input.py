@@ -1,0 +1,187 @@
+"""What an audit needs of a fitted table, its labels and a reference, checked before anything is computed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._analysis import AuditInput, Reference, cell_groups
+from resolvi_sd._csr import CSR, row_sums
+from resolvi_sd._keys import Keys
+from resolvi_sd._random import draw_seed
+from resolvi_sd._results import (
+    FittedModel,
+    check_within_counts,
+    corrected_counts,
+    fitted_counts,
+    warn_of_lost_neighbors,
+    warn_of_other_counts,
+)
+from resolvi_sd._tables import cell_positions, table_counts
+from resolvi_sd._validation import check_key, listing
+from resolvi_sd.metrics import depth_matched
+
+__all__ = ["audit_input", "audit_labels", "audit_reference", "translated"]
+
+_COMPONENTS = 30
+_TRUTH = "true_own"
+
+
+def audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
+    """Return the label of each cell, None where it has none."""
+    if labels_key == keys.predicted:
+        raise ValueError(
+            f"labels_key={labels_key!r} are predictions of the fit, which would judge itself: use labels from before "
+            "it, such as clusters of the raw counts."
+        )
+    groups = cell_groups(adata, labels_key, argument="labels_key")
+    names = np.array([*groups.names, None], dtype=object)
+    labels: NDArray[np.object_] = names[groups.codes]
+    found = pd.unique(labels[groups.codes >= 0])
+    if len(found) < 2:
+        raise ValueError(f"obs[{labels_key!r}] has {len(found)} labels ({listing(found)}), and an audit needs two.")
+    return labels
+
+
+def translated(
+    labels: NDArray[np.object_], label_map: Mapping[str, str] | None, labels_key: str
+) -> NDArray[np.object_]:
+    """Return the labels under the names that the reference uses."""
+    names = label_map or {}
+    for name in names:
+        hint = "Names in the table are its keys, those in the reference its values."
+        check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
+    return np.array([names.get(label, label) for label in labels], dtype=object)
+
+
+def audit_reference(
+    reference: AnnData | None, labels_key: str | None, layer: str | None, panel: pd.Index[Any]
+) -> Reference | None:
+    """Check what the user gave as a reference."""
+    if reference is None:
+        if labels_key is not None or layer is not None:
+            raise ValueError("`reference_labels_key` and `reference_layer` say nothing without a `reference`.")
+        return None
+    if labels_key is None:
+        raise ValueError(
+            f"A reference needs its labels: reference_labels_key=..., one of {listing(reference.obs.columns)}."
+        )
+    check_key(labels_key, reference.obs.columns, argument="reference_labels_key", where="reference.obs")
+    shared = panel.intersection(reference.var_names)
+    if not len(shared):
+        raise ValueError(
+            f"The reference shares no gene with the table. Table: {listing(panel, 5)}; reference: "
+            f"{listing(reference.var_names, 5)}. Use the same kind of gene names in both."
+        )
+    try:
+        counts = table_counts(reference, layer)
+    except (KeyError, TypeError, ValueError) as error:
+        # A reader of tables: what it says of the table is said of the reference.
+        raise type(error)(f"In the reference, with reference_layer={layer!r}: {error.args[0]}") from error
+    return Reference(counts, _as_labels(reference.obs[labels_key]), reference.var_names)
+
+
+def _warn_unmatched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
+    """Say which types of the table have no counterpart of the same name, if any of the reference's are left."""
+    here, there = (set(names) - {None} for names in (labels, reference_labels))
+    if here - there and there - here:
+        warnings.warn(
+            f"{len(here & there)} of {len(here)} labels of the table are in the reference. Only in the table: "
+            f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. Where these are "
+            "the same under other names, `label_map={'name in the table': 'name in the reference'}` says so.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _as_labels(column: pd.Series[Any]) -> NDArray[np.object_]:
+    return np.array([None if missing else str(x) for x, missing in zip(column, column.isna(), strict=True)], object)
+
+
+def audit_input(
+    data: SpatialData | AnnData,
+    adata: AnnData,
+    fitted: FittedModel,
+    keys: Keys,
+    *,
+    labels: NDArray[np.object_],
+    reference_labels: NDArray[np.object_],
+    reference: Reference | None,
+    markers: Mapping[str, Sequence[str]] | None,
+    corrected_layer: str | Sequence[str] | None,
+    rng: np.random.Generator,
+) -> AuditInput:
+    """Gather what is judged, and what it is held against."""
+    if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
+        raise ValueError(
+            f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "
+            f"{listing(pd.unique(reference.labels))}. Say which are the same: label_map={{...}}."
+        )
+    if reference is not None:
+        _warn_unmatched(reference_labels, reference.labels)
+    setup = fitted.setup
+    hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
+    corrections = _corrections(adata, keys, corrected_layer)
+    check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
+    check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
+    positions = cell_positions(
+        data,
+        table_key=setup.table_key or "table",
+        library_key=setup.library_key or setup.batch_key,
+        spatial_key=setup.spatial_key,
+        coordinate_system=setup.coordinate_system,
+    )
+    raw = fitted_counts(adata, setup.layer)
+    molecules = row_sums(raw)
+    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
+    if keys.weights in adata.obsp:
+        so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
+        warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
+    for name, corrected in corrections.items():
+        check_within_counts(corrected, raw, layer=None if name == keys.counts else name)
+    seed = draw_seed(rng)
+    batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
+    return AuditInput(
+        raw=raw,
+        corrections=corrections,
+        controls={name: depth_matched(raw, corrected, rng=seed) for name, corrected in corrections.items()},
+        genes=adata.var_names,
+        labels=labels,
+        reference_labels=reference_labels,
+        graph=adata.obsp[keys.connectivities],
+        coordinates=positions.coordinates,
+        latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
+        batch=batch,
+        reference=reference,
+        markers=markers,
+        truth=adata.layers.get(_TRUTH),
+        seed=seed,
+    )
+
+
+def _corrections(adata: AnnData, keys: Keys, layers: str | Sequence[str] | None) -> dict[str, CSR]:
+    """Return the corrected counts that the user asked for, by layer; None: those of the fit."""
+    if layers is None:
+        return {keys.counts: corrected_counts(adata, keys)}
+    names = [layers] if isinstance(layers, str) else list(layers)
+    if not names:
+        raise ValueError(f"`corrected_layer` is empty; the table has the layers {listing(adata.layers)}.")
+    return {name: corrected_counts(adata, keys, layer=name) for name in names}
+
+
+def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
+    """Return the first principal components of log-normalised counts: what cells are clustered by without a model."""
+    import scanpy as sc
+
+    table = AnnData(counts.astype(np.float32))
+    sc.pp.normalize_total(table)
+    sc.pp.log1p(table)
+    sc.pp.pca(table, n_comps=min(_COMPONENTS, min(counts.shape) - 1), random_state=seed % 2**32)
+    return np.asarray(table.obsm["X_pca"], dtype=np.float32)
