@@ -157,7 +157,8 @@ def test_integer_counts_are_whole_molecules(tissue, n_samples):
     assert drawn.sum() == pytest.approx(np.nansum(share), rel=0.02 if n_samples == 1 else 0.06)
 
 
-def test_the_progress_bar_ends_with_the_shares(tissue, capfd):
+def test_the_progress_bar_ends_with_the_shares(tissue, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow terminal cuts them
     rsd.tl.fit(tissue, max_epochs=1)
     shown, table = capfd.readouterr().err, tissue.tables["table"]
     molecules = np.asarray(table.X.sum(axis=1)).ravel()
