@@ -369,3 +369,55 @@ def test_genes_of_a_query_are_matched_by_name(adata):
     other.var_names = [f"other_{i}" for i in range(40)]
     with pytest.raises(ValueError, match="shares no gene"):
         rsd.ResolVI.load_query_data(other, model)
+
+
+def test_batches_are_those_of_the_fit_whatever_the_table_has_of_them(adata, load_again):
+    """The order of categories may change, and a section may be looked at by itself."""
+    adata.obs["sample"] = adata.obs["sample"].cat.reorder_categories(adata.obs["sample"].cat.categories[::-1])
+    model = trained(adata, batch_key="sample")
+    corrected, shares = model.get_corrected_counts(), model.get_shares()
+    adata.obs["sample"] = adata.obs["sample"].cat.reorder_categories(adata.obs["sample"].cat.categories[::-1])
+    again = load_again(model)
+    assert abs(again.get_corrected_counts() - corrected).max() < 1e-3
+    np.testing.assert_allclose(again.get_shares(), shares, atol=1e-4)
+    model.write()
+    for name in adata.obs["sample"].cat.categories:
+        rows = (adata.obs["sample"] == name).to_numpy()
+        part = rsd.ResolVI.from_table(adata[rows].copy())
+        assert "2 batches" in repr(part)
+        assert abs(part.get_corrected_counts() - corrected[rows]).max() < 1e-3
+
+
+def test_a_query_of_a_new_batch_comes_back_as_it_was(adata, load_again):
+    reference, query = two_sections(adata)
+    mapped = rsd.ResolVI.load_query_data(query, trained(reference, batch_key="sample"))
+    assert "trained on the reference only" in repr(mapped) and not len(mapped.history)
+    corrected = mapped.get_corrected_counts()
+    assert abs(load_again(mapped).get_corrected_counts() - corrected).max() < 1e-3
+
+
+def test_a_query_may_have_its_counts_elsewhere(adata):
+    reference, query = two_sections(adata)
+    model = trained(reference)
+    expected = rsd.ResolVI.load_query_data(query, model).get_corrected_counts()
+    del query.layers["counts"]
+    with pytest.raises(KeyError, match=r"layer='counts' is not in `query\.layers`.* name another, or layer='X'"):
+        rsd.ResolVI.load_query_data(query, model)
+    found = rsd.ResolVI.load_query_data(query, model, layer="X")
+    assert abs(found.get_corrected_counts() - expected).max() == 0
+    query.layers["raw"], query.X = query.X, query.X * 0
+    found = rsd.ResolVI.load_query_data(query, model, layer="raw")
+    assert abs(found.get_corrected_counts() - expected).max() == 0
+
+
+def test_a_spatialdata_object_is_no_table():
+    with pytest.raises(TypeError, match=r"must be an AnnData, not SpatialData.*sdata\.tables"):
+        rsd.ResolVI(rsd.datasets.simulate_tissue(n_cells=50, n_genes=10, rng=0, transcripts=False))
+
+
+def test_batches_to_decode_with_may_be_numbers(adata):
+    adata.obs["batch"] = np.where(adata.obs["sample"] == adata.obs["sample"].iloc[0], 0, 1)
+    model = trained(adata, batch_key="batch")
+    of = model.get_normalized_expression
+    np.testing.assert_array_equal(of(transform_batch=1), of(transform_batch=["1"]))
+    np.testing.assert_array_equal(of(transform_batch=[0, 1, 0]), of(transform_batch=["0", "1"]))

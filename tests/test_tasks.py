@@ -50,6 +50,7 @@ def assert_same(found, expected):
         pd.testing.assert_frame_equal(found.var, expected.var)
 
 
+@pytest.mark.filterwarnings("ignore:Groups whose cells lie in fewer than 4 units")
 @pytest.mark.parametrize(("task", "arguments"), CALLS)
 def test_the_object_answers_as_the_function(model, task, arguments):
     slots = ("obs", "obsm", "obsp", "layers", "uns")
@@ -68,7 +69,10 @@ def test_all_arguments_of_the_function_can_be_given(task):
         {name: given.default for name, given in inspect.signature(f).parameters.items() if name != "self"}
         for f in (getattr(rsd.ResolVI, task), getattr(rsd.tl, task))
     )
-    assert of_object == {name: default for name, default in of_function.items() if name not in OF_TABLES}
+    expected = {name: default for name, default in of_function.items() if name not in OF_TABLES}
+    if "idx1" in of_object:  # in place of a column
+        expected |= {"groupby": None, "idx1": None, "idx2": None}
+    assert of_object == expected
 
 
 def test_without_labels_niches_need_a_column(model):
@@ -90,3 +94,49 @@ def test_patches_are_cut_where_the_elements_lie():
     arguments = {**GROUPS, "labels_key": "cell_type", "n_samples": 200, "patch_size": 40}
     found = rsd.ResolVI.from_table(sdata).differential_niche_abundance(**arguments)
     pd.testing.assert_frame_equal(found, rsd.tl.differential_niche_abundance(sdata, **arguments, copy=True))
+
+
+@pytest.mark.parametrize("task", ["differential_expression", "differential_niche_abundance"])
+def test_cells_can_be_chosen_in_place_of_groups(model, task):
+    label = model.adata.obs["cell_type"].astype(str).to_numpy()
+    arguments = {"n_samples": 100} | ({"show_progress_bar": False} if task == "differential_expression" else {})
+    compare = getattr(model, task)
+    expected = compare(groupby="cell_type", group1="type_0", group2="type_1", **arguments)
+    first, second = label == "type_0", label == "type_1"
+    ways = [
+        (first, second),
+        (first.tolist(), np.flatnonzero(second)),
+        ("cell_type == 'type_0'", "cell_type == 'type_1'"),
+    ]
+    for idx1, idx2 in ways:
+        found = compare(idx1=idx1, idx2=idx2, **arguments)
+        assert set(found["group1"]) == {"idx1"} and set(found["group2"]) == {"idx2"}
+        pd.testing.assert_frame_equal(
+            found.drop(columns=["group1", "group2"]), expected.drop(columns=["group1", "group2"])
+        )
+    rest = compare(idx1=first, **arguments)
+    pd.testing.assert_series_equal(
+        rest["lfc_mean"], compare(groupby="cell_type", group1="type_0", **arguments)["lfc_mean"], atol=0.3
+    )
+    assert "idx" not in model.adata.obs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "Say which cells to compare: groupby=.* or idx1="),
+        ({"idx2": [1, 2]}, ValueError, "Say which cells to compare"),
+        ({"idx1": [0, 1], "groupby": "cell_type"}, ValueError, "leave out `groupby`"),
+        ({"idx1": [0, 1], "idx2": [1, 2]}, ValueError, "1 cells are in `idx1` and in `idx2`"),
+        ({"idx1": [True, False]}, ValueError, "mask `idx1` has 2 values, and the table 300 cells"),
+        ({"idx1": [0, 300]}, ValueError, "positions beyond the 300 cells"),
+        ({"idx1": []}, TypeError, "must be a mask or positions"),
+        ({"idx1": np.zeros(300, bool)}, ValueError, "`idx1` is empty"),
+        ({"idx1": "cell_type == 'type_99'"}, ValueError, "names no cell"),
+        ({"idx1": "type = 3"}, ValueError, "is no query on `obs`"),
+        ({"idx1": [0.5]}, TypeError, "not float64 of 1 dimensions"),
+    ],
+)
+def test_cells_that_cannot_be_chosen(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        model.differential_expression(**arguments, **QUIET)

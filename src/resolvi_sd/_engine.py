@@ -26,7 +26,7 @@ from resolvi_sd._model import (
     train_on_devices,
 )
 from resolvi_sd._random import draw_seed
-from resolvi_sd._results import FittedModel, Setup
+from resolvi_sd._results import FittedModel, Setup, category_codes
 from resolvi_sd._tables import (
     Groups,
     Labels,
@@ -46,7 +46,16 @@ from resolvi_sd.gr._existing import graph_from_table
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import nearest_graph
 
-__all__ = ["ModelInput", "combine_configs", "fit_model", "infer_posterior", "read_input", "read_query", "summarise"]
+__all__ = [
+    "ModelInput",
+    "as_fitted",
+    "combine_configs",
+    "fit_model",
+    "infer_posterior",
+    "read_input",
+    "read_query",
+    "summarise",
+]
 
 _Config = TypeVar("_Config", ModelConfig, TrainingConfig)
 
@@ -55,6 +64,9 @@ _ONE_FIT_AT_A_TIME = threading.Lock()
 
 # The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
 _INFERENCE_PATCH = 128
+
+# More categories than this, with fewer cells than this in each, are taken for measurements.
+_MANY_CATEGORIES, _FEW_CELLS = 50, 10
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     covariates = tuple(
         group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
     )
+    _warn_continuous(setup, view, covariates)
     sizes, setup = _sizes(data, view.adata, setup)
     if setup.neighbors_key is None:
         graph = nearest_graph(
@@ -141,6 +154,20 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
     _warn_empty(view)
     _warn_of_places(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
+
+
+def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
+    """Return the input of a fitted table with the batches and categories of the fit, whichever of them the table has.
+
+    Raises
+    ------
+    ValueError
+        If the table has others.
+    """
+    codes = category_codes(model_input.view.adata, fitted).astype(np.int32)
+    covariates = (Groups(codes[:, i], names) for i, names in enumerate(fitted.covariates, start=1))
+    view = replace(model_input.view, batch=codes[:, 0], batch_names=fitted.batches)
+    return replace(model_input, view=view, covariates=tuple(covariates))
 
 
 def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[NDArray[np.float32] | None, Setup]:
@@ -264,6 +291,7 @@ def read_query(
         covariates=tuple(groups.names for groups in covariates),
         is_query=True,
         colors=colors,
+        history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped
 
@@ -317,6 +345,21 @@ def summarise(model_input: ModelInput) -> DataSummary:
         n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
         median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),
     )
+
+
+def _warn_continuous(setup: Setup, view: TableView, covariates: tuple[Groups, ...]) -> None:
+    """Warn of columns that seem to be measurements: each of their values would have an effect of its own."""
+    names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
+    if setup.batch_key is not None:
+        names.append((setup.batch_key, view.batch_names))
+    for key, found in names:
+        if len(found) > _MANY_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
+            warnings.warn(
+                f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
+                "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`).",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _warn_empty(view: TableView) -> None:

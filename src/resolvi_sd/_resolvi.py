@@ -25,7 +25,15 @@ from resolvi_sd._analysis._normalized import (
     importance_expression,
 )
 from resolvi_sd._csr import CSR
-from resolvi_sd._engine import ModelInput, combine_configs, fit_model, infer_posterior, read_input, read_query
+from resolvi_sd._engine import (
+    ModelInput,
+    as_fitted,
+    combine_configs,
+    fit_model,
+    infer_posterior,
+    read_input,
+    read_query,
+)
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, encode
 from resolvi_sd._model.importance import Weights
@@ -34,6 +42,7 @@ from resolvi_sd._results import (
     FittedModel,
     Setup,
     category_codes,
+    check_place_free,
     fitted_counts,
     label_colors,
     load_folder,
@@ -42,7 +51,7 @@ from resolvi_sd._results import (
     save_folder,
     write_fit,
 )
-from resolvi_sd._tables import align_genes, read_labels, read_sizes, resolve_table, table_counts
+from resolvi_sd._tables import align_genes, query_layer, read_labels, read_sizes, resolve_table, table_counts
 from resolvi_sd._tasks import TableTasks
 from resolvi_sd._validation import check_key, check_names, check_positive_int
 
@@ -91,6 +100,7 @@ class ResolVI(TableTasks):
         dispersion: Literal["gene", "gene-batch"] = "gene",
         config: ModelConfig | None = None,
     ) -> None:
+        _check_table(adata)
         setup = _read_setup(adata)
         if semisupervised and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
@@ -157,11 +167,7 @@ class ResolVI(TableTasks):
         KeyError, ValueError, TypeError
             If something is missing or wrong.
         """
-        if not isinstance(adata, AnnData):
-            raise TypeError(
-                f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
-                "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
-            )
+        _check_table(adata)
         check_positive_int(n_neighbors, argument="n_neighbors")
         setup = Setup(
             n_neighbors=n_neighbors,
@@ -455,22 +461,17 @@ class ResolVI(TableTasks):
         Raises
         ------
         ValueError
-            If the genes or cells of the table are not those of the model.
+            If the genes or cells of the table are not those of the model, or entries that are no results would be
+            replaced.
         """
-        target = self._table(adata)
+        target, keys = self._table(adata), Keys(key_added)
         if not target.obs_names.equals(self._cells):
             raise ValueError(
                 f"The {target.n_obs:,} cells of `adata` are not the {len(self._cells):,} of the model, in the same "
                 "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
             )
-        write_fit(
-            target,
-            self.fitted,
-            self.posterior,
-            self._input.graph,
-            sizes=self._input.sizes,
-            keys=Keys(key_added),
-        )
+        check_place_free(target, keys)
+        write_fit(target, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model into a folder: safetensors and JSON.
@@ -499,7 +500,8 @@ class ResolVI(TableTasks):
     def load(cls, folder: str | Path, adata: AnnData) -> ResolVI:
         """Read a model that :meth:`save` wrote, for the table it was fitted on; no code in the folder is run."""
         fitted = load_folder(Path(folder), adata.obs_names)
-        return cls._of(fitted, adata, read_input(adata, replace(fitted.setup, labels_key=None)), is_loaded=True)
+        model_input = read_input(adata, replace(fitted.setup, labels_key=None))
+        return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
     def from_table(
@@ -513,10 +515,12 @@ class ResolVI(TableTasks):
         found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
         # A training from here writes the same results again, measured sizes too.
         model_input = replace(read_input(data, found), setup=replace(setup, labels_key=None))
-        return cls._of(fitted, adata, model_input, is_loaded=True)
+        return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
-    def load_query_data(cls, adata: AnnData, reference_model: ResolVI, *, freeze: bool = True) -> ResolVI:
+    def load_query_data(
+        cls, adata: AnnData, reference_model: ResolVI, *, layer: str | None = None, freeze: bool = True
+    ) -> ResolVI:
         """Extend a trained model to the cells of another table.
 
         Genes are matched by name: those that the query lacks count as zero, with a warning, and others are dropped. It
@@ -529,9 +533,11 @@ class ResolVI(TableTasks):
         Parameters
         ----------
         adata
-            The query, with the layer, coordinates and batches of the reference under the same names.
+            The query, with the coordinates and batches of the reference under the same names.
         reference_model
             Trained model.
+        layer
+            Layer of the query with counts, `"X"` for its X; None: as in the reference.
         freeze
             Whether training keeps all that was learned on the reference. False: it starts from there, and the query's
             model may depart from it in everything; `reference_model` itself is left alone.
@@ -554,7 +560,8 @@ class ResolVI(TableTasks):
                 "`ResolVI.load(folder, adata)`."
             )
         reference = reference_model.fitted
-        aligned = align_genes(adata, reference.genes, reference.setup.layer)
+        layer = query_layer(adata, layer, reference.setup.layer)
+        aligned = align_genes(adata, reference.genes, layer)
         if aligned is not adata:
             warnings.warn(
                 "The genes of the query are not those of the reference in the same order: the table of the model, "
@@ -563,7 +570,9 @@ class ResolVI(TableTasks):
                 stacklevel=2,
             )
         colors = label_colors(reference_model.adata, reference)
-        model_input, fitted = read_query(aligned, reference, reference.setup, colors=colors, freeze=freeze)
+        model_input, fitted = read_query(
+            aligned, reference, replace(reference.setup, layer=layer), colors=colors, freeze=freeze
+        )
         return cls._of(fitted, aligned, model_input)
 
     @classmethod
@@ -579,6 +588,8 @@ class ResolVI(TableTasks):
     def __repr__(self) -> str:
         """Say what it is."""
         state = f"trained for {len(self.history)} epochs" if self.is_trained else "not trained"
+        if self.is_trained and self.fitted.is_query and not len(self.history):
+            state = "trained on the reference only"
         names = (
             self._fitted.labels if self._fitted is not None else self._input.labels.names if self._input.labels else ()
         )
@@ -658,6 +669,15 @@ class ResolVI(TableTasks):
     def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
         if adata is not None and adata is not self.adata:
             raise ValueError(f"`{what}` is known only for the cells of the model: leave `adata` out.")
+
+
+def _check_table(adata: object) -> None:
+    """Raise TypeError unless it is a table."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
+            "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
+        )
 
 
 def _read_setup(adata: AnnData) -> Setup:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from resolvi_sd import tl
 from resolvi_sd._analysis import Mode, Weighting
@@ -16,6 +18,11 @@ from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike
 
 __all__ = ["TableTasks"]
+
+# A mask or positions of cells, or a query on `obs`.
+CellSelection = str | Sequence[bool] | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
+# Column of a table of results, which is made for one question, with the cells that were chosen for it.
+_CHOSEN = "idx"
 
 
 class TableTasks(ABC):
@@ -74,9 +81,11 @@ class TableTasks(ABC):
     def differential_expression(
         self,
         *,
-        groupby: str,
+        groupby: str | None = None,
         group1: str | Sequence[str] | None = None,
         group2: str | Sequence[str] | None = None,
+        idx1: CellSelection | None = None,
+        idx2: CellSelection | None = None,
         mode: Mode = "change",
         delta: float = 0.25,
         fdr: float = 0.05,
@@ -87,12 +96,16 @@ class TableTasks(ABC):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> pd.DataFrame:
-        """Compare the true expression of groups of cells, see :func:`resolvi_sd.tl.differential_expression`."""
+        """Compare the true expression of groups of cells, see :func:`resolvi_sd.tl.differential_expression`.
+
+        In place of `groupby`, cells can be chosen directly: `idx1`, and what they are compared with, `idx2` (None: all
+        other cells), each a mask, positions, or a query on `obs` (``"cell_type == 'T' and sample == 'a'"``). The groups
+        of the result are called so.
+        """
+        table = self._results_table()
         result = tl.differential_expression(
-            self._results_table(),
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
+            table,
+            **_compared(table, groupby, group1, group2, idx1, idx2),
             mode=mode,
             delta=delta,
             fdr=fdr,
@@ -114,9 +127,11 @@ class TableTasks(ABC):
     def differential_niche_abundance(
         self,
         *,
-        groupby: str,
+        groupby: str | None = None,
         group1: str | Sequence[str] | None = None,
         group2: str | Sequence[str] | None = None,
+        idx1: CellSelection | None = None,
+        idx2: CellSelection | None = None,
         labels_key: str | None = None,
         weighting: Weighting = "uniform",
         mode: Mode = "change",
@@ -128,12 +143,14 @@ class TableTasks(ABC):
         patch_size: int = 100,
         rng: RandomLike = 0,
     ) -> pd.DataFrame:
-        """Compare what surrounds groups of cells, see :func:`resolvi_sd.tl.differential_niche_abundance`."""
+        """Compare what surrounds groups of cells, see :func:`resolvi_sd.tl.differential_niche_abundance`.
+
+        Cells can be chosen by `idx1` and `idx2`, as in :meth:`differential_expression`.
+        """
+        table = self._results_table()
         result = tl.differential_niche_abundance(
-            self._results_table(),
-            groupby=groupby,
-            group1=group1,
-            group2=group2,
+            table,
+            **_compared(table, groupby, group1, group2, idx1, idx2),
             labels_key=labels_key,
             weighting=weighting,
             mode=mode,
@@ -166,3 +183,71 @@ class TableTasks(ABC):
             min_cells=min_cells,
             integer_counts=integer_counts,
         )
+
+
+def _compared(
+    table: AnnData,
+    groupby: str | None,
+    group1: str | Sequence[str] | None,
+    group2: str | Sequence[str] | None,
+    idx1: CellSelection | None,
+    idx2: CellSelection | None,
+) -> dict[str, Any]:
+    """Return what is compared as the functions of `tl` take it; cells that were chosen get a column of the table.
+
+    Raises
+    ------
+    ValueError
+        If neither or both of a column and cells are named, or cells are on both sides.
+    """
+    if idx1 is None:
+        if idx2 is not None or groupby is None:
+            raise ValueError(
+                "Say which cells to compare: groupby=..., a column of `obs` with groups, or idx1=..., cells (`idx2` is "
+                "what they are compared with)."
+            )
+        return {"groupby": groupby, "group1": group1, "group2": group2}
+    named = {"groupby": groupby, "group1": group1, "group2": group2}
+    if given := [name for name, value in named.items() if value is not None]:
+        raise ValueError(f"`idx1` chooses cells by themselves: leave out {', '.join(f'`{name}`' for name in given)}.")
+    first = _chosen(table, idx1, argument="idx1")
+    second = ~first if idx2 is None else _chosen(table, idx2, argument="idx2")
+    if both := int((first & second).sum()):
+        raise ValueError(f"{both:,} cells are in `idx1` and in `idx2`.")
+    table.obs[_CHOSEN] = pd.Categorical(
+        np.select([first, second], ["idx1", "idx2"], "neither"), categories=["idx1", "idx2"]
+    )
+    return {"groupby": _CHOSEN, "group1": "idx1", "group2": "idx2"}
+
+
+def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[np.bool_]:
+    """Return which cells a mask, positions or a query name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it names none, or cells that are not there, or is none of these.
+    """
+    chosen = np.zeros(table.n_obs, dtype=bool)
+    if isinstance(cells, str):
+        try:
+            chosen[table.obs.set_axis(np.arange(table.n_obs)).query(cells).index] = True
+        except Exception as error:
+            raise ValueError(f"{argument}={cells!r} is no query on `obs` (`obs.query(...)`): {error}") from error
+    else:
+        values = np.asarray(cells)
+        if values.ndim != 1 or values.dtype.kind not in "biu":
+            raise TypeError(
+                f"`{argument}` must be a mask or positions of cells, or a query on `obs`, not {values.dtype} of "
+                f"{values.ndim} dimensions."
+            )
+        if values.dtype.kind == "b" and len(values) != table.n_obs:
+            raise ValueError(f"The mask `{argument}` has {len(values):,} values, and the table {table.n_obs:,} cells.")
+        if values.dtype.kind != "b" and len(values) and not 0 <= values.min() <= values.max() < table.n_obs:
+            raise ValueError(f"`{argument}` has positions beyond the {table.n_obs:,} cells of the table.")
+        chosen[values] = True
+    if not chosen.any():
+        raise ValueError(
+            f"{argument}={cells!r} names no cell." if isinstance(cells, str) else f"`{argument}` is empty."
+        )
+    return chosen

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.stats import norm
 
 from resolvi_sd._analysis import (
     bootstrap_means,
     cell_groups,
+    check_sizes,
     detection,
     draw_labels,
     edge_weights,
@@ -18,7 +20,9 @@ from resolvi_sd._analysis import (
     posterior_expected_fdr,
     rank_genes_groups,
     summarise_change,
+    widened,
 )
+from resolvi_sd._analysis._shrinkage import shrunk_probability
 from resolvi_sd._keys import Keys
 
 
@@ -152,3 +156,84 @@ def test_scanpy_layout_is_sorted_by_score():
     assert ranked["names"]["A"].tolist() == ["z", "x", "y"]
     np.testing.assert_allclose(ranked["scores"]["A"], [2, 0, -2])
     np.testing.assert_allclose(ranked["pvals"]["A"], [0.2, 0.9, 0.1])
+
+
+@pytest.mark.parametrize("mode", ["change", "vanilla"])
+def test_shrunk_probabilities_are_those_under_the_prior_that_the_changes_came_from(mode):
+    rng = np.random.default_rng(0)
+    changed = rng.random(20_000) < 0.4
+    truth = np.where(changed, rng.normal(0, 1.5, 20_000), 0.0)
+    error = rng.uniform(0.2, 1.5, 20_000)
+    found = rng.normal(truth, error)
+    probability = shrunk_probability(found, error, mode=mode, delta=0.25)
+    # Bayes with the known prior: 0.6 at zero, 0.4 normal.
+    variance = 1.5**2 + error**2
+    odds = 0.4 / 0.6 * norm.pdf(found, 0, np.sqrt(variance)) / norm.pdf(found, 0, error)
+    center, spread = found * 1.5**2 / variance, error * 1.5 / np.sqrt(variance)
+    least = 0.25 if mode == "change" else 0.0
+    beyond = np.maximum(norm.sf((least - center) / spread), norm.cdf((-least - center) / spread))
+    share = odds / (1 + odds)
+    expected = share * beyond + (0 if mode == "change" else 0.5 * (1 - share))
+    # Which of two directions, if any, says little where zero and next to zero are told apart by nothing.
+    np.testing.assert_allclose(probability, expected, atol=0.06 if mode == "change" else 0.12)
+    # And so calls keep their rate.
+    called = posterior_expected_fdr(probability) <= 0.05
+    right = (np.sign(found) == np.sign(truth)) & (np.abs(truth) >= least) & changed
+    if mode == "change":
+        assert called.sum() > 500 and 1 - right[called].mean() == pytest.approx(0.05, abs=0.015)
+
+
+def test_where_nothing_changes_large_errors_make_no_calls():
+    rng = np.random.default_rng(1)
+    error = rng.uniform(0.1, 3, 500)
+    change = rng.normal(0, error, (2000, 500)).astype(np.float32) + rng.normal(0, error).astype(np.float32)
+    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    assert table["is_de_fdr"].sum() > 40  # each by itself
+    shrunk = shrunk_probability(
+        table["lfc_mean"].to_numpy(float), table["lfc_std"].to_numpy(float), mode="change", delta=0.25
+    )
+    assert not (posterior_expected_fdr(shrunk) <= 0.05).any()
+
+
+def test_draws_without_spread_are_no_error():
+    same = np.zeros(5)
+    np.testing.assert_array_equal(shrunk_probability(same, same, mode="change", delta=0.25), 0)
+    np.testing.assert_allclose(shrunk_probability(same, same, mode="vanilla", delta=0.25), 0.5)
+
+
+@pytest.mark.parametrize("n_units", [3, 5, 12])
+def test_intervals_of_few_units_cover_the_truth(n_units):
+    """Of units whose log means are drawn around zero; a bootstrap alone covers too little."""
+    rng = np.random.default_rng(3)
+    inside, bare, runs = 0, 0, 400
+    for _ in range(runs):
+        value = np.exp2(rng.normal(0, 0.3, n_units))
+        # A second group, far larger, so that what is common to all (the prior) is known.
+        totals = np.zeros((1, 2 * n_units, 2, 1))
+        n_cells = np.zeros((2 * n_units, 2))
+        totals[0, :n_units, 0, 0], n_cells[:n_units, 0] = 100 * value, 100
+        totals[0, n_units:, 1, 0], n_cells[n_units:, 1] = 100, 100
+        draws = np.log2(bootstrap_means(totals, n_cells, n_samples=400, rng=rng))
+        wide = widened(draws, np.array([n_units, n_units]), rng=rng)
+        for i, these in enumerate((draws, wide)):
+            low, high = np.quantile(these[:, 0, 0], [0.05, 0.95])
+            covered = low <= np.log2(np.exp(0.5 * (0.3 * np.log(2)) ** 2)) <= high  # the mean of a log-normal
+            bare, inside = bare + (covered and i == 0), inside + (covered and i == 1)
+    assert inside / runs >= 0.86
+    if n_units < 12:
+        assert bare / runs < 0.86
+
+
+def test_names_that_are_the_same_text_are_told():
+    column = pd.Categorical([1, "1", 1, "1"], categories=[1, "1"])
+    table = AnnData(np.ones((4, 1)), obs=pd.DataFrame({"group": column}, index=list("abcd")))
+    with pytest.raises(ValueError, match=r"Names of groups .*`table.obs\['group'\]`, read as text.* '1'"):
+        cell_groups(table, "group", argument="groupby")
+
+
+def test_a_small_group_is_found_whatever_it_is_called():
+    table = AnnData(np.ones((6, 1)), obs=pd.DataFrame({"group": ["rest", *"aabbb"]}, index=list("uvwxyz")))
+    groups = cell_groups(table, "group", argument="groupby")
+    among = np.ones(6, bool)
+    with pytest.raises(ValueError, match=r"fewer than two cells with counts: 'rest' \(1 cell\)"):
+        check_sizes(groups, make_comparisons(groups, None, None, among=among), among=among, kind="with counts")

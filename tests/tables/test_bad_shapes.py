@@ -138,7 +138,7 @@ def test_repeated_ids_of_an_element():
 
 @pytest.mark.parametrize("read", [cell_outlines, lambda s, **k: rsd.gr.cell_sizes(s, copy=True, **k)])
 def test_an_element_outside_of_the_coordinate_system(read):
-    with pytest.raises(KeyError, match="coordinate_system='um' .* element 'cells'`; it has: 'global'"):
+    with pytest.raises(KeyError, match="coordinate_system='um' .* element 'cells'; it has: 'global'"):
         read(cells_of(SQUARE), coordinate_system="um")
 
 

@@ -145,7 +145,7 @@ def test_missing_element(known):
 
 
 def test_missing_coordinate_system(known):
-    with pytest.raises(KeyError, match=r"coordinate_system='global' .* element 'cells0'`; it has: 'um'"):
+    with pytest.raises(KeyError, match=r"coordinate_system='global' .* element 'cells0'; it has: 'um'"):
         table_view(known.sdata)
 
 

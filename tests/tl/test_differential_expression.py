@@ -253,3 +253,20 @@ def test_groups_may_be_numbers_or_nullable(fitted):
     table.obs["flag"] = pd.array(np.where(code == 2, pd.NA, code == 1), dtype="boolean")
     flags = rsd.tl.differential_expression(table, groupby="flag", group1="True", group2="False", copy=True, **QUIET)
     np.testing.assert_allclose(flags["lfc_mean"], numbers["lfc_mean"], rtol=1e-5)
+
+
+def test_cells_of_one_type_at_random_do_not_differ(truth):
+    rng, called = np.random.default_rng(0), []
+    rows = np.flatnonzero(truth.obs["cell_type"] == truth.obs["cell_type"].value_counts().index[0])
+    for n_cells in (5, 20, 80):
+        for _ in range(4):
+            group = np.full(truth.n_obs, None, dtype=object)
+            group[rows] = "others"
+            group[rng.choice(rows, n_cells, replace=False)] = "some"
+            table = truth.copy()
+            table.obs["group"] = group
+            de = rsd.tl.differential_expression(table, groupby="group", group1="some", copy=True, **QUIET)
+            called.append(int(de["is_de_fdr"].sum()))
+            # By themselves, changes with large errors seem certain.
+            assert (de["proba_de"] > 0.95).any() or n_cells > 5
+    assert np.mean(called) < 1 and max(called) <= 4

@@ -145,3 +145,55 @@ def test_mpoa_animals(real_data):
         for t in (query, both[len(rows[0]) :])
     )
     assert transferred > 0.85 and transferred > trained_on - 0.1
+
+
+def test_the_reference_is_no_query_of_its_own():
+    reference, _ = samples()
+    rsd.tl.fit(reference, max_epochs=1, **QUIET)
+    before = reference.layers["resolvi_counts"].copy()
+    with pytest.raises(ValueError, match="The query is the table of the reference, whose fit would be replaced"):
+        rsd.tl.map_query(reference, reference, **QUIET)
+    assert abs(reference.layers["resolvi_counts"] - before).max() == 0
+    assert "resolvi" in rsd.tl.map_query(reference, reference, copy=True, **QUIET).uns
+
+
+def test_counts_of_the_query_may_be_in_another_layer():
+    reference, query = samples()
+    reference.layers["counts"] = reference.X.copy()
+    rsd.tl.fit(reference, layer="counts", max_epochs=1, **QUIET)
+    with pytest.raises(KeyError, match=r"layer='counts' is not in `query\.layers`.*layer='X'"):
+        rsd.tl.map_query(query, reference, **QUIET)
+    rsd.tl.map_query(query, reference, layer="X", **QUIET)
+    assert "layer" not in query.uns["resolvi"]["setup"]
+    # What reads the counts again finds them.
+    rsd.tl.latent(query, **QUIET)
+    with pytest.raises(KeyError, match=r"layer='other' is not in `query\.layers`.*layer='X' reads X"):
+        rsd.tl.map_query(query, reference, layer="other", **QUIET)
+
+
+def test_a_query_that_was_not_trained_has_no_course_to_draw():
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=2, **QUIET)
+    rsd.tl.map_query(query, reference, **QUIET)
+    with pytest.raises(ValueError, match="There was no training on these cells"):
+        rsd.pl.training(query)
+    rsd.tl.map_query(query, reference, max_epochs=1, **QUIET)
+    rsd.pl.training(query)
+
+
+def test_a_query_whose_cells_are_points_may_have_other_genes():
+    import spatialdata as sd
+    from spatialdata.models import PointsModel, TableModel
+
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=1, **QUIET)
+    plain = ad.AnnData(query.X[:, :-5], obs=query.obs[[]].copy(), var=query.var.iloc[:-5][[]].copy())
+    plain.obs["region"], plain.obs["id"] = "centers", np.arange(query.n_obs)
+    plain.obs["region"] = plain.obs["region"].astype("category")
+    sdata = sd.SpatialData(
+        points={"centers": PointsModel.parse(query.obsm["spatial"])},
+        tables={"table": TableModel.parse(plain, region="centers", region_key="region", instance_key="id")},
+    )
+    with pytest.warns(UserWarning, match="5 of 60 genes of the reference are not in the query"):
+        rsd.tl.map_query(sdata, reference, **QUIET)
+    assert sdata.tables["table_resolvi"].n_vars == 60

@@ -52,7 +52,8 @@ def test_probabilities_of_a_fit_are_averaged_and_stored(fitted, tmp_path):
     rsd.tl.niche_abundance(fitted, weighting="weights")
     expected = table.obsp["resolvi_weights"] @ table.obsm["resolvi_probabilities"]
     np.testing.assert_allclose(table.obsm["resolvi_niche"], expected, rtol=1e-4)
-    rsd.tl.differential_niche_abundance(fitted, groupby="cell_type", n_samples=100)
+    with pytest.warns(UserWarning, match="fewer than 4 patches of tissue"):
+        rsd.tl.differential_niche_abundance(fitted, groupby="cell_type", n_samples=100)
     fitted.write(tmp_path / "fitted.zarr")
     again = sd.read_zarr(tmp_path / "fitted.zarr").tables["table"]
     np.testing.assert_array_equal(again.obsm["resolvi_niche"], table.obsm["resolvi_niche"])
@@ -120,12 +121,12 @@ def test_without_a_difference_false_calls_keep_the_stated_rate(spatial):
 def test_samples_are_the_units_where_they_are_named():
     rng = np.random.default_rng(2)
     table = make_tissue(rng)
-    table.obs["animal"] = np.repeat(["a", "b", "c", "d"], 750)
     table.obs["condition"] = np.repeat(["x", "y"], 1500)
+    table.obs["animal"] = np.repeat(list("abcdefgh"), 375)
     result = rsd.tl.differential_niche_abundance(
         table, groupby="condition", group1="x", labels_key="label", sample_key="animal", copy=True
     )
-    assert (result[["n_units1", "n_units2"]] == 2).all().all()
+    assert (result[["n_units1", "n_units2"]] == 4).all().all()
 
 
 @pytest.mark.parametrize(
@@ -166,3 +167,32 @@ def test_bad_groups(tissue, arguments, error, message):
     tissue.obs["lonely"] = ["one"] + ["many"] * (tissue.n_obs - 1)
     with pytest.raises(error, match=message):
         rsd.tl.differential_niche_abundance(tissue, **{"groupby": "label", "labels_key": "label"} | arguments)
+
+
+def test_animals_that_differ_make_no_difference_between_conditions():
+    rng, calls = np.random.default_rng(0), 0
+    for _ in range(15):
+        table = make_tissue(rng, n_cells=1500)
+        animal = np.arange(1500) // 150
+        table.obs["animal"] = [f"animal {i}" for i in animal]
+        table.obs["condition"] = np.where(animal < 5, "x", "y")
+        share = rng.dirichlet(np.full(4, 4.0), 10)
+        table.obs["label"] = pd.Categorical(["abcd"[rng.choice(4, p=share[i])] for i in animal])
+        found = rsd.tl.differential_niche_abundance(
+            table, groupby="condition", group1="x", labels_key="label", sample_key="animal", n_samples=1000, copy=True
+        )
+        calls += found["is_da_fdr"].any()
+    assert calls <= 3
+
+
+def test_groups_that_lie_in_few_units_are_warned_of():
+    rng = np.random.default_rng(2)
+    table = make_tissue(rng)
+    table.obs["animal"] = np.repeat(["a", "b", "c", "d"], 750)
+    table.obs["condition"] = np.repeat(["x", "y"], 1500)
+    arguments = {"groupby": "condition", "labels_key": "label", "sample_key": "animal", "n_samples": 100, "copy": True}
+    with pytest.warns(
+        UserWarning, match=r"fewer than 4 units of obs\['animal'\].*: 'x' \(2\), 'rest' \(2\), 'y' \(2\)"
+    ):
+        few = rsd.tl.differential_niche_abundance(table, **arguments)
+    assert not few["is_da_fdr"].any()

@@ -1,7 +1,7 @@
 """Comparisons of groups of cells: expression, neighborhoods, and the statistics that both share."""
 
 from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
-from resolvi_sd._analysis._bootstrap import bootstrap_means
+from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
 from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
@@ -51,5 +51,6 @@ __all__ = [
     "rank_genes_groups",
     "stack_comparisons",
     "summarise_change",
+    "widened",
     "table_edges",
 ]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
 from resolvi_sd import metrics
 from resolvi_sd._csr import CSR
@@ -117,17 +118,19 @@ class AuditInput:
         yield from self.removals()
 
 
-def audit_rows(data: AuditInput) -> Iterator[Row]:
-    """Yield the rows of an audit, metric after metric.
+def audit_rows(data: AuditInput, *, show_progress_bar: bool) -> list[Row]:
+    """Return the rows of an audit, metric after metric.
 
     A part that the data do not allow (a panel without exclusive genes, types with too few cells) is a row without a
     value, whose note says why.
     """
-    for part, name in _PARTS:
+    rows = []
+    for part, name in tqdm(_PARTS, desc="Audit", unit="part", disable=not show_progress_bar):
         try:
-            yield from part(data)
+            rows.extend(part(data))
         except ValueError as reason:
-            yield Row(name, "", float("nan"), "", 0, str(reason))
+            rows.append(Row(name, "", float("nan"), "", 0, str(reason)))
+    return rows
 
 
 def _removed(data: AuditInput) -> Iterator[Row]:
@@ -179,10 +182,14 @@ def _neighbor_contamination(data: AuditInput) -> Iterator[Row]:
 
 def _exposure(data: AuditInput) -> Iterator[Row]:
     """Leaked markers removed, never without own markers removed."""
-    labels = data.labels if data.markers is None else data.reference_labels
+    labels, markers = data.labels, None
+    if data.markers is not None:
+        panel = set(data.genes)
+        labels = data.reference_labels
+        markers = {label: [gene for gene in genes if gene in panel] for label, genes in data.markers.items()}
     for judged in data.removals():
         found = metrics.exposure_audit(
-            data.raw, judged.counts, labels, data.graph, genes=list(data.genes), markers=data.markers
+            data.raw, judged.counts, labels, data.graph, genes=list(data.genes), markers=markers
         )
         detected = int(found.pairs["detected"].sum()) if len(found.pairs) else 0
         types = len(found.own_markers)

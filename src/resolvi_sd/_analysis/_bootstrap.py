@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bootstrap_means"]
+__all__ = ["bootstrap_means", "widened"]
 
 _DRAWS = 512
 
@@ -58,3 +58,35 @@ def bootstrap_means(
             total = np.tensordot(weight, totals[version], axes=1) + prior[:, :, None] * overall[version]
             means[rows] = total / mass[:, :, None]
     return means
+
+
+def widened(
+    draws: NDArray[np.float32], n_units: NDArray[np.integer], *, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return draws of a bootstrap with the spread that means of few units have.
+
+    With n units the draws' variance is (n - 1) / (n + 1) of that of a mean whose units are drawn anew, and it varies as
+    much as the spread of n values does. So deviations from the median are multiplied by the root of the inverse, and by
+    that of (n - 1) / chi2, one number a draw for all groups (the fewest units count): Student's t in place of a normal.
+    A single unit says nothing of the spread; with what the prior adds, it counts as two.
+
+    Parameters
+    ----------
+    draws
+        Of logarithms of means, draws × groups × features.
+    n_units
+        Independent units of each group.
+    rng
+        Generator.
+
+    Returns
+    -------
+    Draws × groups × features, float32.
+    """
+    units = np.maximum(n_units, 2)
+    center = np.median(draws, axis=0)
+    degrees = int(units.min()) - 1
+    tail = np.sqrt(degrees / rng.chisquare(degrees, len(draws)))
+    factor = tail[:, None] * np.sqrt((units + 1) / (units - 1))
+    wide: NDArray[np.float32] = center + (draws - center) * factor[:, :, None].astype(np.float32)
+    return wide

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression
 from resolvi_sd._analysis._groups import CellGroups, Comparison
+from resolvi_sd._analysis._shrinkage import shrunk_probability
 from resolvi_sd._analysis._statistics import Mode, add_calls, describe_change
 from resolvi_sd._csr import CSR, group_sums
 
@@ -146,7 +147,10 @@ def compare_expression(
             part.append(table)
     tables = []
     for part, comparison, small in zip(parts, comparisons, added, strict=True):
-        table = add_calls(pd.concat(part, ignore_index=True), fdr=fdr)
+        table = pd.concat(part, ignore_index=True)
+        change, error = (table[name].to_numpy().astype(np.float64) for name in ("lfc_mean", "lfc_std"))
+        shrunk = shrunk_probability(change, error, mode=mode, delta=delta)
+        table = add_calls(table, fdr=fdr, probability=shrunk)
         tables.append(_with_detection(table, comparison, raw, corrected).assign(pseudocount=float(small)))
     return tables
 

@@ -19,7 +19,7 @@ __all__ = ["GroupTotals", "draw_expression", "group_totals"]
 _PRIOR_EVENTS = 1.0
 # Relative standard deviation of the molecules of a gene that a group is said to have received. On simulated tissues
 # (five regimes, genes with at least 50 of them) 0.12 to 0.20, around means that are 0.05 to 0.18 too low.
-_ATTRIBUTION_ERROR = 0.25
+_ATTRIBUTION_ERROR = 0.15
 _LARGEST_LOGIT_SD = 3.0
 _LEAST_SHARE = 1e-3
 _TINY = 1e-30
@@ -122,8 +122,8 @@ def draw_expression(
     estimate for all cells together and knows single genes of single groups less well than their molecules do.
 
     What is common to all cells of a group, the error of telling own from foreign molecules, does not average out. The
-    foreign molecules X - O are taken as known up to a factor with a relative error of 0.25. On the scale of the logit
-    of the own share P = O / X that is a standard deviation of 0.25 / P, and h is the share so drawn over P, between 0
+    foreign molecules X - O are taken as known up to a factor with a relative error of 0.15. On the scale of the logit
+    of the own share P = O / X that is a standard deviation of 0.15 / P, and h is the share so drawn over P, between 0
     and 1 / P: a gene that a group mostly received may be its own to any extent up to what was counted.
 
     Parameters

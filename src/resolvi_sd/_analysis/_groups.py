@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._validation import MOST_LISTED, check_key, group_names, listing, shortened
+from resolvi_sd._validation import MOST_LISTED, check_key, check_unique, group_names, listing, shortened
 
 __all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "make_comparisons"]
 
@@ -70,12 +70,16 @@ def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
     ------
     KeyError
         If there is no such column.
+    ValueError
+        If two categories are the same text (1 and "1").
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     column = adata.obs[key]
     if not isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(object).where(column.isna(), column.astype(str)).astype("category")
-    return CellGroups(key, column.cat.codes.to_numpy().astype(np.int64), tuple(column.cat.categories.astype(str)))
+    names = column.cat.categories.astype(str)
+    check_unique(names, what=f"Names of groups (`table.obs[{key!r}]`, read as text)", todo="Rename categories of it.")
+    return CellGroups(key, column.cat.codes.to_numpy().astype(np.int64), tuple(names))
 
 
 def make_comparisons(
@@ -148,11 +152,12 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
         With the groups that are too small, and what to do.
     """
     sizes = groups.sizes(among)
-    sides = {c.name1: int(sizes[c.first]) for c in comparisons}
-    sides |= {c.name2: int(sizes[list(c.second)].sum()) for c in comparisons}
-    small = {name: size for name, size in sides.items() if size < 2}
+    # Not by name: a group may be called as all others together are.
+    sides = [(c.name1, int(sizes[c.first])) for c in comparisons]
+    sides += [(c.name2, int(sizes[list(c.second)].sum())) for c in comparisons]
+    small = dict.fromkeys(side for side in sides if side[1] < 2)
     if small:
-        shown = [f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small.items()]
+        shown = [f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small]
         doubt = "; are these groups, or measurements?" if len(shown) > MOST_LISTED else ""
         raise ValueError(
             f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {shortened(shown)}{doubt}. "

@@ -16,7 +16,7 @@ from resolvi_sd._model.importance import check_weights, weigh_draws, weighted_ex
 from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import check_key, check_names, check_positive_int, listing
+from resolvi_sd._validation import check_key, check_names, check_positive_int, group_names, listing
 from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = [
@@ -97,7 +97,7 @@ def decoding_categories(
     """
     if transform_batch is None:
         return [categories]
-    names = [transform_batch] if isinstance(transform_batch, str) else list(transform_batch)
+    names = list(dict.fromkeys(group_names(transform_batch)))
     if not names:
         raise ValueError(f"`transform_batch` is empty: name one of {listing(fitted.batches)}, or leave it out.")
     settings = []

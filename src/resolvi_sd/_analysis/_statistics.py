@@ -100,7 +100,10 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
     )
 
 
-def add_calls(table: pd.DataFrame, *, fdr: float) -> pd.DataFrame:
-    """Return the table with `expected_fdr` and `is_de_fdr`, over all its features together."""
-    expected = posterior_expected_fdr(table["proba_de"].to_numpy())
+def add_calls(table: pd.DataFrame, *, fdr: float, probability: NDArray[np.float64] | None = None) -> pd.DataFrame:
+    """Return the table with `expected_fdr` and `is_de_fdr`, over all its features together.
+
+    By `proba_de`, or by a `probability` that knows of the other features.
+    """
+    expected = posterior_expected_fdr(table["proba_de"].to_numpy() if probability is None else probability)
     return table.assign(expected_fdr=expected, is_de_fdr=expected <= fdr)

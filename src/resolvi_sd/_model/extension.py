@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from resolvi_sd._model.module import DataSummary, ResolviModule
@@ -27,8 +26,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
     freeze
         Whether only the neighbor weights and the rows of new batches and categories can be trained.
     """
-    with torch.random.fork_rng():
-        module = ResolviModule(reference.config, data)
+    module = ResolviModule.blank(reference.config, data)
     known = reference.state_dict()
     for name, value in module.state_dict().items():
         if name == "neighbor_logits.weight":

@@ -138,6 +138,18 @@ class ResolviModule(nn.Module):
             self.share_encoder.log_scale.bias.fill_(math.log(_SHARE_SCALE))
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
 
+    @classmethod
+    def blank(cls, config: ModelConfig, data: DataSummary) -> ResolviModule:
+        """Return a model whose parameters are still to be set; only the neighbor weights are, to those of the kernel.
+
+        Nothing is drawn: another thread may be training with torch's global generator.
+        """
+        with torch.device("meta"):
+            module = cls(config, data)
+        module.to_empty(device="cpu")
+        nn.init.zeros_(module.neighbor_logits.weight)
+        return module
+
     # Shared between cells
 
     def concentration(self) -> Tensor:

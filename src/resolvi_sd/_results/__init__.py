@@ -15,13 +15,21 @@ from resolvi_sd._results._read import (
     warn_of_other_counts,
 )
 from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors
-from resolvi_sd._results._write import check_inputs_kept, most_probable, remove_audits, write_fit, write_labels
+from resolvi_sd._results._write import (
+    check_inputs_kept,
+    check_place_free,
+    most_probable,
+    remove_audits,
+    write_fit,
+    write_labels,
+)
 
 __all__ = [
     "FittedModel",
     "Setup",
     "category_codes",
     "check_inputs_kept",
+    "check_place_free",
     "check_whole",
     "check_within_counts",
     "corrected_counts",

@@ -21,7 +21,7 @@ __all__ = ["FittedModel", "Setup", "check_format", "from_state", "to_state"]
 _FORMAT = 5
 _PER_CELL = "neighbor_logits.weight"
 # What the priors took from the data, beside numbers of cells, genes and categories.
-_SUMMARY = ("n_train", "neighbor_distance", "depth", "median_size")
+_SUMMARY = ("n_cells", "n_train", "neighbor_distance", "depth", "median_size")
 _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
 
 
@@ -194,8 +194,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         n_covariates=tuple(len(names) for names in covariates),
         median_size=float(state["data"]["median_size"]),
     )
-    with torch.random.fork_rng():
-        module = ResolviModule(config, data)
+    module = ResolviModule.blank(config, data)
     weights = {k: torch.from_numpy(np.array(v)) for k, v in state["weights"].items()}
     expected = set(module.state_dict()) - {_PER_CELL}
     if set(weights) != expected:

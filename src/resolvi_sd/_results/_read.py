@@ -17,7 +17,7 @@ from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_result, first_fraction
+from resolvi_sd._validation import check_key, check_result, first_fraction, listing
 
 __all__ = [
     "category_codes",
@@ -47,7 +47,7 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
     KeyError
         If there is none under these keys.
     ValueError
-        If the genes are no longer those of the fit.
+        If the genes are no longer those of the fit, or there are more cells.
     """
     if keys.model not in adata.uns:
         others = fits(adata.uns)
@@ -58,6 +58,13 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
             "object."
         )
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
+    n_fitted = int(adata.uns[keys.model]["data"].get("n_cells", adata.n_obs))
+    if adata.n_obs > n_fitted:
+        raise ValueError(
+            f"The table has {adata.n_obs:,} cells, and the fit in `uns[{keys.model!r}]` {n_fitted:,}: were tables "
+            "concatenated? It says nothing of the others. Fit the table anew, or use the tables as they were; "
+            "`resolvi_sd.tl.map_query` applies a fit to other cells."
+        )
     fitted.require_genes(adata.var_names)
     return fitted
 
@@ -183,8 +190,10 @@ def check_within_counts(corrected: Any, counts: Any, *, layer: str | None) -> No
     if layer is None:
         return
     for rows in row_blocks(counts.shape[0]):
-        more = float((corrected[rows] - counts[rows]).max())
+        more = float((corrected[rows].astype(np.float64) - counts[rows]).max())  # unsigned integers have no less than 0
         least = float(corrected[rows].min())
+        if not np.isfinite(more + least):
+            raise ValueError(f"corrected_layer={layer!r} has values that are no numbers (NaN or infinity).")
         if more > _ROUNDING or least < -_ROUNDING:
             what = f"up to {more:g} more than was counted" if more > _ROUNDING else f"values down to {least:g}"
             raise ValueError(
@@ -218,6 +227,8 @@ def _codes(adata: AnnData, argument: str, key: str, known: tuple[str, ...]) -> N
     values = column_text(adata.obs[key])
     codes = pd.Index(known, dtype=object).get_indexer(pd.Index(values, dtype=object))
     if (codes < 0).any():
-        new = sorted(set(values) - set(known))
-        raise ValueError(f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {known}.")
+        new = listing(sorted(set(values) - set(known), key=str))
+        raise ValueError(
+            f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {listing(known)}."
+        )
     return codes.astype(np.int64)

@@ -9,14 +9,14 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._keys import Keys, fits
+from resolvi_sd._keys import DEFAULT_KEY, Keys, fits
 from resolvi_sd._model import Posterior
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import write_graph
 
-__all__ = ["check_inputs_kept", "most_probable", "remove_audits", "write_fit", "write_labels"]
+__all__ = ["check_inputs_kept", "check_place_free", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
 
 def check_inputs_kept(setup: Setup, keys: Keys) -> None:
@@ -28,6 +28,25 @@ def check_inputs_kept(setup: Setup, keys: Keys) -> None:
         raise ValueError(
             f"The fit reads {', '.join(lost)}, which results with key_added={keys.prefix!r} replace. Choose another "
             "`key_added=` for the results, or copy what is read to another name."
+        )
+
+
+def check_place_free(adata: AnnData, keys: Keys) -> None:
+    """Raise ValueError if results under a prefix of the user's would replace entries that are no results of a fit."""
+    if keys.prefix == DEFAULT_KEY or keys.prefix in fits(adata.uns):
+        return
+    # These need no fit.
+    of_graph = {keys.distances, keys.connectivities, keys.neighbors, keys.niche, keys.niche_labels, keys.dna}
+    taken = [
+        f"{slot}[{name!r}]"
+        for slot, names in keys.owned().items()
+        for name in names
+        if name in getattr(adata, slot) and name not in of_graph
+    ]
+    if taken:
+        raise ValueError(
+            f"Results with key_added={keys.prefix!r} would replace {', '.join(taken)}, and there is no fit of that "
+            "name. Choose another `key_added=`, or rename or remove these."
         )
 
 

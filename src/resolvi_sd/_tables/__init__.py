@@ -2,7 +2,7 @@
 
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._tables._genes import align_genes
+from resolvi_sd._tables._genes import align_genes, query_layer
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._matrices import read_matrix
@@ -31,6 +31,7 @@ __all__ = [
     "instance_rows",
     "one_group",
     "read_labels",
+    "query_layer",
     "read_matrix",
     "read_sizes",
     "resolve_table",

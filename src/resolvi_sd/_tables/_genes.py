@@ -11,9 +11,26 @@ import scipy.sparse as sp
 
 from resolvi_sd._csr import CSR, map_rows
 from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._validation import check_genes, listing
+from resolvi_sd._validation import check_genes, check_key, listing
 
 __all__ = ["align_genes"]
+
+
+def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) -> str | None:
+    """Return the layer with the counts of a query, None for X: as the user says, or as in the reference.
+
+    Raises
+    ------
+    KeyError
+        If it is not there.
+    """
+    if layer == "X" and "X" not in query.layers:
+        return None
+    name = layer or of_reference
+    if name is not None:
+        hint = "layer='X' reads X." if layer else "That is the layer of the reference: name another, or layer='X'."
+        check_key(name, query.layers, argument="layer", where="query.layers", hint=hint)
+    return name
 
 
 def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:

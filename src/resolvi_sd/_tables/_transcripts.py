@@ -183,13 +183,16 @@ def _cells(
 
 
 def _id_column(obs: pd.DataFrame, of_points: dd.DataFrame, *, where: str) -> str:
-    """Return the first column of `obs` that has ids of the points, of which partitions are read until one has."""
+    """Return the column of `obs` that has ids of the points, of which partitions are read until one has any.
+
+    If two have, the one that more transcripts have; of two equal ones that of the points' own name.
+    """
     candidates = {str(name): pd.Index(obs[name].unique()) for name in obs}
     for partition in range(of_points.npartitions):
         found = of_points.partitions[partition].compute().iloc[:, 0]
-        for name, ids in candidates.items():
-            if (_codes(found, ids) >= 0).any():
-                return name
+        known = {name: int((_codes(found, ids) >= 0).sum()) for name, ids in candidates.items()}
+        if any(known.values()):
+            return max(known, key=lambda name: (known[name], name == found.name))
     of_table = ", ".join(f"`table.obs[{name!r}]` has {listing(ids, 3)}" for name, ids in candidates.items())
     raise ValueError(
         f"No transcript of {where!r} has a cell of the table: its {found.name!r} are such as "

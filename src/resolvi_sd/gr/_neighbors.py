@@ -167,6 +167,12 @@ def neighbors(
     """
     n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
     adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    if not copy and keys.weights in adata.obsp:
+        raise ValueError(
+            f"key_added={key_added!r} holds a fit, and this is the graph that its results are of. Choose another "
+            "`key_added=`; a fit on that graph is `resolvi_sd.tl.fit(..., neighbors_key='{key_added}_neighbors')`."
+        )
     cells = cell_positions(
         data,
         table_key=table_key,

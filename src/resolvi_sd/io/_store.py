@@ -35,7 +35,7 @@ __all__ = [
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)")
 
 

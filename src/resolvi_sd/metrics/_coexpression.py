@@ -160,7 +160,7 @@ def _pair_table(pairs: Any) -> pd.DataFrame:
     if isinstance(pairs, pd.DataFrame):
         for column in ("gene_a", "gene_b"):
             check_key(column, pairs.columns, argument="pairs: column", where="pairs.columns")
-        table = pairs[["gene_a", "gene_b"]].reset_index(drop=True)
+        table = pairs[["gene_a", "gene_b"]].astype(object).reset_index(drop=True)
     else:
         table = pd.DataFrame(list(pairs), columns=["gene_a", "gene_b"])
     if table.empty:

@@ -116,6 +116,7 @@ def nuclear_agreement(
     """
     raw, inside = (molecule_counts(m, argument=n) for m, n in ((counts, "counts"), (nuclear, "nuclear")))
     kept = count_layer(corrected, argument="corrected")
+    raw, kept, inside = (matrix.astype(np.float64) for matrix in (raw, kept, inside))  # small integers overflow below
     if not raw.shape == kept.shape == inside.shape:
         raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}, nuclear {inside.shape}.")
     check_no_rates(kept, raw, argument="corrected")
@@ -149,10 +150,10 @@ def _distance(
     layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
 ) -> NDArray[np.float64]:
     """Return the total variation distance between the nuclei of each label and what `layer` has around them."""
-    inverse = raw.astype(np.float64)
+    inverse = raw.copy()
     inverse.data = np.divide(1.0, inverse.data, out=np.zeros_like(inverse.data), where=inverse.data > 0)
     around = sp.csr_matrix((raw - nuclear).multiply(layer).multiply(inverse))
-    depth, weight = (np.asarray(m.sum(axis=1), dtype=np.float64).ravel() for m in (around, nuclear))
+    depth, weight = (np.asarray(m.sum(axis=1)).ravel() for m in (around, nuclear))
     weight = np.divide(weight, depth, out=np.zeros_like(depth), where=depth > 0)
     codes = np.where(depth > 0, codes, -1)
     weighted = sp.csr_matrix(sp.diags(weight) @ around)
@@ -163,9 +164,8 @@ def _removed(
     layer: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
 ) -> NDArray[np.float64]:
     """Return the share of each label's nuclear molecules that `layer` has no room for."""
-    y, c = (m.astype(np.float64) for m in (nuclear, layer))
-    total = group_sums(y, codes, n_labels).sum(axis=1)
-    left = group_sums(sp.csr_matrix(y.minimum(c)), codes, n_labels).sum(axis=1)
+    total = group_sums(nuclear, codes, n_labels).sum(axis=1)
+    left = group_sums(sp.csr_matrix(nuclear.minimum(layer)), codes, n_labels).sum(axis=1)
     share: NDArray[np.float64] = np.full_like(total, np.nan)
     np.divide(total - left, total, out=share, where=total > 0)
     return share
@@ -197,7 +197,7 @@ def nuclear_counts(
         Name of the table.
     cell_id_key, gene_key
         Columns of the points with the cell and the gene; the gene's is the element's feature key when None. Cells are
-        matched by instance id or, where the points have none of these, by the column `cell_id_key` of `obs`.
+        matched by instance id or by the column `cell_id_key` of `obs`, whichever more transcripts have.
     nucleus_key
         Column of the points that is true, or not 0, for transcripts on a nucleus.
     quality_key

@@ -64,7 +64,7 @@ def training(
     KeyError
         If there is no such table or no such fit.
     ValueError
-        If the recorded history is damaged.
+        If the recorded history is damaged, or the model is a reference's that was not trained on these cells.
 
     Examples
     --------
@@ -92,6 +92,11 @@ def _history(record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         raise ValueError(f"The history of the fit lacks {listing(missing)}; it has: {listing(history)}.")
     columns = {name: np.asarray(history[name]) for name in _COLUMNS}
     shapes = {name: column.shape for name, column in columns.items()}
+    if bool(record.get("is_query", False)) and not columns["epoch"].size:
+        raise ValueError(
+            "There was no training on these cells: the model is a reference's as it was (max_epochs=0). Draw the "
+            "training of the reference."
+        )
     if len(set(shapes.values())) > 1 or columns["epoch"].ndim != 1 or not columns["epoch"].size:
         raise ValueError(f"The history of the fit must have one value per epoch, but its shapes are {shapes}.")
     return columns

@@ -75,8 +75,8 @@ def assign_transcripts(
         Name of the table.
     cell_id_key
         Column of the points with the cell that each transcript was counted for: its instance id in the table, as
-        string, number or category. Where the points have none of these, its id in the column of `obs` of the same name
-        (Xenium: points have names of cells, and instance ids are numbers of labels).
+        string, number or category; or, where more transcripts have these, its id in the column of `obs` of the same
+        name (Xenium: points have names of cells, and instance ids are numbers of labels).
     gene_key
         Column of the points with the gene, as in `table.var_names`; None: the element's feature key.
     scale
@@ -102,7 +102,7 @@ def assign_transcripts(
 
     - `'{key_added}_true'`, `'{key_added}_diffusion'`, `'{key_added}_background'`: probabilities that the transcript was
       made by the cell, by one of its neighbors, or is background, float32; they sum to 1. NaN for transcripts whose
-      cell or gene is not in the table, or whose cell has no counts of the gene there.
+      cell or gene is not in the table, or whose cell has no counts there.
     - `'{key_added}_{cell_id_key}'`, if `reassign`: the most probable of the cell, each of its neighbors, and
       background, of the type of the ids (strings where these are categories); the id that it had for transcripts
       without probabilities.
@@ -143,6 +143,8 @@ def assign_transcripts(
     generator, keys = as_generator(rng), Keys(key_added)
     if scale is not None and not scale > 0:
         raise ValueError(f"`scale` must be positive, got {scale!r}.")
+    if not isinstance(sdata, SpatialData):
+        raise TypeError(f"Assigning transcripts needs points: pass a SpatialData, not {type(sdata).__name__}.")
     adata = resolve_table(sdata, table_key)
     system = read_fit(adata, keys).setup.coordinate_system
     transcripts = read_transcripts(

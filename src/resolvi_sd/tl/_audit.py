@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
-from tqdm.auto import tqdm
 
 from resolvi_sd._analysis import audit_rows
 from resolvi_sd._keys import DEFAULT_KEY, Keys
@@ -161,8 +160,8 @@ def audit(
         corrected_layer=corrected_layer,
         rng=as_generator(rng),
     )
-    rows = list(tqdm(audit_rows(judged), desc="Audit", unit="number", disable=not show_progress_bar))
-    result = _by_correction(pd.DataFrame(rows), list(judged.corrections))
+    rows = pd.DataFrame(audit_rows(judged, show_progress_bar=show_progress_bar))
+    result = _by_correction(rows, list(judged.corrections))
     _report(result, keys)
     if copy:
         return result

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
@@ -147,7 +148,9 @@ def audit_input(
     for name, corrected in corrections.items():
         check_within_counts(corrected, raw, layer=None if name == keys.counts else name)
     seed = draw_seed(rng)
-    batch = None if len(fitted.batches) < 2 else _as_labels(adata.obs[str(setup.batch_key)])
+    batch = None if setup.batch_key is None else _as_labels(adata.obs[setup.batch_key])
+    if batch is not None and len(set(batch)) < 2:
+        batch = None  # a query of one batch, mapped onto several
     return AuditInput(
         raw=raw,
         corrections=corrections,
@@ -180,7 +183,7 @@ def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
     """Return the first principal components of log-normalised counts: what cells are clustered by without a model."""
     import scanpy as sc
 
-    table = AnnData(counts.astype(np.float32))
+    table = AnnData(sp.csr_matrix(counts, dtype=np.float32))
     sc.pp.normalize_total(table)
     sc.pp.log1p(table)
     sc.pp.pca(table, n_comps=min(_COMPONENTS, min(counts.shape) - 1), random_state=seed % 2**32)

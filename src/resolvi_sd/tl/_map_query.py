@@ -11,8 +11,8 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, check_inputs_kept, label_colors, read_fit, write_fit
-from resolvi_sd._tables import align_genes, resolve_table
+from resolvi_sd._results import FittedModel, check_inputs_kept, check_place_free, label_colors, read_fit, write_fit
+from resolvi_sd._tables import align_genes, query_layer, resolve_table
 from resolvi_sd._validation import check_takes_results
 
 __all__ = ["map_query"]
@@ -68,7 +68,8 @@ def map_query(
     key_added
         Prefix of the fit in the reference, and of what is written into the query.
     layer, batch_key, library_key, spatial_key, coordinate_system
-        Where the query's input is, see :func:`resolvi_sd.tl.fit`; None is as in the reference.
+        Where the query's input is, see :func:`resolvi_sd.tl.fit`; None is as in the reference. `layer="X"`: counts are
+        in X, where the reference's are in a layer.
     accelerator, devices
         See :func:`resolvi_sd.tl.fit`.
     rng
@@ -88,8 +89,8 @@ def map_query(
     KeyError
         If the reference has no fit, or the query lacks something.
     ValueError
-        If no gene is shared, or the query is a table with other genes and `copy` is not given, or there is a table of
-        the name `table_added` already.
+        If no gene is shared, the query is the reference's table, or a table with other genes, and `copy` is not given,
+        or there is a table of the name `table_added` already.
 
     Warns
     -----
@@ -111,8 +112,13 @@ def map_query(
     reference_table = resolve_table(reference, reference_table_key)
     fitted = read_fit(reference_table, keys)
     table = resolve_table(query, table_key)
+    if table is reference_table and not copy:
+        raise ValueError(
+            "The query is the table of the reference, whose fit would be replaced. Name the query's table with "
+            "`table_key=`, or pass `copy=True` to get the results in a new table."
+        )
     before = fitted.setup
-    layer = layer or before.layer
+    layer = query_layer(table, layer, before.layer)
     table_added = table_added or f"{table_key}_{key_added}"
     genes = tuple(table.var_names.astype(str))
     if genes != fitted.genes and not copy:
@@ -138,6 +144,8 @@ def map_query(
         freeze=freeze,
     )
     check_inputs_kept(replace(model_input.setup, labels_key=None), keys)
+    if not copy:
+        check_place_free(aligned, keys)
     generator = as_generator(rng)
     if max_epochs:
         mapped = fit_model(
@@ -191,4 +199,5 @@ def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) ->
         return table
     if query.tables[table_key] is table:
         return query
-    return SpatialData(shapes=dict(query.shapes), labels=dict(query.labels), tables={table_key: table})
+    elements = {name: dict(getattr(query, name)) for name in ("shapes", "labels", "points")}
+    return SpatialData(**elements, tables={table_key: table})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,17 +28,20 @@ from resolvi_sd._analysis import (
     stack_comparisons,
     summarise_change,
     table_edges,
+    widened,
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd._validation import check_positive_int, check_takes_results
+from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
 
 __all__ = ["differential_niche_abundance", "niche_abundance"]
 
 # Sets of labels drawn from their probabilities; each serves many draws of the bootstrap.
 _LABEL_DRAWS = 20
+# Units below which hardly anything is told.
+_FEW_UNITS = 4
 
 
 def niche_abundance(
@@ -131,11 +135,15 @@ def differential_niche_abundance(
 
     The mean neighborhood of each group is compared. Neighborhoods of nearby cells overlap, so cells are no independent
     observations: the uncertainty of the means comes from a Bayesian bootstrap over compact patches of tissue, or over
-    samples. Patches say how sure one can be about *these* sections; to speak of conditions or animals, these have to
-    be the units (`sample_key`).
+    samples, with the wider tails that few of them have (Student's t). Each group is given one more unit, of average
+    size, that is like all groups together, so that changes of groups that lie in few units are shrunk. Patches say how
+    sure one can be about *these* sections; to speak of conditions or animals, these have to be the units
+    (`sample_key`).
 
-    Simulated tissues without a difference, whose groups and labels both lie in patches, had any false call in 8% of 60
-    runs with 16 patches and in none with 43; with cells as the units, in 53% and 2%. So a few dozen patches are needed.
+    Simulated tissues without a difference, whose groups and labels both lie in patches, had any false call in 3% of 60
+    runs where a group lay in 12 patches and in 5% with 24; with cells as the units, in 47% and 33%. Simulated animals
+    that differ (standard deviation of log shares 0.5), in two conditions that do not, had any in none of 40 runs with 3
+    animals a side, in 12% with 5. With fewer than four units hardly any difference is called, and there is a warning.
 
     Parameters
     ----------
@@ -188,6 +196,11 @@ def differential_niche_abundance(
     ValueError
         If a group has fewer than two cells with neighbors, a group is on both sides, or a setting is out of range.
 
+    Warns
+    -----
+    UserWarning
+        If the cells of a group lie in fewer than four units.
+
     References
     ----------
     Rubin (1981), The Bayesian bootstrap; Ergen & Yosef (2025), doi:10.1101/2025.01.20.634005.
@@ -220,20 +233,27 @@ def differential_niche_abundance(
     if not labels.certain:
         versions = [neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS)]
     tables = []
+    few: dict[str, int] = {}
     for comparison in comparisons:
         side = np.where(usable, _sides(groups, comparison), -1)
         summed = [block_totals(version, units, side, 2) for version in versions]
         n_cells = summed[0][1]
         totals = np.stack([total for total, _ in summed])
         means = bootstrap_means(totals, n_cells, n_samples=n_samples, rng=generator) + np.float32(pseudocount)
-        change = np.log2(means[:, 0]) - np.log2(means[:, 1])
+        n_units = (n_cells > 0).sum(axis=0)
+        names = (comparison.name1, comparison.name2)
+        few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
+        logs = widened(np.log2(means), n_units, rng=generator)
+        change = logs[:, 0] - logs[:, 1]
         table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
         table.columns = table.columns.str.replace("_de", "_da")
         for i in range(2):
             table[f"abundance{i + 1}"] = mean[side == i].mean(axis=0, dtype=np.float64)
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
-            table[f"n_units{i + 1}"] = int((n_cells[:, i] > 0).sum())
+            table[f"n_units{i + 1}"] = int(n_units[i])
         tables.append(table)
+    if few:
+        _warn_of_few_units(few, sample_key)
     result = stack_comparisons(tables, comparisons, feature="label", names=labels.names)
     if copy:
         return result
@@ -244,6 +264,18 @@ def differential_niche_abundance(
 def _sides(groups: CellGroups, comparison: Comparison) -> NDArray[np.int64]:
     """0 for cells of the first group, 1 for those of the others, -1 elsewhere."""
     return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
+
+
+def _warn_of_few_units(few: Mapping[str, int], sample_key: str | None) -> None:
+    """Warn of groups that lie in so few units that hardly any difference can be told from chance."""
+    units = "patches of tissue" if sample_key is None else f"units of obs[{sample_key!r}]"
+    shown = shortened([f"{name!r} ({n})" for name, n in few.items()])
+    warnings.warn(
+        f"Groups whose cells lie in fewer than {_FEW_UNITS} {units}, so that hardly any difference of their "
+        f"neighborhoods can be told from chance: {shown}.",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _samples(adata: AnnData, sample_key: str) -> NDArray[np.int64]:

@@ -20,12 +20,20 @@ from resolvi_sd._analysis._normalized import (
     gene_columns,
     importance_expression,
 )
-from resolvi_sd._csr import row_sums
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import decode, encode
+from resolvi_sd._model import ResolviModule, decode, encode
 from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, category_codes, corrected_counts, fitted_counts, read_fit, restore
+from resolvi_sd._results import (
+    FittedModel,
+    category_codes,
+    corrected_counts,
+    fitted_counts,
+    read_fit,
+    restore,
+    warn_of_other_counts,
+)
 from resolvi_sd._tables import read_sizes, resolve_table
 from resolvi_sd._validation import check_takes_results
 
@@ -135,8 +143,11 @@ def normalized_expression(
             f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average over: choose some `genes`, or one "
             "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
+    counts = fitted_counts(adata, fitted.setup.layer)
+    if weights == "uniform":
+        warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=2)
     if lazy:
-        expression = _lazy_expression(adata, fitted, categories, settings[0], scale, show_progress_bar)
+        expression = _lazy_expression(fitted.module, counts, categories, settings[0], scale, show_progress_bar)
     elif weights == "importance":
         restored, tissue, graph = restore(adata, keys)
         expression = scale * importance_expression(
@@ -152,7 +163,7 @@ def normalized_expression(
     else:
         draws = expression_draws(
             fitted.module,
-            fitted_counts(adata, fitted.setup.layer),
+            counts,
             categories,
             settings,
             columns,
@@ -185,8 +196,8 @@ def _scale(
 
 
 def _lazy_expression(
-    adata: AnnData,
-    fitted: FittedModel,
+    module: ResolviModule,
+    counts: CSR,
     categories: NDArray[np.int64],
     setting: NDArray[np.int64],
     scale: np.float32 | NDArray[np.float32],
@@ -195,7 +206,6 @@ def _lazy_expression(
     """Dask array, cells × genes, that decodes a block of cells at the mean of the latent when it is asked for."""
     import dask.array as da
 
-    module, counts = fitted.module, fitted_counts(adata, fitted.setup.layer)
     latent, _ = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     blocks = (_CHUNK, latent.shape[1])
     return da.map_blocks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -176,7 +177,7 @@ class SourceColumns:
         """Return the probabilities, and the most probable cell, of each transcript."""
         cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
         positions = self.columns.positions(frame)
-        known = np.flatnonzero((cell >= 0) & (gene >= 0))
+        known = np.flatnonzero((cell >= 0) & (gene >= 0) & (self.tissue.library_size[cell] > 0))
         known = known[np.argsort(cell[known], kind="stable")]
         probability = np.full((len(frame), 3), np.nan, dtype=np.float32)
         made_by = cell.copy()
@@ -207,6 +208,7 @@ class SourceColumns:
     def estimate_scale(self, sample: Sample) -> float:
         """Return the scale under which the positions of some transcripts are most likely."""
         frame = sample.frame
+        frame = frame[self.tissue.library_size[self.columns.cell_rows(frame)] > 0]
         cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
         shares, placement, _ = self._evidence(cell, gene, self.columns.positions(frame))
         if placement is None:
@@ -231,5 +233,5 @@ class SourceColumns:
 def _blocks(cell: NDArray[np.int64]) -> Iterator[slice]:
     """Cut sorted cells into blocks of whole cells."""
     starts = np.flatnonzero(np.diff(cell, prepend=-1))[::_ROWS]
-    for start, stop in zip(starts, np.append(starts[1:], len(cell)), strict=True):
-        yield slice(int(start), int(stop))
+    for start, stop in pairwise([*starts.tolist(), len(cell)]):
+        yield slice(start, stop)
