@@ -115,9 +115,8 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
             found.drop(columns=["group1", "group2"]), expected.drop(columns=["group1", "group2"])
         )
     rest = compare(idx1=first, **arguments)
-    pd.testing.assert_series_equal(
-        rest["lfc_mean"], compare(groupby="cell_type", group1="type_0", **arguments)["lfc_mean"], atol=0.3
-    )
+    others = compare(groupby="cell_type", group1="type_0", **arguments)
+    assert np.corrcoef(rest["lfc_mean"], others["lfc_mean"])[0, 1] > 0.98
     assert "idx" not in model.adata.obs
 
 

@@ -240,3 +240,16 @@ def test_counts_are_not_needed():
     adata = ad.AnnData(obsm={"spatial": np.eye(3)[:, :2]})
     rsd.gr.neighbors(adata, n_neighbors=1)
     assert sp.issparse(adata.obsp["resolvi_distances"])
+
+
+def test_the_graph_of_a_fit_is_not_replaced():
+    sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0, transcripts=False)
+    rsd.gr.neighbors(sdata, n_neighbors=5)
+    rsd.gr.neighbors(sdata, n_neighbors=4)
+    rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+    with pytest.raises(ValueError, match=r"key_added='resolvi' holds a fit.*neighbors_key='{key_added}_neighbors'"):
+        rsd.gr.neighbors(sdata, n_neighbors=5)
+    assert rsd.gr.neighbors(sdata, n_neighbors=5, copy=True).connectivities.nnz == 500
+    rsd.gr.neighbors(sdata, n_neighbors=5, key_added="near")
+    rsd.tl.fit(sdata, neighbors_key="near_neighbors", max_epochs=1, show_progress_bar=False)
+    assert sdata.tables["table"].obsp["resolvi_connectivities"].nnz == 500

@@ -7,7 +7,7 @@ import pytest
 import spatialdata as sd
 from _stores import add_results, digests
 
-from resolvi_sd.io import check_writable, write_results
+from resolvi_sd.io import check_writable, results_state, write_results
 
 
 def test_a_store_that_can_be_written_passes_with_and_without_results_and_is_left_alone(store, rng):
@@ -102,3 +102,9 @@ def test_a_read_only_store_is_refused(v3, monkeypatch):
 def test_a_prefix_that_is_no_name_is_refused(v3):
     with pytest.raises(ValueError, match="key_added"):
         check_writable(sd.read_zarr(v3), key_added="T cells")
+
+
+@pytest.mark.parametrize("name", [".", "..", "..."])
+def test_a_name_is_no_path(store, name):
+    with pytest.raises(ValueError, match="key_added"):
+        results_state(store, key_added=name)

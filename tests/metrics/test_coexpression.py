@@ -207,3 +207,10 @@ def test_exclusive_genes_meet_in_segmented_cells_more_than_in_dissociated_ones(r
     present = pd.DataFrame(spatial.X.toarray() > 0, columns=spatial.var_names)
     rates = [(present[g] & present[h]).sum() / (present[g] | present[h]).sum() for g, h in pairs.to_numpy()[:, :2]]
     assert coexpression_rate(spatial.X, spatial.var_names, pairs).mean == pytest.approx(np.mean(rates))
+
+
+def test_pairs_may_be_categories():
+    counts = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]])
+    pairs = pd.DataFrame({"gene_a": ["a", "a"], "gene_b": ["b", "c"]})
+    plain, categories = (coexpression_rate(counts, list("abc"), p).mean for p in (pairs, pairs.astype("category")))
+    assert plain == categories

@@ -144,3 +144,17 @@ def test_in_situ_sequencing(real_data):
         assert distance == pytest.approx(np.abs(p / p.sum() - q / q.sum()).sum() / 2, rel=1e-5)
     assert found.n_cells.sum() == (nuclear.sum(axis=1) > 0).sum()
     assert (found.removed == 0).all() and (found.removed_matched > 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint8", "uint16", "uint32", "float32"])
+def test_any_type_of_counts_will_do(dtype):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(30, (40, 3)).clip(0, 100)
+    corrected, nuclear = rng.binomial(counts, 0.8), rng.binomial(counts, 0.5)
+    labels = rng.choice(["a", "b"], 40)
+    expected, found = (
+        nuclear_agreement(*(m.astype(kind) for m in (counts, corrected, nuclear)), labels, rng=0)
+        for kind in ("int64", dtype)
+    )
+    for name in ("raw", "corrected", "removed"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)

@@ -424,3 +424,65 @@ def test_xenium_with_all_elements(real_data):
     np.testing.assert_allclose(frame.loc[in_table, SOURCES].sum(axis=1), 1, rtol=1e-5)
     assert frame["resolvi_cell_id"].dtype == frame["cell_id"].dtype
     assert set(frame["resolvi_cell_id"]) <= set(frame["cell_id"]) | set(table.obs["cell_id"])
+
+
+def test_partitions_without_transcripts_of_the_table(fitted):
+    """As where points are in the order of places, and the table is of a part of them."""
+    table = fitted.tables["table"]
+    x = fitted.shapes["cells"].centroid.x.loc[table.obs["cell_id"].astype(str)].to_numpy()
+    part = sd.SpatialData(
+        shapes=dict(fitted.shapes),
+        points=dict(fitted.points),
+        tables={"table": table[x < np.quantile(x, 0.3)].copy()},
+    )
+    frame = frame_of(fitted).sort_values("x").reset_index(drop=True)
+    with pytest.warns(UserWarning, match="had neighbors in the fit that are not in this table"):
+        found = assigned(with_points(part, frame, npartitions=8), scale=2.0)
+    known = frame["cell_id"].isin(part.tables["table"].obs["cell_id"])
+    assert found.loc[known, "resolvi_true"].notna().all() and found.loc[~known, "resolvi_true"].isna().all()
+    assert known.any() and not known.iloc[-len(known) // 8 :].any()
+
+
+def test_a_cell_without_counts_says_nothing_of_its_transcripts(fitted):
+    table = fitted.tables["table"]
+    frame = frame_of(fitted)
+    empty = table.obs["cell_id"].astype(str).iloc[7]
+    counts = table.X.tocsr()
+    counts.data[counts.indptr[7] : counts.indptr[8]] = 0
+    counts.eliminate_zeros()
+    table.X = counts
+    found = assigned(fitted, scale=np.inf, reassign=True)
+    of_it = (frame["cell_id"] == empty).to_numpy()
+    assert of_it.any() and found.loc[of_it, SOURCES].isna().all().all()
+    assert (found.loc[of_it, "resolvi_cell_id"].astype(str) == empty).all()
+    np.testing.assert_allclose(found.loc[~of_it, SOURCES].dropna().sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_table_is_no_tissue(fitted):
+    with pytest.raises(TypeError, match="needs points: pass a SpatialData, not AnnData"):
+        rsd.tl.assign_transcripts(fitted.tables["table"].copy())
+
+
+def test_cells_are_known_by_the_column_that_more_transcripts_have(fitted):
+    """Instance ids and names of cells may both be numbers from 0."""
+    table, frame = fitted.tables["table"], frame_of(fitted)
+    expected = assigned(fitted, scale=np.inf)["resolvi_true"]
+    rng = np.random.default_rng(0)
+    name, ids = table.obs["cell_id"].astype(str).to_numpy(), rng.permutation(table.n_obs)
+    frame["cell"] = pd.Series(frame["cell_id"].astype(str).map(dict(zip(name, ids, strict=True))), frame.index).fillna(
+        -1
+    )
+    shapes = fitted.shapes["cells"].loc[name].set_axis(np.arange(table.n_obs))
+    table.obs["cell"], table.obs["instance"] = ids, np.arange(table.n_obs)
+    table.uns["spatialdata_attrs"]["instance_key"] = "instance"
+    both = sd.SpatialData(
+        shapes={"cells": ShapesModel.parse(shapes)},
+        points={
+            "transcripts": PointsModel.parse(
+                dd.from_pandas(frame.drop(columns="cell_id"), npartitions=2), feature_key="gene"
+            )
+        },
+        tables={"table": table},
+    )
+    found = assigned(both, scale=np.inf, cell_id_key="cell")["resolvi_true"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import resolvi_sd as rsd
 
@@ -270,3 +271,36 @@ def test_without_a_fit():
     sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=30, rng=0, transcripts=False)
     with pytest.raises(KeyError, match=r"run .*tl\.fit"):
         rsd.tl.audit(sdata, "cell_type", **QUIET)
+
+
+def test_a_section_of_several_batches_keeps_the_metrics_of_its_latent(_leaky):
+    """Only mixing needs a second batch."""
+    table = _leaky.tables["table"]
+    part = table[table.obs["sample"] == table.obs["sample"].iloc[0]].copy()
+    result = rsd.tl.audit(part, "cell_type", copy=True, **QUIET)
+    assert values(result, "latent_knn_accuracy").notna().all() and values(result, "latent_silhouette").notna().all()
+    assert "latent_batch_mixing" not in set(result["metric"])
+
+
+def test_markers_that_are_not_in_the_panel_are_left_out(leaky):
+    pure = leaky.var["marker_of"].astype(str)
+    markers = {name: pure.index[pure == name].tolist() for name in leaky.obs["cell_type"].cat.categories}
+    more = {name: [*genes, "not in the panel"] for name, genes in markers.items()}
+    expected, found = (rsd.tl.audit(leaky, "cell_type", markers=m, copy=True, **QUIET) for m in (markers, more))
+    pd.testing.assert_frame_equal(found, expected)
+    assert values(found, "leak_sensitivity").notna().all()
+
+
+def test_counts_may_be_of_any_whole_type(leaky):
+    expected = rsd.tl.audit(leaky, "cell_type", corrected_layer="true_own", copy=True, **QUIET)
+    leaky.X, leaky.layers["true_own"] = (sp.csr_array(m).astype(np.uint32) for m in (leaky.X, leaky.layers["true_own"]))
+    found = rsd.tl.audit(leaky, "cell_type", corrected_layer="true_own", copy=True, **QUIET)
+    counts = ~expected["metric"].str.startswith("latent")
+    pd.testing.assert_frame_equal(found[counts], expected[counts], rtol=1e-4)
+
+
+def test_a_layer_without_numbers_is_named(leaky):
+    leaky.layers["broken"] = leaky.layers["resolvi_counts"].copy()
+    leaky.layers["broken"].data[0] = np.nan
+    with pytest.raises(ValueError, match=r"corrected_layer='broken' has values that are no numbers"):
+        rsd.tl.audit(leaky, "cell_type", corrected_layer=["resolvi_counts", "broken"], **QUIET)

@@ -2,6 +2,7 @@
 
 import random
 import re
+import threading
 
 import anndata as ad
 import numpy as np
@@ -352,3 +353,70 @@ def test_real_tables(real_data, name):
     rsd.tl.fit(table, **QUICK)
     assert (table.layers["resolvi_counts"] - table.X).max() <= 1e-4
     np.testing.assert_allclose(table.obs[list(Keys().shares)].sum(axis=1), 1, atol=1e-5)
+
+
+def test_what_is_no_result_is_not_replaced(tissue):
+    """A prefix of the user's may meet names of theirs; neighbor graphs of that name are meant."""
+    table = tissue.tables["table"]
+    table.obs["cell_size"], table.uns["scan"] = 1.0, {"by": "hand"}
+    table.layers["raw_counts"] = table.X.copy()
+    for key, taken in (("cell", r"obs\['cell_size'\]"), ("scan", r"uns\['scan'\]"), ("raw", r"layers\['raw_counts'\]")):
+        with pytest.raises(
+            ValueError, match=rf"key_added='{key}' would replace {taken}, and there is no fit of that name"
+        ):
+            rsd.tl.fit(tissue, key_added=key, **QUICK)
+    assert set(table.uns["scan"]) == {"by"} and (table.obs["cell_size"] == 1).all()
+    assert "cell_counts" in rsd.tl.fit(tissue, key_added="cell", copy=True, **QUICK).layers
+    rsd.gr.neighbors(tissue, key_added="second")
+    for _ in range(2):
+        rsd.tl.fit(tissue, key_added="second", **QUICK)
+
+
+def test_tables_that_were_put_together_have_no_fit(tissue):
+    table = tissue.tables["table"]
+    rsd.tl.fit(tissue, **QUICK)
+    both = ad.concat([table, table], uns_merge="first", pairwise=True, merge="first", index_unique="-")
+    with pytest.raises(
+        ValueError, match=r"The table has 600 cells, and the fit in `uns\['resolvi'\]` 300: were tables"
+    ):
+        rsd.tl.latent(both, show_progress_bar=False)
+    rsd.tl.latent(table[:100].copy(), show_progress_bar=False)
+
+
+def test_measurements_are_no_categories(tissue):
+    table = tissue.tables["table"]
+    table.obs["volume"] = np.random.default_rng(0).random(table.n_obs)
+    with pytest.warns(UserWarning, match=r"obs\['volume'\] has 300 categories for 300 cells: is it a measurement\?"):
+        rsd.tl.fit(tissue, categorical_covariate_keys=["volume"], **QUICK)
+
+
+def test_another_thread_may_read_models_meanwhile(tissue, fitted):
+    """Nothing is drawn from torch's generator for it, which the training draws from."""
+    rsd.tl.fit(tissue, rng=0, max_epochs=6, show_progress_bar=False)
+    alone = tissue.tables["table"].obsm["X_resolvi"].copy()
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            rsd.tl.latent(fitted, copy=True, show_progress_bar=False)
+
+    state, reader = torch.random.get_rng_state(), threading.Thread(target=read)
+    reader.start()
+    try:
+        rsd.tl.fit(tissue, rng=0, max_epochs=6, show_progress_bar=False)
+    finally:
+        done.set()
+        reader.join()
+    np.testing.assert_array_equal(tissue.tables["table"].obsm["X_resolvi"], alone)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_counts_in_place_of_those_of_the_fit_are_told_wherever_they_are_read(tissue):
+    table = tissue.tables["table"]
+    rsd.tl.fit(tissue, labels_key="cell_type", **QUICK)
+    rsd.tl.decontaminated_counts(tissue, fpr=0.1, show_progress_bar=False)
+    table.X = table.layers["resolvi_decontaminated"].copy()
+    for function in (rsd.tl.latent, rsd.tl.predict, rsd.tl.normalized_expression):
+        with pytest.warns(UserWarning, match="do not seem to be those of the fit") as warned:
+            function(tissue, copy=True, show_progress_bar=False)
+        assert {warning.filename for warning in warned} == {__file__}
