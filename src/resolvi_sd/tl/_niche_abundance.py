@@ -210,7 +210,8 @@ def differential_niche_abundance(
     >>> import resolvi_sd as rsd
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
     >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
-    >>> rsd.tl.differential_niche_abundance(sdata, groupby="domain", labels_key="cell_type", n_samples=200)
+    >>> compared = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 20}
+    >>> rsd.tl.differential_niche_abundance(sdata, **compared, n_samples=200)
     >>> int(sdata.tables["table"].uns["resolvi_dna"]["label"].nunique())
     8
     """
