@@ -196,3 +196,9 @@ def test_groups_that_lie_in_few_units_are_warned_of():
     ):
         few = rsd.tl.differential_niche_abundance(table, **arguments)
     assert not few["is_da_fdr"].any()
+    # Also of tails that have no mean.
+    for rng in range(1, 4):
+        with pytest.warns(UserWarning, match="fewer than 4 units"):
+            again = rsd.tl.differential_niche_abundance(table, rng=rng, **arguments)
+        np.testing.assert_allclose(again["lfc_mean"], few["lfc_mean"], atol=0.3)
+        assert again["lfc_std"].between(0.01, 10).all()

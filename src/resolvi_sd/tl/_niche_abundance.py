@@ -40,6 +40,8 @@ __all__ = ["differential_niche_abundance", "niche_abundance"]
 
 # Sets of labels drawn from their probabilities; each serves many draws of the bootstrap.
 _LABEL_DRAWS = 20
+# Quantiles one standard deviation of a normal from its mean.
+_CENTRAL = (0.1587, 0.8413)
 # Units below which hardly anything is told.
 _FEW_UNITS = 4
 
@@ -185,9 +187,10 @@ def differential_niche_abundance(
     None, or the DataFrame if `copy`. Modifies the table with:
 
     - `.uns['resolvi_dna']`: DataFrame, one row per comparison and label: `group1`, `group2`, `label`; `proba_da` and
-      its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, `lfc_std`;
-      `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, mean share of the label among the neighbors of the
-      cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the patches or samples that they lie in.
+      its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, and `lfc_std`, half the
+      width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, mean share of the label among
+      the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the patches or samples that they lie
+      in.
 
     Raises
     ------
@@ -210,7 +213,7 @@ def differential_niche_abundance(
     >>> import resolvi_sd as rsd
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
     >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
-    >>> compared = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 20}
+    >>> compared = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 10}
     >>> rsd.tl.differential_niche_abundance(sdata, **compared, n_samples=200)
     >>> int(sdata.tables["table"].uns["resolvi_dna"]["label"].nunique())
     8
@@ -244,9 +247,14 @@ def differential_niche_abundance(
         n_units = (n_cells > 0).sum(axis=0)
         names = (comparison.name1, comparison.name2)
         few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
-        logs = widened(np.log2(means), n_units, rng=generator)
-        change = logs[:, 0] - logs[:, 1]
+        logs = np.log2(means)
+        wide = widened(logs, n_units, rng=generator)
+        change = wide[:, 0] - wide[:, 1]
+        # Tails of very few units have no mean, and no standard deviation.
+        low, high = np.quantile(change, _CENTRAL, axis=0)
         table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
+        table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
+        table["lfc_std"] = ((high - low) / 2).astype(np.float64)
         table.columns = table.columns.str.replace("_de", "_da")
         for i in range(2):
             table[f"abundance{i + 1}"] = mean[side == i].mean(axis=0, dtype=np.float64)
