@@ -214,9 +214,8 @@ def _compared(
     second = ~first if idx2 is None else _chosen(table, idx2, argument="idx2")
     if both := int((first & second).sum()):
         raise ValueError(f"{both:,} cells are in `idx1` and in `idx2`.")
-    table.obs[_CHOSEN] = pd.Categorical(
-        np.select([first, second], ["idx1", "idx2"], "neither"), categories=["idx1", "idx2"]
-    )
+    sides = np.select([first, second], [0, 1], -1)
+    table.obs[_CHOSEN] = pd.Categorical.from_codes(sides, categories=["idx1", "idx2"])
     return {"groupby": _CHOSEN, "group1": "idx1", "group2": "idx2"}
 
 

@@ -181,6 +181,7 @@ def test_a_query_that_was_not_trained_has_no_course_to_draw():
     rsd.pl.training(query)
 
 
+@pytest.mark.filterwarnings("ignore:The '(future.infer_string|mode.chained_assignment)' option:DeprecationWarning")
 def test_a_query_whose_cells_are_points_may_have_other_genes():
     import spatialdata as sd
     from spatialdata.models import PointsModel, TableModel
