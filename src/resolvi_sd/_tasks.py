@@ -215,7 +215,7 @@ def _compared(
     if both := int((first & second).sum()):
         raise ValueError(f"{both:,} cells are in `idx1` and in `idx2`.")
     sides = np.select([first, second], [0, 1], -1)
-    table.obs[_CHOSEN] = pd.Categorical.from_codes(sides, categories=["idx1", "idx2"])
+    table.obs[_CHOSEN] = pd.Categorical.from_codes(sides, categories=pd.Index(["idx1", "idx2"]))
     return {"groupby": _CHOSEN, "group1": "idx1", "group2": "idx2"}
 
 
