@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +21,24 @@ def sections(library: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
     yield from np.split(order, np.flatnonzero(np.diff(library[order])) + 1)
 
 
+@cache
+def _knn_builder() -> Any:
+    """Return squidpy's builder, imported when it is needed: that takes seconds."""
+    with warnings.catch_warnings():
+        # On import squidpy 1.8 fills docstrings with names that docrep does not know, which everyone is told of.
+        warnings.filterwarnings("ignore", r"'\w+' is not a valid key!", SyntaxWarning)
+        from squidpy.gr.neighbors import KNNBuilder
+    return KNNBuilder
+
+
 def section_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
     """Return the nearest neighbors of each cell of one section, `(n_cells, n_neighbors)`, in the order of their rows.
 
     The builder is what :func:`squidpy.gr.spatial_neighbors_knn` runs on a table; that function also logs a line each
     time, which would be one per section here.
     """
-    from squidpy.gr.neighbors import KNNBuilder  # squidpy takes seconds to import
-
     # Small sections go through scikit-learn's brute force, x² + y² - 2xy, which loses digits far from the origin.
-    connectivities, _ = KNNBuilder(n_neighs=n_neighbors).build(coordinates - coordinates.mean(axis=0))
+    connectivities, _ = _knn_builder()(n_neighs=n_neighbors).build(coordinates - coordinates.mean(axis=0))
     found: NDArray[np.int64] = connectivities.indices.reshape(len(coordinates), n_neighbors).astype(np.int64)
     return np.sort(found, axis=1)
 
