@@ -169,3 +169,15 @@ def test_errors(compared):
 def test_image(compare, compared):
     draw = {"group1": ["tumor", "stroma"], "figsize": (6.4, 3.2)}
     compare("volcano", lambda path: rsd.pl.volcano(compared, save=path, **draw), tolerance=2)
+
+
+def test_a_line_between_calls_is_only_where_there_is_a_gap(compared):
+    """Calls take all genes into account, and need not follow the odds of a gene by itself."""
+
+    def dashed(ax):
+        return [line for line in ax.lines if line.get_linestyle() == "--"]
+
+    assert any(dashed(ax) for ax in rsd.pl.volcano(compared, return_ax=True))
+    table = compared.uns["resolvi_de"]
+    table["is_de_fdr"] = np.arange(len(table)) % 2 == 0
+    assert not any(dashed(ax) for ax in rsd.pl.volcano(compared, return_ax=True))

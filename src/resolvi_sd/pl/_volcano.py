@@ -51,9 +51,10 @@ def volcano(
 
     Genes that were called at the false discovery rate of the test are orange where they are higher in the first
     group and blue where they are lower, with their numbers above; the others are grey. The dashed line is between the
-    least probable gene that was called and the most probable one that was not. Probabilities are shares of the
-    posterior draws: genes of which every draw changes have no odds, and are in a band on top, above the dotted line, in
-    the order of the mean change over its standard deviation.
+    least probable gene that was called and the most probable one that was not, where these are apart: the odds are
+    those of a gene by itself, and calls take all genes into account. Probabilities are shares of the posterior draws:
+    genes of which every draw changes have no odds, and are in a band on top, above the dotted line, in the order of the
+    mean change over its standard deviation.
 
     Parameters
     ----------
@@ -162,7 +163,7 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
     change, odds = rows["lfc_mean"].to_numpy(dtype=np.float64), _odds(rows)
     called = rows["is_de_fdr"].to_numpy(dtype=bool)
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
-    if called.any() and not called.all():
+    if called.any() and not called.all() and odds[called].min() > odds[~called].max():
         edge = (odds[called].min() + odds[~called].max()) / 2
         ax.axhline(edge, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
     sides = ((~called, NOT_CALLED), (called & (change > 0), UP), (called & (change <= 0), DOWN))
