@@ -16,7 +16,8 @@ from torch import Tensor
 
 import resolvi_sd as rsd
 from resolvi_sd import ModelConfig, TrainingConfig
-from resolvi_sd._engine import read_input, summarise
+from resolvi_sd._engine import summarise
+from resolvi_sd._input import read_input
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
 from resolvi_sd._model.elbo import negative_elbo

@@ -1,19 +1,18 @@
-"""The engine under `tl` and the `ResolVI` class: from a table to a fitted model and its posterior."""
+"""The engine under `tl` and the `ResolVI` class: from a table that was read to a fitted model and its posterior."""
 
 from __future__ import annotations
 
 import threading
-import warnings
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast, get_args
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from anndata import AnnData
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._csr import group_sums
+from resolvi_sd._input import ModelInput, read_input
 from resolvi_sd._model import (
     DataSummary,
     ModelConfig,
@@ -26,36 +25,11 @@ from resolvi_sd._model import (
     train_on_devices,
 )
 from resolvi_sd._random import draw_seed
-from resolvi_sd._results import FittedModel, Setup, category_codes
-from resolvi_sd._tables import (
-    Groups,
-    Labels,
-    Quantity,
-    TableView,
-    cell_sizes,
-    group_by,
-    read_labels,
-    read_sizes,
-    resolve_table,
-    size_unit,
-    table_view,
-)
-from resolvi_sd._tiles import Tissue, cut_patches
-from resolvi_sd._validation import check_not_corrected, warn_overlapping_sections
-from resolvi_sd.gr._existing import graph_from_table
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import nearest_graph
+from resolvi_sd._results import FittedModel, Setup
+from resolvi_sd._tables import Groups
+from resolvi_sd._tiles import cut_patches
 
-__all__ = [
-    "ModelInput",
-    "as_fitted",
-    "combine_configs",
-    "fit_model",
-    "infer_posterior",
-    "read_input",
-    "read_query",
-    "summarise",
-]
+__all__ = ["combine_configs", "fit_model", "infer_posterior", "read_query", "summarise"]
 
 _Config = TypeVar("_Config", ModelConfig, TrainingConfig)
 
@@ -64,126 +38,6 @@ _ONE_FIT_AT_A_TIME = threading.Lock()
 
 # The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
 _INFERENCE_PATCH = 128
-
-# More categories than this, with fewer cells than this in each, are taken for measurements.
-_MANY_CATEGORIES, _FEW_CELLS = 50, 10
-
-
-@dataclass(frozen=True)
-class ModelInput:
-    """A table as the model sees it, checked.
-
-    Parameters
-    ----------
-    view, graph
-        Counts, coordinates, sections and batches; the neighbors.
-    labels, covariates, sizes
-        What the setup names beside: labels, further covariates, size factors in their units.
-    setup
-        Where all of this came from.
-    """
-
-    view: TableView
-    graph: NeighborGraph
-    labels: Labels | None
-    covariates: tuple[Groups, ...]
-    sizes: NDArray[np.float32] | None
-    setup: Setup
-
-    def tissue(self) -> Tissue:
-        """Return the plain arrays that minibatches are cut from."""
-        graph = self.graph
-        categories = np.stack([self.view.batch, *(covariate.codes for covariate in self.covariates)], axis=1)
-        return Tissue.assemble(
-            self.view.counts,
-            categories.astype(np.int64),
-            graph.index,
-            graph.distance,
-            graph.mask,
-            molecules=self.view.molecules,
-            label=None if self.labels is None else self.labels.codes,
-            size=self.sizes,
-        )
-
-
-def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
-    """Read and check all that `setup` names, and build the graph; nothing is written.
-
-    Raises
-    ------
-    ValueError
-        If the counts are corrected ones, beside what the readers raise.
-
-    Warns
-    -----
-    UserWarning
-        If cells have no counts, the rows look like spots, sections seem to lie on top of each other, no cell has a
-        neighbor, or all are at one place.
-    """
-    table_key = setup.table_key or "table"
-    check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
-    view = table_view(
-        data,
-        table_key=table_key,
-        layer=setup.layer,
-        batch_key=setup.batch_key,
-        library_key=setup.library_key,
-        spatial_key=setup.spatial_key,
-        coordinate_system=setup.coordinate_system,
-    )
-    labels = None
-    if setup.labels_key is not None:
-        labels = read_labels(view.adata, setup.labels_key, setup.unlabeled_category)
-    covariates = tuple(
-        group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
-    )
-    _warn_continuous(setup, view, covariates)
-    sizes, setup = _sizes(data, view.adata, setup)
-    if setup.neighbors_key is None:
-        graph = nearest_graph(
-            data,
-            view.coordinates,
-            view.library,
-            setup.n_neighbors,
-            distance=setup.distance,
-            table_key=setup.table_key or "table",
-            coordinate_system=setup.coordinate_system,
-        )
-    else:
-        graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
-    _warn_empty(view)
-    _warn_of_places(view, graph, setup)
-    return ModelInput(view, graph, labels, covariates, sizes, setup)
-
-
-def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
-    """Return the input of a fitted table with the batches and categories of the fit, whichever of them the table has.
-
-    Raises
-    ------
-    ValueError
-        If the table has others.
-    """
-    codes = category_codes(model_input.view.adata, fitted).astype(np.int32)
-    covariates = (Groups(codes[:, i], names) for i, names in enumerate(fitted.covariates, start=1))
-    view = replace(model_input.view, batch=codes[:, 0], batch_names=fitted.batches)
-    return replace(model_input, view=view, covariates=tuple(covariates))
-
-
-def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[NDArray[np.float32] | None, Setup]:
-    """Return the size of each cell: those in `obs`, or measured from outlines where it has none, with their unit."""
-    key = setup.size_factor_key
-    if key is None:
-        return None, setup
-    if key in adata.obs or not isinstance(data, SpatialData) or key not in get_args(Quantity):
-        return read_sizes(adata, key), replace(setup, size_unit=size_unit(adata, key))
-    measured = cell_sizes(
-        data,
-        quantity=cast(Quantity, key),
-        table_key=setup.table_key or "table",
-        coordinate_system=setup.coordinate_system,
-    )
-    return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 
 
 def fit_model(
@@ -344,60 +198,6 @@ def summarise(model_input: ModelInput) -> DataSummary:
         n_labels=0 if labels is None else len(labels.names),
         n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
         median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),
-    )
-
-
-def _warn_continuous(setup: Setup, view: TableView, covariates: tuple[Groups, ...]) -> None:
-    """Warn of columns that seem to be measurements: each of their values would have an effect of its own."""
-    names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
-    if setup.batch_key is not None:
-        names.append((setup.batch_key, view.batch_names))
-    for key, found in names:
-        if len(found) > _MANY_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
-            warnings.warn(
-                f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
-                "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`).",
-                UserWarning,
-                stacklevel=4,
-            )
-
-
-def _warn_empty(view: TableView) -> None:
-    n_empty = int((~view.has_counts).sum())
-    if n_empty:
-        warnings.warn(
-            f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
-            "corrected counts and NaN shares.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None:
-    if view.n_cells < 2:
-        return
-    if (view.coordinates == view.coordinates[0]).all():
-        warnings.warn(
-            f"All {view.n_cells:,} cells are at the same place, so that their neighbors are any of them. Are these the "
-            "coordinates (`spatial_key=`, or the elements that the table annotates)?",
-            UserWarning,
-            stacklevel=4,
-        )
-    if setup.neighbors_key is None and setup.distance == "centroid" and graph.mask[:, 0].all():
-        warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
-    if graph.mask.any():
-        return
-    key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))
-    if setup.neighbors_key is not None:
-        reason = f"The graph of neighbors_key={setup.neighbors_key!r} has no edges"
-    else:
-        column = "the regions of the table" if key is None else f"obs[{key!r}]"
-        reason = (
-            f"Cells of different sections are never neighbors, and {column} make {n_sections:,} sections of "
-            f"{view.n_cells:,} cells"
-        )
-    warnings.warn(
-        f"No cell has a neighbor, so that nothing can be found to have leaked. {reason}.", UserWarning, stacklevel=4
     )
 
 

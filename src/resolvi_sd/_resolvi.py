@@ -25,15 +25,8 @@ from resolvi_sd._analysis._normalized import (
     importance_expression,
 )
 from resolvi_sd._csr import CSR
-from resolvi_sd._engine import (
-    ModelInput,
-    as_fitted,
-    combine_configs,
-    fit_model,
-    infer_posterior,
-    read_input,
-    read_query,
-)
+from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_query
+from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, encode
 from resolvi_sd._model.importance import Weights

@@ -51,6 +51,6 @@ __all__ = [
     "rank_genes_groups",
     "stack_comparisons",
     "summarise_change",
-    "widened",
     "table_edges",
+    "widened",
 ]

@@ -21,6 +21,7 @@ from resolvi_sd._validation import check_key, check_result, first_fraction, list
 
 __all__ = [
     "category_codes",
+    "checked_counts",
     "check_whole",
     "check_within_counts",
     "corrected_counts",
@@ -120,6 +121,13 @@ def warn_of_other_counts(
             UserWarning,
             stacklevel=stacklevel + 1,
         )
+
+
+def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys, *, stacklevel: int) -> CSR:
+    """Return the counts that were fitted, with a warning if they cannot be those any more."""
+    counts = fitted_counts(adata, fitted.setup.layer)
+    warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=stacklevel + 1)
+    return counts
 
 
 def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) -> CSR:

@@ -197,5 +197,5 @@ def neighbors(
         params["coordinate_system"] = coordinate_system
     if library_key is not None:
         params["library_key"] = library_key
-    write_graph(adata, graph, keys=Keys(key_added), params=params)
+    write_graph(adata, graph, keys=keys, params=params)
     return None

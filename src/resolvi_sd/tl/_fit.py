@@ -9,7 +9,8 @@ from typing import Literal
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_input
+from resolvi_sd._engine import combine_configs, fit_model, infer_posterior
+from resolvi_sd._input import read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig

@@ -7,11 +7,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import encode
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import category_codes, fitted_counts, read_fit, warn_of_other_counts
+from resolvi_sd._results import category_codes, checked_counts, read_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_takes_results
 
@@ -85,8 +84,7 @@ def latent(
         check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    counts, categories = fitted_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
-    warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=2)
+    counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
     mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
     if return_dist:
         return mean, np.square(spread)

@@ -247,15 +247,7 @@ def differential_niche_abundance(
         n_units = (n_cells > 0).sum(axis=0)
         names = (comparison.name1, comparison.name2)
         few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
-        logs = np.log2(means)
-        wide = widened(logs, n_units, rng=generator)
-        change = wide[:, 0] - wide[:, 1]
-        # Tails of very few units have no mean, and no standard deviation.
-        low, high = np.quantile(change, _CENTRAL, axis=0)
-        table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
-        table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
-        table["lfc_std"] = ((high - low) / 2).astype(np.float64)
-        table.columns = table.columns.str.replace("_de", "_da")
+        table = _summary(np.log2(means), n_units, mode=mode, delta=delta, fdr=fdr, rng=generator)
         for i in range(2):
             table[f"abundance{i + 1}"] = mean[side == i].mean(axis=0, dtype=np.float64)
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
@@ -273,6 +265,27 @@ def differential_niche_abundance(
 def _sides(groups: CellGroups, comparison: Comparison) -> NDArray[np.int64]:
     """0 for cells of the first group, 1 for those of the others, -1 elsewhere."""
     return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
+
+
+def _summary(
+    logs: NDArray[np.float32],
+    n_units: NDArray[np.integer],
+    *,
+    mode: Mode,
+    delta: float,
+    fdr: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Summarise draws of the logarithms of both sides, draws × 2 × labels, with the spread that so few units have."""
+    wide = widened(logs, n_units, rng=rng)
+    change = wide[:, 0] - wide[:, 1]
+    # Tails of very few units have no mean, and no standard deviation.
+    low, high = np.quantile(change, _CENTRAL, axis=0)
+    table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
+    table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
+    table["lfc_std"] = ((high - low) / 2).astype(np.float64)
+    table.columns = table.columns.str.replace("_de", "_da")
+    return table
 
 
 def _warn_of_few_units(few: Mapping[str, int], sample_key: str | None) -> None:

@@ -28,11 +28,10 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
     category_codes,
+    checked_counts,
     corrected_counts,
-    fitted_counts,
     read_fit,
     restore,
-    warn_of_other_counts,
 )
 from resolvi_sd._tables import read_sizes, resolve_table
 from resolvi_sd._validation import check_takes_results
@@ -143,10 +142,8 @@ def normalized_expression(
             f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average over: choose some `genes`, or one "
             "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
-    counts = fitted_counts(adata, fitted.setup.layer)
-    if weights == "uniform":
-        warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=2)
     if lazy:
+        counts = checked_counts(adata, fitted, keys, stacklevel=2)
         expression = _lazy_expression(fitted.module, counts, categories, settings[0], scale, show_progress_bar)
     elif weights == "importance":
         restored, tissue, graph = restore(adata, keys)
@@ -163,7 +160,7 @@ def normalized_expression(
     else:
         draws = expression_draws(
             fitted.module,
-            counts,
+            checked_counts(adata, fitted, keys, stacklevel=2),
             categories,
             settings,
             columns,

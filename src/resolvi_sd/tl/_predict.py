@@ -6,18 +6,10 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import classify, encode
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import (
-    category_codes,
-    fitted_counts,
-    most_probable,
-    read_fit,
-    warn_of_other_counts,
-    write_labels,
-)
+from resolvi_sd._results import category_codes, checked_counts, most_probable, read_fit, write_labels
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int, check_takes_results
 
@@ -86,8 +78,7 @@ def predict(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     fitted.require_labels()
-    counts, categories = fitted_counts(adata, fitted.setup.layer), category_codes(adata, fitted)
-    warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=2)
+    counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
     mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
     probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
     if not copy:
