@@ -216,11 +216,7 @@ def _name_points(
     ax: Axes, points: Points, order: NDArray[np.float64], n_names: int, *, avoid: NDArray[np.float64]
 ) -> None:
     """Name the corrected points that come first in an order, as far as there is room."""
-    from matplotlib.patheffects import withStroke
-
     chosen = np.argsort(order, kind="stable")[:n_names]
     means = np.concatenate([line.get_xydata() for line in ax.lines if line.get_zorder() == _MEANS])
     every = np.concatenate([points.places(CORRECTED), points.places(CONTROL), means, avoid])
     label_points(ax, every, chosen.tolist(), [points.names[i] for i in chosen], fontsize=7)
-    for text in ax.texts:
-        text.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=_MEANS + 1)

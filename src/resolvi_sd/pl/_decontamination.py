@@ -108,7 +108,7 @@ def decontamination(
     if n_genes < 0:
         raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
     check_save(save)
-    ax = open_ax(ax, (4.0, 3.5), figsize=figsize, title=title)
+    ax = open_ax(ax, (5.8, 3.5), figsize=figsize, title=title)
     genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
     genes = genes.sort_values("foreign_removed") if _by_gene(record) else genes.sort_values("own_removed")[::-1]
     marked = _draw(ax, record, genes)
@@ -143,7 +143,7 @@ def _by_gene(record: Mapping[str, Any]) -> bool:
 
 
 def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[np.float64]:
-    """Draw the curve and the genes, all of them inside the axes; return the points of the curve that have a mark."""
+    """Draw the curve and the genes, all of them inside the axes; return the points that have a mark."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -172,12 +172,12 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[n
         )
     ax.plot([x], [y], color=_CHOSEN, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
     ax.set(xlim=(0, right), ylim=(0, 1.02), xlabel="own molecules removed", ylabel="foreign molecules removed")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+    for axis, n_ticks in ((ax.xaxis, 3), (ax.yaxis, 5)):
+        axis.set_major_locator(MaxNLocator(n_ticks, steps=[1, 2, 5, 10]))
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(loc="best", frameon=False, fontsize="small")
-    return np.column_stack([own[marked], foreign[marked]])
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    return np.column_stack([[*own[marked], x], [*foreign[marked], y]])
 
 
 def _named(record: Mapping[str, Any]) -> str:

@@ -20,10 +20,12 @@ _DIRECTIONS = np.exp(2j * np.pi * np.arange(16) / 16)
 _GAPS = (3.0, 9.0, 16.0, 25.0, 36.0, 50.0)
 # From this gap on, a line says which point is meant.
 _LINE_GAP = 9.0
-# What a point costs that a name covers or a line passes, in points of gap; and how near to a line that is, in points.
-_COVERED, _NEAR = 8.0, 3.0
+# What a point costs that a name covers or that a line passes, in points of gap; and how near to a line that is, in points.
+_COVERED, _PASSED, _NEAR = 16.0, 4.0, 3.0
 # Room around each name, in points.
 _PADDING = 1.0
+# Above all that is drawn.
+_ZORDER = 10
 
 
 def label_points(
@@ -32,8 +34,8 @@ def label_points(
     """Write names beside some of the points; one for which there is no room is left out.
 
     Each name in turn goes where it covers fewest points and is nearest to its own, of the places that are in the
-    panel and not taken by a name before it. The limits of the axes must be
-    set, and the figure must have been laid out (`figure.draw_without_rendering()`).
+    panel and not taken by a name before it, with a white edge over what it covers. The limits of the axes must be set,
+    and the figure must have been laid out (`figure.draw_without_rendering()`).
 
     Parameters
     ----------
@@ -48,6 +50,8 @@ def label_points(
     fontsize
         In points.
     """
+    from matplotlib.patheffects import withStroke
+
     if not len(chosen):
         return
     scale = figure_of(ax).dpi / 72
@@ -77,6 +81,8 @@ def label_points(
             ha="center",
             va="center",
             in_layout=False,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            zorder=_ZORDER,
             arrowprops=line if gap >= _LINE_GAP else None,
         )
 
@@ -104,7 +110,7 @@ def _best_place(
     points = points[(points != point).any(axis=1)]
     covered = (np.abs(points[None] - centers[free][:, None]) < half).all(axis=2).sum(axis=1)
     passed = (np.abs(points - _along(point, centers[free])[:, :, None]) < _NEAR * scale).all(axis=3).any(axis=0)
-    cost = gaps[free] + _COVERED * (covered + passed.sum(axis=1) * (gaps[free] >= _LINE_GAP))
+    cost = gaps[free] + _COVERED * covered + _PASSED * passed.sum(axis=1) * (gaps[free] >= _LINE_GAP)
     best = np.flatnonzero(free)[np.argmin(cost)]
     return centers[best], half, float(gaps[best])
 
