@@ -20,7 +20,7 @@ _DIRECTIONS = np.exp(2j * np.pi * np.arange(16) / 16)
 _GAPS = (3.0, 9.0, 16.0, 25.0, 36.0, 50.0)
 # From this gap on, a line says which point is meant.
 _LINE_GAP = 9.0
-# What a point costs that a name covers or that a line passes, in points of gap; and how near to a line that is, in points.
+# What a point costs that a name covers or a line passes, in points of gap; and how near to a line that is, in points.
 _COVERED, _PASSED, _NEAR = 16.0, 4.0, 3.0
 # Room around each name, in points.
 _PADDING = 1.0

@@ -1,0 +1,213 @@
+"""The functions of `tl` as commands, for pipelines: `resolvi-sd fit my.zarr --library_key sample --plot sources.png`.
+
+A command reads a SpatialData store (.zarr) or a table (.h5ad), calls the function of its name, and writes the results
+into it. Options are the arguments of the function, and mean what its documentation says; those of a run can also stand
+in a file (`--settings run.yaml`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anndata import AnnData, read_h5ad
+from jsonargparse import ArgumentParser
+from spatialdata import SpatialData, read_zarr
+
+from resolvi_sd import io, pl, tl
+from resolvi_sd._keys import Keys
+from resolvi_sd._tables import resolve_table
+
+__all__ = ["main"]
+
+
+class _Shown(NamedTuple):
+    """What else there is of a result: its plot, and the property of `Keys` that names its DataFrame in `uns`."""
+
+    plot: str | None = None
+    frame: str | None = None
+
+
+_COMMANDS = {
+    "fit": _Shown("sources"),
+    "map_query": _Shown("sources"),
+    "decontaminated_counts": _Shown("decontamination"),
+    "normalized_expression": _Shown(),
+    "leakage": _Shown("leakage"),
+    "audit": _Shown("audit", "audit"),
+    "differential_expression": _Shown("volcano", "de"),
+    "niche_abundance": _Shown(),
+    "differential_niche_abundance": _Shown("niche_abundance", "dna"),
+}
+# Arguments of the functions that are no options, and options that are no arguments.
+_NO_OPTIONS: set[str | int] = {"data", "query", "reference", "copy", "write"}
+_NO_ARGUMENTS = {"data", "reference", "output", "backed", "settings", "plot", "csv"}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments
+        Command line; that of the process when None.
+
+    Raises
+    ------
+    SystemExit
+        If the command line is wrong (status 2) or the data are (a message, status 1).
+
+    Examples
+    --------
+    >>> import tempfile, resolvi_sd as rsd
+    >>> from resolvi_sd.cli import main
+    >>> path = tempfile.mkdtemp() + "/tissue.zarr"
+    >>> rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0).write(path)
+    >>> main(["fit", path, "--max_epochs", "2", "--show_progress_bar", "false"])
+    >>> rsd.io.results_state(path)
+    'complete'
+    """
+    parser = _make_parser()
+    parsed = parser.instantiate(parser.parse_args(arguments))
+    name: str = parsed.command
+    try:
+        with _spoken():
+            _run(name, vars(parsed[name]))
+    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        message = error.args[0] if isinstance(error, KeyError) else error
+        raise SystemExit(f"resolvi-sd {name}: {message}") from error
+
+
+def _make_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="resolvi-sd", description=__doc__)
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND")
+    for name, (plot, frame) in _COMMANDS.items():
+        function = getattr(tl, name)
+        summary = (function.__doc__ or "").partition("\n")[0]
+        command = ArgumentParser(description=summary)
+        command.add_argument("data", type=Path, help="SpatialData store (.zarr) or table (.h5ad)")
+        if name == "map_query":
+            command.add_argument("reference", type=Path, help="store or table with a fit")
+        if name == "audit":
+            command.add_argument("--reference", type=Path | None, help="table (.h5ad) of single-cell counts")
+        command.add_function_arguments(function, skip=_NO_OPTIONS)
+        command.add_argument("--output", type=Path | None, help="copy of DATA to write into; it must not exist")
+        command.add_argument("--backed", action="store_true", help="leave the counts on disk")
+        command.add_argument("--settings", action="config", help="file (.yaml) with options")
+        if plot:
+            command.add_argument("--plot", type=Path | None, help=f"file for a picture of the result, by pl.{plot}")
+        if frame:
+            command.add_argument("--csv", type=Path | None, help="file for the result, which is in the table as well")
+        commands.add_subcommand(name, command, help=summary)
+    return parser
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """Show what the package logs, and warnings without their line of code.
+
+    Left out is that zarr announces its next default with every array.
+    """
+    logger, handler = logging.getLogger("resolvi_sd"), logging.StreamHandler()
+    logger.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def _run(name: str, options: dict[str, Any]) -> None:
+    path, output = options["data"], options["output"]
+    _check_places(path, output, [options.get("plot"), options.get("csv")])
+    given = {key: value for key, value in options.items() if key not in _NO_ARGUMENTS}
+    if options.get("reference") is not None:
+        given["reference"] = _read(options["reference"], given.get("reference_table_key", "table"), backed=False)
+    if path.is_dir():
+        with _copy_of(path, output) as store:
+            data, table_key = _run_on_store(name, store, given, backed=options["backed"])
+    else:
+        data, table_key = _run_on_table(name, path, output or path, given, backed=options["backed"]), given["table_key"]
+    keys = Keys(given["key_added"])
+    plot, frame = _COMMANDS[name]
+    if plot and options["plot"] is not None:
+        getattr(pl, plot)(data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+    if frame and options["csv"] is not None:
+        resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
+
+
+def _check_places(path: Path, output: Path | None, files: Sequence[Path | None]) -> None:
+    """Raise before anything is computed if something cannot be read or written."""
+    if not path.exists():
+        raise FileNotFoundError(f"{str(path)!r} does not exist.")
+    if output is not None and output.exists():
+        raise FileExistsError(f"--output {str(output)!r} exists already: remove it, or name another place.")
+    for place in (output, *files):
+        if place is not None and not place.absolute().parent.is_dir():
+            raise FileNotFoundError(f"The folder {str(place.parent)!r}, for {place.name!r}, does not exist.")
+
+
+def _read(path: Path, table_key: str, *, backed: bool) -> SpatialData | AnnData:
+    if not path.is_dir():
+        return read_h5ad(path, backed="r" if backed else None)
+    return io.read_backed(path, table_key) if backed else read_zarr(path)
+
+
+@contextmanager
+def _copy_of(store: Path, output: Path | None) -> Iterator[Path]:
+    """Give the store itself, or its copy if there is to be one, which is removed again if its results fail."""
+    if output is None:
+        yield store
+        return
+    output.mkdir()
+    try:
+        shutil.copytree(store, output, dirs_exist_ok=True)
+        yield output
+    except BaseException:
+        shutil.rmtree(output, ignore_errors=True)
+        raise
+
+
+def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool) -> tuple[SpatialData, str]:
+    """Return the object, and the name of the table with the results."""
+    table_key, key_added = given["table_key"], given["key_added"]
+    sdata = _read(store, table_key, backed=backed)
+    io.check_writable(sdata, table_key, key_added=key_added)
+    tables = set(sdata.tables)
+    getattr(tl, name)(sdata, **given)
+    for added in set(sdata.tables) - tables:  # that of a query with other genes than the reference
+        sdata.write_element(added)
+        return sdata, added
+    io.write_results(sdata, table_key, key_added=key_added)
+    return sdata, table_key
+
+
+def _reference_table(given: dict[str, Any]) -> AnnData:
+    return resolve_table(given["reference"], given["reference_table_key"])
+
+
+def _run_on_table(name: str, path: Path, output: Path, given: dict[str, Any], *, backed: bool) -> AnnData:
+    table = _read(path, given["table_key"], backed=backed)
+    if name == "map_query" and not table.var_names.equals(_reference_table(given).var_names):
+        table = tl.map_query(table, copy=True, **given)  # of other genes
+    else:
+        getattr(tl, name)(table, **given)
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}-") as folder:
+        written = Path(folder) / output.name
+        table.write_h5ad(written)
+        os.replace(written, output)
+    return table

@@ -1,0 +1,154 @@
+"""Commands give what the functions of their names give, where they were told to."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata as sd
+
+import resolvi_sd as rsd
+from resolvi_sd.cli import main
+
+QUIET = ["--show_progress_bar", "false"]
+FIT = ["--max_epochs", "2", *QUIET]
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    return rsd.datasets.simulate_tissue(n_cells=200, n_genes=30, transcripts=False, rng=0)
+
+
+@pytest.fixture
+def store(tissue, tmp_path):
+    tissue.write(tmp_path / "tissue.zarr")
+    return tmp_path / "tissue.zarr"
+
+
+@pytest.fixture
+def file(tissue, tmp_path):
+    tissue.tables["table"].write_h5ad(tmp_path / "tissue.h5ad")
+    return tmp_path / "tissue.h5ad"
+
+
+@pytest.fixture(scope="module")
+def fitted(tissue):
+    table = rsd.tl.fit(tissue, labels_key="cell_type", max_epochs=2, rng=3, copy=True, show_progress_bar=False)
+    return table
+
+
+def fit_of(path):
+    return ["fit", str(path), "--labels_key", "cell_type", "--rng", "3", *FIT]
+
+
+def same(found, expected, layer="resolvi_counts"):
+    np.testing.assert_array_equal(found.layers[layer].toarray(), expected.layers[layer].toarray())
+
+
+@pytest.mark.parametrize("backed", [[], ["--backed"]])
+def test_fit_of_a_store_writes_into_it(store, fitted, tmp_path, backed):
+    main([*fit_of(store), *backed, "--plot", str(tmp_path / "a.png")])
+    assert rsd.io.results_state(store) == "complete"
+    same(sd.read_zarr(store).tables["table"], fitted)
+    assert (tmp_path / "a.png").stat().st_size > 0
+
+
+def test_output_is_a_copy_with_the_results(store, file, fitted, tmp_path):
+    main([*fit_of(store), "--output", str(tmp_path / "b.zarr")])
+    assert rsd.io.results_state(store) == "absent"
+    same(sd.read_zarr(tmp_path / "b.zarr").tables["table"], fitted)
+    before = file.read_bytes()
+    main([*fit_of(file), "--output", str(tmp_path / "b.h5ad")])
+    assert file.read_bytes() == before
+    table = ad.read_h5ad(file)
+    rsd.tl.fit(table, labels_key="cell_type", max_epochs=2, rng=3, show_progress_bar=False)
+    same(ad.read_h5ad(tmp_path / "b.h5ad"), table)
+
+
+def test_results_of_a_table_are_written_into_it(file, tmp_path):
+    expected = ad.read_h5ad(file)
+    rsd.tl.fit(expected, max_epochs=2, show_progress_bar=False)
+    rsd.tl.decontaminated_counts(expected, fpr=0.1, show_progress_bar=False)
+    main(["fit", str(file), "--backed", *FIT])
+    main(["decontaminated_counts", str(file), "--fpr", "0.1", *QUIET])
+    found = ad.read_h5ad(file)
+    same(found, expected)
+    same(found, expected, "resolvi_decontaminated")
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_options_of_a_file_and_settings_of_the_model(file, tmp_path):
+    (tmp_path / "run.yaml").write_text("config:\n  n_hidden: 16\ncategorical_covariate_keys: [domain]\nrng: 5\n")
+    main(["fit", str(file), "--settings", str(tmp_path / "run.yaml"), "--training.max_epochs", "2", *QUIET])
+    found, expected = ad.read_h5ad(file), ad.read_h5ad(file)
+    config, training = rsd.ModelConfig(n_hidden=16), rsd.TrainingConfig(max_epochs=2)
+    rsd.tl.fit(
+        expected,
+        config=config,
+        training=training,
+        categorical_covariate_keys=["domain"],
+        rng=5,
+        show_progress_bar=False,
+    )
+    same(found, expected)
+
+
+def test_tables_of_results_are_written_apart(store, fitted, tmp_path):
+    main(fit_of(store))
+    asked = ["--groupby", "cell_type", "--n_samples", "100", "--csv", str(tmp_path / "de.csv")]
+    main(["differential_expression", str(store), *asked, "--plot", str(tmp_path / "de.png"), *QUIET])
+    table = fitted.copy()
+    rsd.tl.differential_expression(table, groupby="cell_type", n_samples=100, show_progress_bar=False)
+    found = pd.read_csv(tmp_path / "de.csv")
+    expected = table.uns["resolvi_de"]
+    assert list(found) == list(expected) and list(found["gene"]) == list(expected["gene"])
+    np.testing.assert_allclose(found["lfc_mean"], expected["lfc_mean"], rtol=1e-6)
+    assert (tmp_path / "de.png").stat().st_size > 0
+
+
+@pytest.mark.filterwarnings("default:10 of 30 genes")
+def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path, capsys):
+    reference, query = tmp_path / "reference.h5ad", sd.read_zarr(store)
+    fitted.write_h5ad(reference)
+    query["fewer"] = query["table"][:, :20].copy()
+    query.write_element("fewer")
+    main(["map_query", str(store), str(reference), "--table_key", "fewer", *QUIET])
+    assert capsys.readouterr().err.startswith("warning: 10 of 30 genes of the reference are not in the query")
+    found = sd.read_zarr(store)
+    assert found["fewer"].n_vars == 20 and found["fewer_resolvi"].n_vars == 30
+    alone = tmp_path / "alone.h5ad"
+    query["fewer"].write_h5ad(alone)
+    main(["map_query", str(alone), str(reference), *QUIET])
+    same(ad.read_h5ad(alone), found["fewer_resolvi"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--labels_key", "nope"], "labels_key='nope' is not in `table.obs`"),
+        (["--output", "{there}"], "exists already"),
+        (["--plot", "nowhere/a.png"], "The folder 'nowhere', for 'a.png', does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=said):
+        main(["fit", str(file), *(part.format(there=file) for part in asked), *FIT])
+    assert file.read_bytes() == before
+    with pytest.raises(SystemExit, match="does not exist"):
+        main(["fit", "nothing.zarr"])
+
+
+def test_a_copy_without_results_is_not_left(store, tmp_path):
+    with pytest.raises(SystemExit, match="nope"):
+        main(["fit", str(store), "--labels_key", "nope", "--output", str(tmp_path / "b.zarr")])
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def test_a_wrong_command_line(capsys):
+    for wrong in (["fit", "a.zarr", "--n_latents", "3"], ["fit", "a.zarr", "--n_latent", "many"], []):
+        with pytest.raises(SystemExit) as end:
+            main(wrong)
+        assert end.value.code == 2
+    assert "n_latent" in capsys.readouterr().err
