@@ -67,3 +67,21 @@ def test_own_data_page_runs_on_a_store_without_labels(tmp_path, monkeypatch):
     assert "resolvi_counts" in stored.layers
     # As the page says.
     assert "raw_cluster" not in stored.obs
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the packages that the page is about
+def test_interoperability_page_runs(monkeypatch):
+    pytest.importorskip("igraph")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    sdata = rsd.datasets.simulate_tissue(n_cells=500, n_genes=40, transcripts=False, rng=0)
+    code = code_of("interoperability.md").replace("EPCAM", sdata["table"].var_names[0]).replace("500", "150")
+    code = code.replace('table_key="table")', "max_epochs=2)").replace("fit(part)", "fit(part, max_epochs=2)")
+    code = code.replace('table_key="kept")', 'table_key="kept", max_epochs=2)')
+    namespace = {"sdata": sdata}
+    exec(compile(code, "interoperability.md", "exec"), namespace)
+    part, table = namespace["part"]["table"], sdata["table"]
+    assert 10 < part.n_obs < 500
+    assert table.obs["resolvi_true"].notna().sum() == part.n_obs
+    assert "resolvi_counts" in sdata["kept"].layers
+    plt.close("all")

@@ -112,7 +112,7 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
         found = compare(idx1=idx1, idx2=idx2, **arguments)
         assert set(found["group1"]) == {"idx1"} and set(found["group2"]) == {"idx2"}
         pd.testing.assert_frame_equal(
-            found.drop(columns=["group1", "group2"]), expected.drop(columns=["group1", "group2"])
+            found.drop(columns=["group1", "group2", "groupby"]), expected.drop(columns=["group1", "group2", "groupby"])
         )
     rest = compare(idx1=first, **arguments)
     others = compare(groupby="cell_type", group1="type_0", **arguments)

@@ -11,7 +11,17 @@ from numpy.typing import DTypeLike, NDArray
 
 from resolvi_sd._scratch import copy_beside, is_in_file, scratch_file, view_file
 
-__all__ = ["CSR", "canonical", "csr_in_files", "group_sums", "is_canonical", "map_rows", "row_blocks", "row_sums"]
+__all__ = [
+    "CSR",
+    "canonical",
+    "csr_in_files",
+    "group_sums",
+    "is_canonical",
+    "map_rows",
+    "row_blocks",
+    "row_sums",
+    "with_own_values",
+]
 
 CSR = sp.csr_matrix | sp.csr_array
 
@@ -37,6 +47,15 @@ def canonical(matrix: Any) -> CSR:
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr
+
+
+def with_own_values(matrix: CSR) -> CSR:
+    """Return the matrix with values that nobody else can change: copies of those in memory."""
+    if is_in_file(matrix.data):
+        return matrix
+    copy = type(matrix)((matrix.data.copy(), matrix.indices, matrix.indptr), shape=matrix.shape)
+    copy.has_sorted_indices, copy.has_canonical_format = matrix.has_sorted_indices, matrix.has_canonical_format
+    return copy
 
 
 def row_blocks(n_rows: int, size: int = _ROWS) -> Iterator[slice]:

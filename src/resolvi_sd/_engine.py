@@ -90,6 +90,7 @@ def read_query(
     reference: FittedModel,
     setup: Setup,
     *,
+    table_key: str = "table",
     colors: tuple[str, ...] = (),
     freeze: bool = True,
 ) -> tuple[ModelInput, FittedModel]:
@@ -106,6 +107,8 @@ def read_query(
         Fitted model.
     setup
         Where the query's input is.
+    table_key
+        Name of its table in a SpatialData object.
     colors
         Colors of the reference's labels.
     freeze
@@ -115,7 +118,7 @@ def read_query(
     -------
     The query, with the batches and categories of the extended model, and that model.
     """
-    own = read_input(query, replace(setup, labels_key=None, neighbors_key=None))
+    own = read_input(query, replace(setup, labels_key=None, neighbors_key=None), table_key=table_key)
     batches = Groups(own.view.batch, own.view.batch_names)
     # Without a batch key all cells are of the one batch, whatever it was called.
     batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)

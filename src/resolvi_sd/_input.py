@@ -74,8 +74,10 @@ class ModelInput:
         )
 
 
-def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
+def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "table") -> ModelInput:
     """Read and check all that `setup` names, and build the graph; nothing is written.
+
+    Which table of a SpatialData object it is, is not part of the setup: tables are renamed, filtered and copied.
 
     Raises
     ------
@@ -88,7 +90,6 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
         If cells have no counts, the rows look like spots, sections seem to lie on top of each other, no cell has a
         neighbor, or all are at one place.
     """
-    table_key = setup.table_key or "table"
     check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
     view = table_view(
         data,
@@ -106,7 +107,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
         group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
     )
     _warn_continuous(setup, view, covariates)
-    sizes, setup = _sizes(data, view.adata, setup)
+    sizes, setup = _sizes(data, view.adata, setup, table_key)
     if setup.neighbors_key is None:
         graph = nearest_graph(
             data,
@@ -114,7 +115,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup) -> ModelInput:
             view.library,
             setup.n_neighbors,
             distance=setup.distance,
-            table_key=setup.table_key or "table",
+            table_key=table_key,
             coordinate_system=setup.coordinate_system,
         )
     else:
@@ -138,7 +139,9 @@ def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
     return replace(model_input, view=view, covariates=tuple(covariates))
 
 
-def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[NDArray[np.float32] | None, Setup]:
+def _sizes(
+    data: SpatialData | AnnData, adata: AnnData, setup: Setup, table_key: str
+) -> tuple[NDArray[np.float32] | None, Setup]:
     """Return the size of each cell: those in `obs`, or measured from outlines where it has none, with their unit."""
     key = setup.size_factor_key
     if key is None:
@@ -146,10 +149,7 @@ def _sizes(data: SpatialData | AnnData, adata: AnnData, setup: Setup) -> tuple[N
     if key in adata.obs or not isinstance(data, SpatialData) or key not in get_args(Quantity):
         return read_sizes(adata, key), replace(setup, size_unit=size_unit(adata, key))
     measured = cell_sizes(
-        data,
-        quantity=cast(Quantity, key),
-        table_key=setup.table_key or "table",
-        coordinate_system=setup.coordinate_system,
+        data, quantity=cast(Quantity, key), table_key=table_key, coordinate_system=setup.coordinate_system
     )
     return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 

@@ -146,6 +146,11 @@ class Keys:
         return f"{self.prefix}_niche_labels"
 
     @property
+    def niche_labels_key(self) -> str:
+        """`uns`: column of `obs` that the labels of `niche` are from, empty where they are the fit's."""
+        return f"{self.prefix}_niche_labels_key"
+
+    @property
     def de(self) -> str:
         """`uns`: table of differential expression."""
         return f"{self.prefix}_de"
@@ -202,6 +207,7 @@ class Keys:
                 self.neighbors,
                 self.predicted_colors,
                 self.niche_labels,
+                self.niche_labels_key,
                 self.decontaminated,
                 self.de,
                 self.rank_genes_groups,

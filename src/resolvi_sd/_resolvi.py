@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
@@ -24,7 +24,7 @@ from resolvi_sd._analysis._normalized import (
     gene_columns,
     importance_expression,
 )
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_query
 from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import Keys
@@ -44,6 +44,7 @@ from resolvi_sd._results import (
     save_folder,
     write_fit,
 )
+from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tables import align_genes, query_layer, read_labels, read_sizes, resolve_table, table_counts
 from resolvi_sd._tasks import TableTasks
 from resolvi_sd._validation import check_key, check_names, check_positive_int
@@ -51,6 +52,7 @@ from resolvi_sd._validation import check_key, check_names, check_positive_int
 __all__ = ["ResolVI"]
 
 _SETUP = "resolvi_setup"
+_TABLE = "adata.h5ad"
 
 
 class ResolVI(TableTasks):
@@ -281,7 +283,13 @@ class ResolVI(TableTasks):
         return pd.DataFrame(dict(self.fitted.history)).set_index("epoch")
 
     def get_latent_representation(
-        self, adata: AnnData | None = None, *, give_mean: bool = True, return_dist: bool = False, rng: RandomLike = 0
+        self,
+        adata: AnnData | None = None,
+        *,
+        give_mean: bool = True,
+        return_dist: bool = False,
+        rng: RandomLike = 0,
+        show_progress_bar: bool = True,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the latent of every cell.
 
@@ -295,12 +303,21 @@ class ResolVI(TableTasks):
             Return mean and variance instead.
         rng
             Seed or generator of the draw.
+        show_progress_bar
+            Whether to show a progress bar.
 
         Returns
         -------
         Cells × n_latent, float32; with `return_dist` two of them.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If the genes or categories of the table are not those of the model, or it has no counts any more.
         """
-        mean, spread = self._encode(adata)
+        _, mean, spread = self._encode(adata, show_progress_bar=show_progress_bar)
         if return_dist:
             return mean, np.square(spread)
         return mean if give_mean else mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
@@ -317,6 +334,7 @@ class ResolVI(TableTasks):
         return_mean: bool = True,
         weights: Weights = "uniform",
         rng: RandomLike = 0,
+        show_progress_bar: bool = True,
     ) -> pd.DataFrame | NDArray[np.float32]:
         """Return the expected true expression rho of every cell.
 
@@ -341,10 +359,22 @@ class ResolVI(TableTasks):
             `"uniform"`, or `"importance"`: see :func:`resolvi_sd.tl.normalized_expression`.
         rng
             Seed or generator of the draws.
+        show_progress_bar
+            Whether to show a progress bar.
 
         Returns
         -------
         DataFrame, cells × genes; with `return_mean=False` and several draws an array, draws × cells × genes.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError
+            If a gene or batch is not one of the model's.
+        ValueError
+            If a number is out of range, something is asked of another table that is known of the model's cells only, or
+            the genes of the table are not those of the model.
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
         check_request(fitted, library_size, n_samples, weights, size_scaling)
@@ -366,7 +396,7 @@ class ResolVI(TableTasks):
                 columns,
                 n_samples=n_samples,
                 rng=generator,
-                show_progress_bar=False,
+                show_progress_bar=show_progress_bar,
             )
             return pd.DataFrame(scale * mean, index=table.obs_names, columns=names)
         draws = expression_draws(
@@ -377,17 +407,31 @@ class ResolVI(TableTasks):
             columns,
             n_samples=n_samples,
             rng=generator,
-            show_progress_bar=False,
+            show_progress_bar=show_progress_bar,
         )
         if n_samples > 1 and not return_mean:
             return np.stack([scale * drawn for drawn in draws])
         return pd.DataFrame(scale * sum(draws) / n_samples, index=table.obs_names, columns=names)
 
     def get_corrected_counts(self) -> CSR:
-        """Return the expected own molecules, cells × genes, CSR float32, between 0 and the counts."""
-        return self.posterior.own
+        """Return the expected own molecules of every cell, a copy.
 
-    def get_decontaminated_counts(self, *, fpr: float | None = None, per_gene: bool = False) -> CSR:
+        Returns
+        -------
+        Cells × genes, CSR float32, between 0 and the counts.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If the table has changed since the model was made.
+        """
+        return self._given_away().own
+
+    def get_decontaminated_counts(
+        self, *, fpr: float | None = None, per_gene: bool = False, show_progress_bar: bool = True
+    ) -> CSR:
         """Return the whole molecules that are kept at a cost in own ones.
 
         Parameters
@@ -397,28 +441,61 @@ class ResolVI(TableTasks):
             likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
         per_gene
             Whether no gene may lose a larger share of its own molecules, rather than all genes together.
+        show_progress_bar
+            Whether to show a progress bar.
 
         Returns
         -------
         Cells × genes, CSR int32, between 0 and the counts.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If `fpr` is not between 0 and 1, or the table has changed since the model was made.
         """
         check_fpr(fpr, per_gene=per_gene)
         fitted = self.fitted
         self._check_unchanged()
         tissue, graph = self._input.tissue(), self._input.graph
         return decontaminate(
-            fitted.module, tissue, graph, fpr, per_gene=per_gene, genes=fitted.genes, show_progress_bar=False
+            fitted.module,
+            tissue,
+            graph,
+            fpr,
+            per_gene=per_gene,
+            genes=fitted.genes,
+            show_progress_bar=show_progress_bar,
         ).counts
 
     def get_shares(self) -> pd.DataFrame:
-        """Return each cell's expected shares of own, diffused and background molecules; NaN for cells without any."""
+        """Return each cell's expected shares of own, diffused and background molecules.
+
+        Returns
+        -------
+        DataFrame, cells × (`true`, `diffusion`, `background`); rows sum to 1, and are NaN for cells without molecules.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If the table has changed since the model was made.
+        """
         molecules = self.posterior.molecules
         with np.errstate(invalid="ignore"):
             shares = molecules / molecules.sum(axis=1, keepdims=True)
         return pd.DataFrame(shares, index=self._cells, columns=["true", "diffusion", "background"])
 
     def predict(
-        self, adata: AnnData | None = None, *, soft: bool = False, n_samples: int = 1, rng: RandomLike = 0
+        self,
+        adata: AnnData | None = None,
+        *,
+        soft: bool = False,
+        n_samples: int = 1,
+        rng: RandomLike = 0,
+        show_progress_bar: bool = True,
     ) -> pd.DataFrame | NDArray[np.object_]:
         """Predict labels with the classifier of a semi-supervised model.
 
@@ -432,16 +509,26 @@ class ResolVI(TableTasks):
             1: at the mean of the latent posterior; more: averaged over so many draws.
         rng
             Seed or generator of the draws.
+        show_progress_bar
+            Whether to show a progress bar.
 
         Returns
         -------
-        Labels, one per cell, or with `soft` a DataFrame, cells × labels.
+        Labels, one per cell, or with `soft` a DataFrame, cells × labels; NaN for cells without counts.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        ValueError
+            If it has no labels, or the genes or categories of the table are not those of the model.
         """
         check_positive_int(n_samples, argument="n_samples")
         fitted = self.fitted
         fitted.require_labels()
-        mean, spread = self._encode(adata)
-        probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
+        counts, mean, spread = self._encode(adata, show_progress_bar=show_progress_bar)
+        has_counts = row_sums(counts) > 0
+        probabilities = classify(fitted.module, mean, spread, has_counts, n_samples=n_samples, rng=as_generator(rng))
         if soft:
             return pd.DataFrame(probabilities, index=self._table(adata).obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)
@@ -450,6 +537,13 @@ class ResolVI(TableTasks):
         """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
 
         Where :meth:`load_query_data` matched genes, the table of the model is `model.adata`, not the one it was given.
+
+        Parameters
+        ----------
+        adata
+            The table, or a copy of it; that of the model when None.
+        key_added
+            Prefix of all that is written.
 
         Raises
         ------
@@ -464,7 +558,7 @@ class ResolVI(TableTasks):
                 "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
             )
         check_place_free(target, keys)
-        write_fit(target, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
+        write_fit(target, self.fitted, self._given_away(), self._input.graph, sizes=self._input.sizes, keys=keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Write the model into a folder: safetensors and JSON.
@@ -476,7 +570,7 @@ class ResolVI(TableTasks):
         overwrite
             Replace a model that is there.
         save_anndata
-            Write the table as well, as `adata.h5ad`.
+            Write the table as well, as `adata.h5ad`, where :meth:`load` finds it.
 
         Raises
         ------
@@ -487,11 +581,38 @@ class ResolVI(TableTasks):
             self._check_unchanged()
         save_folder(Path(folder), self.fitted, self._cells, overwrite=overwrite)
         if save_anndata:
-            self.adata.write_h5ad(Path(folder) / "adata.h5ad")
+            self.adata.write_h5ad(Path(folder) / _TABLE)
 
     @classmethod
-    def load(cls, folder: str | Path, adata: AnnData) -> ResolVI:
-        """Read a model that :meth:`save` wrote, for the table it was fitted on; no code in the folder is run."""
+    def load(cls, folder: str | Path, adata: AnnData | None = None) -> ResolVI:
+        """Read a model that :meth:`save` wrote; no code in the folder is run.
+
+        Parameters
+        ----------
+        folder
+            Where it was written.
+        adata
+            The table that it was fitted on; None: that which was written with `save_anndata=True`.
+
+        Returns
+        -------
+        The model, trained.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no model in the folder, or no table and none was given.
+        KeyError, ValueError
+            If the cells, genes, layer or columns of the table are not those of the model.
+        """
+        if adata is None:
+            path = Path(folder) / _TABLE
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"There is no table in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the model "
+                    "with `save_anndata=True`."
+                )
+            adata = read_h5ad(path)
         fitted = load_folder(Path(folder), adata.obs_names)
         model_input = read_input(adata, replace(fitted.setup, labels_key=None))
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
@@ -500,19 +621,53 @@ class ResolVI(TableTasks):
     def from_table(
         cls, data: SpatialData | AnnData, *, table_key: str = "table", key_added: str = "resolvi"
     ) -> ResolVI:
-        """Return the object of a table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored."""
+        """Return the object of a table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+
+        Parameters
+        ----------
+        data
+            A SpatialData object, or the table.
+        table_key
+            Name of the table in a SpatialData object, whatever it was called at the fit.
+        key_added
+            Prefix of the fit.
+
+        Returns
+        -------
+        The model, trained; it gives the results that the fit wrote.
+
+        Raises
+        ------
+        KeyError
+            If there is no fit, or parts of it or of what it read are gone.
+        ValueError
+            If the genes or categories of the table are not those of the fit, or it has no counts any more.
+
+        Warns
+        -----
+        UserWarning
+            If neighbors of the cells in the fit are not in the table, or the counts are others.
+        """
         adata = resolve_table(data, table_key)
         fitted, _, _ = restore(adata, Keys(key_added))
         keys, setup = Keys(key_added), fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
         found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
         # A training from here writes the same results again, measured sizes too.
-        model_input = replace(read_input(data, found), setup=replace(setup, labels_key=None))
+        model_input = replace(read_input(data, found, table_key=table_key), setup=replace(setup, labels_key=None))
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
     def load_query_data(
-        cls, adata: AnnData, reference_model: ResolVI, *, layer: str | None = None, freeze: bool = True
+        cls,
+        adata: AnnData,
+        reference_model: ResolVI,
+        *,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        library_key: str | None = None,
+        spatial_key: str | None = None,
+        freeze: bool = True,
     ) -> ResolVI:
         """Extend a trained model to the cells of another table.
 
@@ -526,14 +681,21 @@ class ResolVI(TableTasks):
         Parameters
         ----------
         adata
-            The query, with the coordinates and batches of the reference under the same names.
+            The query.
         reference_model
             Trained model.
         layer
             Layer of the query with counts, `"X"` for its X; None: as in the reference.
+        batch_key, library_key, spatial_key
+            Columns of `obs` with its batches and sections, entry of `obsm` with its coordinates; None: as in the
+            reference.
         freeze
             Whether training keeps all that was learned on the reference. False: it starts from there, and the query's
             model may depart from it in everything; `reference_model` itself is left alone.
+
+        Returns
+        -------
+        The model of the query, which has the reference's training and none of its own.
 
         Raises
         ------
@@ -563,9 +725,15 @@ class ResolVI(TableTasks):
                 stacklevel=2,
             )
         colors = label_colors(reference_model.adata, reference)
-        model_input, fitted = read_query(
-            aligned, reference, replace(reference.setup, layer=layer), colors=colors, freeze=freeze
+        before = reference.setup
+        setup = replace(
+            before,
+            layer=layer,
+            batch_key=batch_key or before.batch_key,
+            library_key=library_key or before.library_key,
+            spatial_key=spatial_key or before.spatial_key,
         )
+        model_input, fitted = read_query(aligned, reference, setup, colors=colors, freeze=freeze)
         return cls._of(fitted, aligned, model_input)
 
     @classmethod
@@ -643,10 +811,13 @@ class ResolVI(TableTasks):
                 "(`ResolVI(adata.copy())`)."
             )
 
-    def _encode(self, adata: AnnData | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _encode(
+        self, adata: AnnData | None, *, show_progress_bar: bool
+    ) -> tuple[CSR, NDArray[np.float32], NDArray[np.float32]]:
+        """Return the counts, and mean and standard deviation of the latent."""
         table = self._table(adata)
         counts, categories = fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
-        return encode(self.fitted.module, counts, categories, show_progress_bar=False)
+        return counts, *encode(self.fitted.module, counts, categories, show_progress_bar=show_progress_bar)
 
     def _scale(
         self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool
@@ -658,6 +829,12 @@ class ResolVI(TableTasks):
         if size_scaling and self._input.sizes is not None:
             relative = self._input.sizes / self.fitted.module.data.median_size
         return cell_scale(library_size, own, relative)
+
+    def _given_away(self) -> Posterior:
+        """Return the posterior with copies of what users transform in place, as scanpy does with layers."""
+        posterior = self.posterior
+        own = posterior.own if is_in_file(posterior.own.data) else posterior.own.copy()
+        return replace(posterior, own=own, latent=posterior.latent.copy())
 
     def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
         if adata is not None and adata is not self.adata:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd import tl
 from resolvi_sd._analysis import Mode, Weighting
+from resolvi_sd._borrowed_docs import borrowed_docs
 from resolvi_sd._model.importance import Weights
 from resolvi_sd._random import RandomLike
 
@@ -32,6 +33,7 @@ class TableTasks(ABC):
     def _results_table(self) -> AnnData:
         """Return a table that shares the counts of the model's and has its results, for the functions of `tl`."""
 
+    @borrowed_docs(tl.sample_posterior)
     def sample_posterior(
         self,
         *,
@@ -42,7 +44,23 @@ class TableTasks(ABC):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> xr.Dataset:
-        """Draw from the posterior, see :func:`resolvi_sd.tl.sample_posterior`."""
+        """Draw from the posterior, as :func:`resolvi_sd.tl.sample_posterior` does.
+
+        Parameters
+        ----------
+        {parameters}
+
+        Returns
+        -------
+        Dataset with a variable for each site, which names its dimensions and units.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
+        """
         return tl.sample_posterior(
             self._results_table(),
             sites=sites,
@@ -53,6 +71,7 @@ class TableTasks(ABC):
             show_progress_bar=show_progress_bar,
         )
 
+    @borrowed_docs(tl.posterior_summary)
     def posterior_summary(
         self,
         *,
@@ -65,7 +84,23 @@ class TableTasks(ABC):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> xr.Dataset:
-        """Summarise draws from the posterior, see :func:`resolvi_sd.tl.posterior_summary`."""
+        """Summarise draws from the posterior, as :func:`resolvi_sd.tl.posterior_summary` does.
+
+        Parameters
+        ----------
+        {parameters}
+
+        Returns
+        -------
+        Dataset with a variable for each statistic.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
+        """
         return tl.posterior_summary(
             self._results_table(),
             site=site,
@@ -78,6 +113,7 @@ class TableTasks(ABC):
             show_progress_bar=show_progress_bar,
         )
 
+    @borrowed_docs(tl.differential_expression)
     def differential_expression(
         self,
         *,
@@ -96,11 +132,26 @@ class TableTasks(ABC):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> pd.DataFrame:
-        """Compare the true expression of groups of cells, see :func:`resolvi_sd.tl.differential_expression`.
+        """Compare the true expression of groups of cells, as :func:`resolvi_sd.tl.differential_expression` does.
 
-        In place of `groupby`, cells can be chosen directly: `idx1`, and what they are compared with, `idx2` (None: all
-        other cells), each a mask, positions, or a query on `obs` (``"cell_type == 'T' and sample == 'a'"``). The groups
-        of the result are called so.
+        Parameters
+        ----------
+        {parameters}
+        idx1, idx2
+            Cells to compare, in place of `groupby`, and what they are compared with (None: all others): a mask,
+            positions, or a query on `obs` (``"cell_type == 'T' and sample == 'a'"``). The groups of the result are
+            called so.
+
+        Returns
+        -------
+        DataFrame, one row per comparison and gene: that of `uns['resolvi_de']`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
         """
         table = self._results_table()
         result = tl.differential_expression(
@@ -119,11 +170,29 @@ class TableTasks(ABC):
         )
         return cast(pd.DataFrame, result)
 
+    @borrowed_docs(tl.niche_abundance)
     def niche_abundance(self, *, labels_key: str | None = None, weighting: Weighting = "uniform") -> pd.DataFrame:
-        """Describe each cell by the labels of its neighbors, see :func:`resolvi_sd.tl.niche_abundance`."""
+        """Describe each cell by the labels of its neighbors, as :func:`resolvi_sd.tl.niche_abundance` does.
+
+        Parameters
+        ----------
+        {parameters}
+
+        Returns
+        -------
+        DataFrame, cells × labels: share of each label among the neighbors.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
+        """
         result = tl.niche_abundance(self._results_table(), labels_key=labels_key, weighting=weighting, copy=True)
         return cast(pd.DataFrame, result)
 
+    @borrowed_docs(tl.differential_niche_abundance)
     def differential_niche_abundance(
         self,
         *,
@@ -143,9 +212,24 @@ class TableTasks(ABC):
         patch_size: int = 100,
         rng: RandomLike = 0,
     ) -> pd.DataFrame:
-        """Compare what surrounds groups of cells, see :func:`resolvi_sd.tl.differential_niche_abundance`.
+        """Compare what surrounds groups of cells, as :func:`resolvi_sd.tl.differential_niche_abundance` does.
 
-        Cells can be chosen by `idx1` and `idx2`, as in :meth:`differential_expression`.
+        Parameters
+        ----------
+        {parameters}
+        idx1, idx2
+            Cells to compare, as in :meth:`differential_expression`.
+
+        Returns
+        -------
+        DataFrame, one row per comparison and label: that of `uns['resolvi_dna']`.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
         """
         table = self._results_table()
         result = tl.differential_niche_abundance(
@@ -165,6 +249,7 @@ class TableTasks(ABC):
         )
         return cast(pd.DataFrame, result)
 
+    @borrowed_docs(tl.pseudobulk)
     def pseudobulk(
         self,
         *,
@@ -174,7 +259,23 @@ class TableTasks(ABC):
         min_cells: int = 10,
         integer_counts: bool = True,
     ) -> AnnData:
-        """Sum the corrected counts of each group in each sample, see :func:`resolvi_sd.tl.pseudobulk`."""
+        """Sum the corrected counts of each group in each sample, as :func:`resolvi_sd.tl.pseudobulk` does.
+
+        Parameters
+        ----------
+        {parameters}
+
+        Returns
+        -------
+        Table with a row for each group and sample.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been trained.
+        KeyError, TypeError, ValueError
+            As the function does.
+        """
         return tl.pseudobulk(
             self._results_table(),
             groupby=groupby,

@@ -79,6 +79,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"there is no store at {options.data}")
     if options.in_place and options.data is None:
         parser.error("--in-place needs --data")
+    if options.data is not None:
+        table = options.data / "tables" / options.table
+        if not table.is_dir():
+            parser.error(f"there is no table {options.table!r} in {options.data}")
+        if options.layer is not None and not (table / "layers" / options.layer).exists():
+            parser.error(f"the table {options.table!r} has no layer {options.layer!r}")
+    if options.max_epochs is not None and options.max_epochs < 1:
+        parser.error("--max-epochs must be at least 1")
     return options
 
 

@@ -23,6 +23,7 @@ from resolvi_sd._analysis import (
     widened,
 )
 from resolvi_sd._analysis._shrinkage import shrunk_probability
+from resolvi_sd._analysis._statistics import add_calls
 from resolvi_sd._keys import Keys
 
 
@@ -237,3 +238,15 @@ def test_a_small_group_is_found_whatever_it_is_called():
     among = np.ones(6, bool)
     with pytest.raises(ValueError, match=r"fewer than two cells with counts: 'rest' \(1 cell\)"):
         check_sizes(groups, make_comparisons(groups, None, None, among=among), among=among, kind="with counts")
+
+
+def test_among_certain_hypotheses_none_is_called_that_is_probably_false():
+    table = pd.DataFrame({"proba_de": np.append(np.ones(120), [0.6, 0.3, 0.004])})
+    called = add_calls(table, fdr=0.05)["is_de_fdr"].to_numpy()
+    assert (posterior_expected_fdr(table["proba_de"].to_numpy()) <= 0.05).all()  # there would be room for all
+    assert called[:121].all() and not called[121:].any()
+
+
+def test_rounding_makes_no_rate_negative():
+    expected = posterior_expected_fdr(np.array([1 + 2e-16, 1.0, 0.5]))
+    assert (expected >= 0).all() and expected.max() == pytest.approx(1 / 6)

@@ -122,6 +122,7 @@ def test_what_is_written():
             "distance": "boundary",
             "max_gap": 0.0,
             "coordinate_system": "global",
+            "method": "resolvi_sd",
         },
     }
     structures = [table.obsp[key].indices.tolist() for key in table.obsp]

@@ -219,7 +219,11 @@ def test_a_fit_of_what_a_reader_reads(stored, tmp_path):
     for key, column in user.obs.items():
         assert list(again.obs[key].astype(str)) == list(column.astype(str)), key
     # what was read back is whole: the model in it still works
-    assert rsd.tl.normalized_expression(again, copy=True, show_progress_bar=False) is not None
+    expected, found = (
+        rsd.tl.normalized_expression(data, copy=True, show_progress_bar=False).layers[KEYS.expression]
+        for data in (table, again)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_distances_of_a_reader_in_micrometres(tmp_path):

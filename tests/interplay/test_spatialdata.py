@@ -46,7 +46,9 @@ def test_bounding_box_query(study, fitted, assert_follow):
     assert 0 < part["table"].n_obs < fitted["table"].n_obs
     assert_follow(part["table"], fitted["table"])
     again = rsd.tl.normalized_expression(part, copy=True, show_progress_bar=False)
-    assert again is not None
+    whole = rsd.tl.normalized_expression(fitted, copy=True, show_progress_bar=False)
+    expected = whole[again.obs_names].layers["resolvi_expression"]
+    np.testing.assert_allclose(again.layers["resolvi_expression"], expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("how", "match_rows"), [("left", "left"), ("inner", "right"), ("right", "right")])

@@ -107,6 +107,8 @@ def test_errors_say_what_to_do(tissue):
         nuclear_counts(tissue, nucleus_key="nucleus")
     with pytest.raises(KeyError, match="quality_key='qv'"):
         nuclear_counts(tissue, quality_key="qv")
+    with pytest.raises(ValueError, match="`min_quality=30` is of a column of the points: name it with `quality_key=`"):
+        nuclear_counts(tissue, min_quality=30)
     with pytest.raises(ValueError, match=r"No transcript.*'true_cell_id' are such as.*the table's genes.*gene_key"):
         nuclear_counts(tissue, gene_key="true_cell_id")
     with pytest.raises(ValueError, match=r"No transcript of 'transcripts' is on a nucleus.*'x' of at least inf"):

@@ -88,13 +88,16 @@ def write_groups(adata: ad.AnnData) -> None:
     adata.uns["resolvi_rank_genes_groups"] = rank_genes_groups(
         adata.uns["resolvi_de"], groupby="cell_type", layer="resolvi_counts"
     )
-    adata.uns["resolvi_dna"] = _compare(comparisons, "label", list(names), reach=2.0).rename(
-        columns=lambda name: name.replace("_de", "_da")
+    adata.uns["resolvi_dna"] = (
+        _compare(comparisons, "label", list(names), reach=2.0)
+        .rename(columns=lambda name: name.replace("_de", "_da"))
+        .assign(labels_key="cell_type")
     )
     niche = np.random.default_rng(2).dirichlet(np.ones(3), size=adata.n_obs).astype(np.float32)
     niche[EMPTY] = np.nan
     adata.obsm["resolvi_niche"] = niche
     adata.uns["resolvi_niche_labels"] = np.array(names, dtype=object)
+    adata.uns["resolvi_niche_labels_key"] = "cell_type"
 
 
 def _compare(comparisons: list[Comparison], feature: str, names: list[str], *, reach: float) -> pd.DataFrame:
@@ -108,7 +111,7 @@ def _compare(comparisons: list[Comparison], feature: str, names: list[str], *, r
         table["raw_fraction1"] = np.linspace(0.2, 1, len(names))
         table["corrected_fraction1"] = np.linspace(0.1, 0.9, len(names))
         tables.append(table)
-    return stack_comparisons(tables, comparisons, feature=feature, names=names)
+    return stack_comparisons(tables, comparisons, groupby="cell_type", feature=feature, names=names)
 
 
 def write_flow(adata: ad.AnnData) -> None:

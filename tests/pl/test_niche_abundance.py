@@ -48,6 +48,14 @@ def test_comparisons_of_other_groups_are_not_drawn(compared):
     assert [ax.get_title() for ax in axes] == ["mean neighborhood", "immune vs rest"]
 
 
+def test_comparisons_by_other_labels_are_not_drawn(compared):
+    # Of the same names, as clusters have.
+    compared.uns["resolvi_niche_labels_key"] = "leiden"
+    assert len(rsd.pl.niche_abundance(compared, groupby="cell_type", return_ax=True)) == 1
+    with pytest.raises(ValueError, match=r"labels of obs\['cell_type'\]; what is drawn are those of obs\['leiden'\]"):
+        rsd.pl.niche_abundance(compared, groupby="cell_type", group1="immune")
+
+
 def test_without_a_test(compared):
     del compared.uns["resolvi_dna"]
     assert len(rsd.pl.niche_abundance(compared, groupby="cell_type", return_ax=True)) == 1
@@ -61,7 +69,8 @@ def test_many_comparisons_take_several_rows(compared):
     compared.obs["cluster"] = np.resize(names, compared.n_obs)
     one = table[table["group1"] == "tumor"].astype({"group1": str})
     compared.uns["resolvi_dna"] = type(table)(
-        {column: np.tile(one[column].to_numpy(), 8) for column in one} | {"group1": np.repeat(names, 3)}
+        {column: np.tile(one[column].to_numpy(), 8) for column in one}
+        | {"group1": np.repeat(names, 3), "groupby": "cluster"}
     )
     axes = rsd.pl.niche_abundance(compared, groupby="cluster", return_ax=True)
     assert [ax.get_title() for ax in axes[1:]] == [f"{name} vs rest" for name in names]

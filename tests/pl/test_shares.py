@@ -53,6 +53,17 @@ def test_colors(compared, way):
     np.testing.assert_allclose(drawn, [to_rgba(color) for color in colors], atol=5e-3)
 
 
+def test_groups_of_numbers_come_by_size_and_have_colors_by_number(compared):
+    compared.obs["animal"] = np.arange(64) % 11
+    colors = {number: (number / 11, 0.0, 0.5) for number in range(11)}
+    ax = rsd.pl.shares(compared, groupby="animal", palette=colors, return_ax=True)[0]
+    assert [label.get_text().split(" ")[0] for label in ax.get_yticklabels()] == [str(i) for i in range(11)]
+    drawn = [collection.get_facecolor()[0][:3] for collection in ax.collections]
+    np.testing.assert_allclose(drawn, list(colors.values()), atol=5e-3)
+    with pytest.raises(KeyError, match=r"`palette` has no color for '2', '3'.* of obs\['animal'\]; it has: '0', '1'"):
+        rsd.pl.shares(compared, groupby="animal", palette={0: "red", 1: "blue"})
+
+
 def test_colors_of_a_subset_stay_those_of_its_groups(compared):
     colors = np.array(["red", "lime", "blue"], dtype=object)
     part = compared[compared.obs["cell_type"] != "immune"].copy()
@@ -97,7 +108,7 @@ def test_errors(compared, square_table, add_results):
     compared.uns["cell_type_colors"] = ["red"]
     with pytest.raises(ValueError, match=r"1 colors, but obs\['cell_type'\] has 3 groups.*Pass `palette=`"):
         rsd.pl.shares(compared, groupby="cell_type")
-    with pytest.raises(KeyError, match="'stroma' is not in `palette`"):
+    with pytest.raises(KeyError, match="`palette` has no color for 'stroma'"):
         rsd.pl.shares(compared, groupby="cell_type", palette={"tumor": "red", "immune": "blue"})
     with pytest.raises(ValueError, match="2 axes, but there are 3 panels"):
         rsd.pl.shares(compared, ax=list(Figure().subplots(1, 2)))

@@ -62,7 +62,9 @@ def test_several_genes_have_a_row_and_a_scale_each(adata):
 
 
 def test_a_gene_without_any_count_is_drawn_as_zero(adata):
-    adata.X = adata.X.toarray() * np.array([0, 1, 1, 1], dtype=np.float32)
+    others = np.array([0, 1, 1, 1], dtype=np.float32)
+    adata.X = adata.X.toarray() * others
+    adata.layers["resolvi_counts"] = adata.layers["resolvi_counts"].toarray() * others
     before, _ = rsd.pl.spatial(adata, "KRT8", return_ax=True)
     assert before.collections[0].get_clim() == (0, 1)
 

@@ -203,3 +203,25 @@ def test_data_and_settings_are_left_alone(sdata, monkeypatch):
     after = (list(table.obs), list(table.uns), list(table.layers), list(sdata.shapes), dict(matplotlib.rcParams))
     assert before == after
     assert not hasattr(sdata, "plotting_tree")
+
+
+def test_places_are_those_of_the_fit():
+    from spatialdata.transformations import Scale, remove_transformation, set_transformation
+
+    sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, transcripts=False, rng=0)
+    (name,) = sdata.shapes
+    set_transformation(sdata[name], Scale([0.5, 0.5], axes=("x", "y")), "um")
+    expected = np.array(rsd.tl.fit(sdata, max_epochs=1, copy=True, show_progress_bar=False).obsm["spatial"]) / 2
+    remove_transformation(sdata[name], "global")
+    rsd.tl.fit(sdata, coordinate_system="um", max_epochs=1, show_progress_bar=False)
+    ax = rsd.pl.sources(sdata, return_ax=True)[0]
+    low, high = np.sort(ax.get_xlim())
+    assert low == pytest.approx(expected[:, 0].min(), abs=10) and high == pytest.approx(expected[:, 0].max(), abs=10)
+    cell = sdata["table"].obs_names[50]
+    flow = rsd.pl.flow(sdata, cell=cell, return_ax=True)
+    assert min(flow.get_xlim()) < expected[50, 0] < max(flow.get_xlim())
+    table = sdata["table"]
+    table.obsm["place"] = table.obsm.pop("spatial")
+    del table.uns["spatialdata_attrs"]
+    rsd.tl.fit(table, spatial_key="place", max_epochs=1, show_progress_bar=False)
+    assert len(rsd.pl.spatial(table, table.var_names[0], return_ax=True)) == 2

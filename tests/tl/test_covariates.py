@@ -160,5 +160,11 @@ def test_batches_that_are_dates_are_found_again(tissue):
     dates = pd.to_datetime(np.where(np.arange(table.n_obs) % 2, "2020-01-01", "2021-05-05"))
     table.obs["day"] = pd.Series(dates, index=table.obs_names).astype("category")
     rsd.tl.fit(table, batch_key="day", max_epochs=1, show_progress_bar=False)
+    before = table.obsm["X_resolvi"].copy()
     rsd.tl.latent(table, show_progress_bar=False)
+    np.testing.assert_allclose(table.obsm["X_resolvi"], before, atol=1e-5)
+    own = rsd.tl.normalized_expression(table, copy=True, show_progress_bar=False).layers["resolvi_expression"]
     rsd.tl.normalized_expression(table, transform_batch="2021-05-05", show_progress_bar=False)
+    that_day = (table.obs["day"] == "2021-05-05").to_numpy()
+    np.testing.assert_allclose(table.layers["resolvi_expression"][that_day], own[that_day], rtol=1e-5)
+    assert not np.allclose(table.layers["resolvi_expression"][~that_day], own[~that_day], rtol=1e-3)

@@ -6,6 +6,7 @@ import threading
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pyro
 import pytest
 import scipy.sparse as sp
@@ -420,3 +421,92 @@ def test_counts_in_place_of_those_of_the_fit_are_told_wherever_they_are_read(tis
         with pytest.warns(UserWarning, match="do not seem to be those of the fit") as warned:
             function(tissue, copy=True, show_progress_bar=False)
         assert {warning.filename for warning in warned} == {__file__}
+
+
+@pytest.mark.filterwarnings("ignore:20 of 300 cells have no counts")
+@pytest.mark.parametrize("n_samples", [1, 3])
+def test_cells_without_counts_have_no_label(tissue, n_samples):
+    table = tissue.tables["table"]
+    counts = table.X.toarray()
+    counts[:20] = 0
+    table.X = sp.csr_matrix(counts)
+    with pytest.warns(UserWarning, match="20 of 300 cells have no counts"):
+        rsd.tl.fit(tissue, labels_key="cell_type", n_samples=n_samples, **QUICK)
+    assert table.obs["resolvi_predicted"].isna().to_numpy().tolist() == [True] * 20 + [False] * 280
+    assert np.isnan(table.obsm["resolvi_probabilities"][:20]).all()
+    np.testing.assert_allclose(table.obsm["resolvi_probabilities"][20:].sum(axis=1), 1, rtol=1e-5)
+    model = rsd.ResolVI.from_table(tissue)
+    predicted = rsd.tl.predict(tissue, n_samples=n_samples, copy=True, show_progress_bar=False)
+    for found in (predicted, model.predict(n_samples=n_samples, show_progress_bar=False)):
+        assert pd.isna(np.asarray(found, dtype=object)).sum() == 20
+    with pytest.raises(ValueError, match="`soft=True` changes what `copy=True` returns"):
+        rsd.tl.predict(tissue, soft=True, show_progress_bar=False)
+    rsd.tl.niche_abundance(tissue)
+    composition = np.array(table.obsm["resolvi_niche"])
+    table.obsm["resolvi_probabilities"][:20] = 0
+    rsd.tl.niche_abundance(tissue)
+    np.testing.assert_array_equal(table.obsm["resolvi_niche"], composition)
+
+
+def test_poisson_counts_have_no_overdispersion(tissue):
+    rsd.tl.fit(tissue, likelihood="poisson", **QUICK)
+    assert np.isposinf(tissue["table"].varm["resolvi_dispersion"]).all()
+
+
+def test_the_graph_of_squidpy_is_not_replaced(tissue):
+    table = tissue["table"]
+    rsd.gr.neighbors(tissue, n_neighbors=4, key_added="spatial")
+    rsd.tl.fit(tissue, key_added="spatial", **QUICK)  # it was ours
+    for slot in ("obsp", "uns", "obs", "layers", "obsm", "varm"):
+        part = getattr(table, slot)
+        for name in [name for name in part if name is not None and name.startswith(("spatial_", "X_spatial"))]:
+            del part[name]
+    del table.uns["spatial"]
+    import squidpy as sq
+
+    table.obsm["place"] = np.random.default_rng(0).uniform(size=(table.n_obs, 2))
+    sq.gr.spatial_neighbors_knn(table, spatial_key="place", n_neighs=6)
+    before = table.obsp["spatial_connectivities"].copy()
+    with pytest.raises(ValueError, match=r"would replace .*obsp\['spatial_distances'\]"):
+        rsd.tl.fit(tissue, key_added="spatial", **QUICK)
+    assert (table.obsp["spatial_connectivities"] != before).nnz == 0
+
+
+def test_a_folder_for_checkpoints_may_be_a_path(tissue, tmp_path):
+    training = rsd.TrainingConfig(max_epochs=2, checkpoint_dir=tmp_path / "checkpoints")
+    rsd.tl.fit(tissue, training=training, show_progress_bar=False)
+    tissue.write(tmp_path / "tissue.zarr")
+    assert rsd.io.results_state(tmp_path / "tissue.zarr") == "complete"
+
+
+def test_the_default_type_of_torch_does_not_matter(tissue):
+    expected = tissue["table"].copy()
+    rsd.tl.fit(expected, **QUICK)
+    torch.set_default_dtype(torch.float64)
+    try:
+        rsd.tl.fit(tissue, **QUICK)
+        rsd.tl.decontaminated_counts(tissue, show_progress_bar=False)
+        rsd.tl.normalized_expression(tissue, n_samples=2, show_progress_bar=False)
+        rsd.tl.sample_posterior(tissue, sites=["shares", "own_counts"], n_samples=2, show_progress_bar=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert tissue["table"].obsm["X_resolvi"].dtype == np.float32
+    assert tissue["table"].layers["resolvi_counts"].dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f8", "float16"])
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_numbers_of_any_kind(tissue, dtype, form):
+    expected = tissue["table"].copy()
+    rsd.tl.fit(expected, **QUICK)
+    counts = expected.X.toarray().astype(dtype)
+    if form == "sparse":
+        csr = expected.X.tocsr()
+        counts = sp.csr_matrix(csr.shape, dtype=np.float32)
+        counts.indptr, counts.indices, counts.data = csr.indptr, csr.indices, csr.data.astype(dtype)
+    table = tissue["table"].copy()
+    table.layers["counts"] = counts
+    rsd.tl.fit(table, layer="counts", **QUICK)
+    found = table.layers["resolvi_counts"]
+    np.testing.assert_array_equal(found.toarray(), expected.layers["resolvi_counts"].toarray())
+    assert table.layers["counts"].dtype == np.dtype(dtype)

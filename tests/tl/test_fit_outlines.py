@@ -106,7 +106,11 @@ def test_the_way_out_for_columns_that_the_store_lacks(tissue, tmp_path):
     tissue.write_element("table_new")
     rsd.tl.fit(tissue, table_key="table_new", batch_key="slide", max_epochs=1, write=True, **QUIET)
     again = sd.read_zarr(tmp_path / "tissue.zarr")
-    assert rsd.tl.normalized_expression(again, table_key="table_new", copy=True, **QUIET) is not None
+    expected, found = (
+        rsd.tl.normalized_expression(data, table_key="table_new", copy=True, **QUIET).layers["resolvi_expression"]
+        for data in (tissue, again)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_a_query_is_measured_as_the_reference_was(tissue):

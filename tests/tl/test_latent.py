@@ -41,3 +41,11 @@ def test_scanpy_builds_its_graph_on_it(fitted):
 def test_without_a_fit(tissue):
     with pytest.raises(KeyError, match=r"run .*tl\.fit"):
         rsd.tl.latent(tissue, **QUIET)
+
+
+def test_one_draw_does_not_take_the_place_of_the_means(fitted):
+    before = fitted["table"].obsm["X_resolvi"].copy()
+    for asked in ({}, {"return_dist": True, "copy": True}):
+        with pytest.raises(ValueError, match="`give_mean=False` is one draw, for `copy=True` only"):
+            rsd.tl.latent(fitted, give_mean=False, **asked, **QUIET)
+    np.testing.assert_array_equal(fitted["table"].obsm["X_resolvi"], before)

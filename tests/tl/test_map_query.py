@@ -198,3 +198,40 @@ def test_a_query_whose_cells_are_points_may_have_other_genes():
     with pytest.warns(UserWarning, match="5 of 60 genes of the reference are not in the query"):
         rsd.tl.map_query(sdata, reference, **QUIET)
     assert sdata.tables["table_resolvi"].n_vars == 60
+
+
+def test_a_training_is_said_once():
+    reference, query = samples()
+    rsd.tl.fit(reference, batch_key="sample", max_epochs=2, **QUIET)
+    settings = rsd.TrainingConfig(max_epochs=2)
+    one, other = (
+        rsd.tl.map_query(query, reference, copy=True, **training, **QUIET)
+        for training in ({"max_epochs": 2}, {"training": settings})
+    )
+    np.testing.assert_array_equal(one.layers["resolvi_counts"].toarray(), other.layers["resolvi_counts"].toarray())
+    assert len(one.uns["resolvi"]["history"]["epoch"]) == 2
+    with pytest.raises(ValueError, match="`max_epochs` inside `training="):
+        rsd.tl.map_query(query, reference, max_epochs=2, training=settings, **QUIET)
+    with pytest.raises(TypeError, match="`training` must be a TrainingConfig, not int"):
+        rsd.tl.map_query(query, reference, training=2, **QUIET)
+    with pytest.raises(ValueError, match="`freeze=False` is about a training"):
+        rsd.tl.map_query(query, reference, freeze=False, **QUIET)
+
+
+@pytest.mark.slow
+def test_a_query_can_be_trained_until_it_has_converged():
+    reference, query = samples()
+    rsd.tl.fit(reference, batch_key="sample", max_epochs=2, **QUIET)
+    rsd.tl.map_query(query, reference, max_epochs=None, **QUIET)
+    assert len(query.uns["resolvi"]["history"]["epoch"]) > 20
+
+
+def test_a_query_names_its_columns_itself():
+    reference, query = samples()
+    rsd.tl.fit(reference, batch_key="sample", max_epochs=2, **QUIET)
+    model = rsd.ResolVI.from_table(reference)
+    expected = rsd.ResolVI.load_query_data(query.copy(), model).get_corrected_counts()
+    query.obs["slide"] = query.obs.pop("sample")
+    query.obsm["place"] = query.obsm.pop("spatial")
+    mapped = rsd.ResolVI.load_query_data(query, model, batch_key="slide", spatial_key="place")
+    np.testing.assert_array_equal(mapped.get_corrected_counts().toarray(), expected.toarray())

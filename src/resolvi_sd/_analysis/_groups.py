@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import MOST_LISTED, check_key, check_unique, group_names, listing, shortened
 
 __all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "make_comparisons"]
@@ -64,7 +65,7 @@ class Comparison:
 
 
 def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
-    """Return the groups in a column of `obs`; other columns than categorical ones are read as text, sorted.
+    """Return the groups in a column of `obs`, in the order of its categories, or of its numbers or text.
 
     Raises
     ------
@@ -75,11 +76,13 @@ def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     column = adata.obs[key]
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(object).where(column.isna(), column.astype(str)).astype("category")
-    names = column.cat.categories.astype(str)
-    check_unique(names, what=f"Names of groups (`table.obs[{key!r}]`, read as text)", todo="Rename categories of it.")
-    return CellGroups(key, column.cat.codes.to_numpy().astype(np.int64), tuple(names))
+    codes, names = text_categories(column)
+    check_unique(
+        pd.Index(names, dtype=object),
+        what=f"Names of groups (`table.obs[{key!r}]`, read as text)",
+        todo="Rename categories of it.",
+    )
+    return CellGroups(key, codes, names)
 
 
 def make_comparisons(

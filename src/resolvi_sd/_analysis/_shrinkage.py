@@ -67,7 +67,7 @@ def shrunk_probability(
             beyond = ndtr((sign * center - least) / spread)
         beyond = np.where(spread > 0, beyond, 0.5 * (least == 0))
         directions.append((posterior * beyond).sum(axis=1))
-    result: NDArray[np.float64] = np.maximum(*directions)
+    result: NDArray[np.float64] = np.maximum(*directions).clip(max=1.0)
     return result
 
 

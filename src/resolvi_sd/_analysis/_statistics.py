@@ -24,7 +24,9 @@ def check_settings(mode: str, delta: float, fdr: float, n_samples: int, pseudoco
     if not 0 < fdr < 1:
         raise ValueError(f"`fdr` must be between 0 and 1, got {fdr}.")
     if pseudocount is not None and not 0 < pseudocount < 1:
-        raise ValueError(f"`pseudocount` is added to shares and must be between 0 and 1, got {pseudocount}.")
+        raise ValueError(
+            f"`pseudocount` is added to what is compared, and must be above 0 and below 1, got {pseudocount}."
+        )
     check_positive_int(n_samples, argument="n_samples")
 
 
@@ -48,7 +50,9 @@ def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.floa
     """
     order = np.argsort(-probability, kind="stable")
     expected: NDArray[np.float64] = np.empty(len(probability))
-    expected[order] = np.cumsum(1.0 - probability[order].astype(np.float64)) / np.arange(1, len(probability) + 1)
+    # Probabilities that were summed may be above 1 by rounding.
+    false = np.clip(1.0 - probability[order].astype(np.float64), 0.0, 1.0)
+    expected[order] = np.cumsum(false) / np.arange(1, len(probability) + 1)
     return expected
 
 
@@ -103,7 +107,9 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
 def add_calls(table: pd.DataFrame, *, fdr: float, probability: NDArray[np.float64] | None = None) -> pd.DataFrame:
     """Return the table with `expected_fdr` and `is_de_fdr`, over all its features together.
 
-    By `proba_de`, or by a `probability` that knows of the other features.
+    By `proba_de`, or by a `probability` that knows of the other features. Called are those up to the false discovery
+    rate that are more probable than not: among many certain ones there would be room for some that surely are false.
     """
-    expected = posterior_expected_fdr(table["proba_de"].to_numpy() if probability is None else probability)
-    return table.assign(expected_fdr=expected, is_de_fdr=expected <= fdr)
+    probability = table["proba_de"].to_numpy() if probability is None else probability
+    expected = posterior_expected_fdr(probability)
+    return table.assign(expected_fdr=expected, is_de_fdr=(expected <= fdr) & (probability >= 0.5))

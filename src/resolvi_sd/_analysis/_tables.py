@@ -12,7 +12,12 @@ __all__ = ["stack_comparisons"]
 
 
 def stack_comparisons(
-    tables: Sequence[pd.DataFrame], comparisons: Sequence[Comparison], *, feature: str, names: Sequence[str]
+    tables: Sequence[pd.DataFrame],
+    comparisons: Sequence[Comparison],
+    *,
+    groupby: str,
+    feature: str,
+    names: Sequence[str],
 ) -> pd.DataFrame:
     """Stack one table per comparison, each with a row per feature.
 
@@ -22,6 +27,8 @@ def stack_comparisons(
         Results, features in the order of `names`.
     comparisons
         What was compared.
+    groupby
+        Column of `obs` with the groups.
     feature
         Column for the names of the features.
     names
@@ -29,7 +36,8 @@ def stack_comparisons(
 
     Returns
     -------
-    Columns `group1`, `group2`, `feature`, all categorical with text, then those of the tables. The index is text.
+    Columns `group1`, `group2`, `feature`, all categorical with text, those of the tables, and `groupby`, which is the
+    same in all rows. The index is text.
     """
     stacked = pd.concat(tables, ignore_index=True)
     labels = {
@@ -39,4 +47,5 @@ def stack_comparisons(
     }
     for place, (column, values) in enumerate(labels.items()):
         stacked.insert(place, column, pd.Series(pd.Categorical(values, categories=list(dict.fromkeys(values)))))
+    stacked["groupby"] = pd.Categorical([groupby] * len(stacked))
     return stacked.set_index(stacked.index.astype(str))

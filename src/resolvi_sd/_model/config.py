@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral
@@ -92,7 +93,10 @@ class ModelConfig:
         _require(self.likelihood in ("nb", "poisson"), "likelihood", self.likelihood, "'nb' or 'poisson'")
         _require(self.dispersion in ("gene", "gene-batch"), "dispersion", self.dispersion, "'gene' or 'gene-batch'")
         _require(
-            len(self.share_prior) == 3 and min(self.share_prior) > 0, "share_prior", self.share_prior, "three positive"
+            len(self.share_prior) == 3 and min(self.share_prior) > 0,
+            "share_prior",
+            self.share_prior,
+            "three positive numbers",
         )
         for name in (
             "share_prior_weight",
@@ -156,9 +160,11 @@ class TrainingConfig:
     kl_warmup_steps: int = 300
     thin_counts: bool = True
     gradient_clip: float = 10.0
-    checkpoint_dir: str | None = None
+    checkpoint_dir: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.checkpoint_dir is not None:
+            object.__setattr__(self, "checkpoint_dir", os.fspath(self.checkpoint_dir))  # text, which a store can hold
         for name in ("max_epochs", "batch_size", "patch_size"):
             value = getattr(self, name)
             _require(value is None or _is_integer(value, 1), name, value, "None or an integer of at least 1")

@@ -137,6 +137,7 @@ class ResolviModule(nn.Module):
             self.share_encoder.log_scale.weight.zero_()
             self.share_encoder.log_scale.bias.fill_(math.log(_SHARE_SCALE))
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
+        self.float()  # whatever torch's default is
 
     @classmethod
     def blank(cls, config: ModelConfig, data: DataSummary) -> ResolviModule:
@@ -256,7 +257,9 @@ class ResolviModule(nn.Module):
     def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
         """Logistic-normal over the shares of the core cells."""
         core = minibatch.n_core
-        weights = masked_softmax(self.neighbor_kernel(minibatch.distance, torch.ones(())), minibatch.mask)
+        weights = masked_softmax(
+            self.neighbor_kernel(minibatch.distance, torch.ones_like(self.log_range)), minibatch.mask
+        )
         profiles = self.share_encoder.around(minibatch.features)
         if is_compiled(profiles):
             around = neighbor_sum(profiles, minibatch.neighbor, weights)
@@ -267,7 +270,7 @@ class ResolviModule(nn.Module):
         setting = torch.stack(
             [
                 depth[:core] - self.log_depth,
-                (weights * depth[minibatch.neighbor]).sum(1) - self.log_depth * minibatch.mask.any(1),
+                (weights * depth[minibatch.neighbor]).sum(1) - self.log_depth * minibatch.mask.any(1).to(depth),
                 (relative * minibatch.mask).sum(1) / minibatch.mask.sum(1).clamp_min(1) - 1.0,
                 relative.masked_fill(~minibatch.mask, 3.0).amin(1).clamp_max(3.0) - 1.0,
             ],

@@ -65,13 +65,18 @@ def classify(
     module: ResolviModule,
     mean: NDArray[np.float32],
     spread: NDArray[np.float32],
+    has_counts: NDArray[np.bool_],
     *,
     n_samples: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Return the probability of each label, averaged over :func:`latent_draws`, rows × labels, float32."""
+    """Return the probability of each label, averaged over :func:`latent_draws`, rows × labels, float32.
+
+    NaN for rows without counts, of which nothing is known.
+    """
     total = np.zeros((len(mean), module.data.n_labels), np.float32)
     for latent in latent_draws(mean, spread, n_samples, rng):
         with torch.no_grad():
             total += module.label_likelihood(torch.from_numpy(latent)).probs.numpy()
+    total[~has_counts] = np.nan
     return total / np.float32(n_samples)

@@ -207,7 +207,7 @@ class _Setting:
     def of(cls, module: ResolviModule, tissue: Tissue, cells: NDArray[np.int64], *, alone: bool) -> _Setting:
         """Encode `cells`, and their neighbors too unless `alone`."""
         if alone:
-            features = encoder_features(SparseRows.from_scipy(tissue.counts[cells]))
+            features = encoder_features(SparseRows.from_scipy(tissue.rows(cells)))
             categories = torch.from_numpy(tissue.categories[cells])
             mean, spread = module.latent_encoder(features, categories)
             return cls(len(cells), cells, categories, mean, spread, None)

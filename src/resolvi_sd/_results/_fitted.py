@@ -33,7 +33,6 @@ class Setup:
     """
 
     n_neighbors: int
-    table_key: str | None = None
     layer: str | None = None
     batch_key: str | None = None
     library_key: str | None = None
@@ -114,10 +113,15 @@ class FittedModel:
         given = tuple(names.astype(str))
         if given != self.genes:
             now, then = set(given), set(self.genes)
+            if now == then:
+                raise ValueError(
+                    "The genes of the table are those that the model was fitted on, in another order. Bring them into "
+                    "that of the fit: `table[:, genes].copy()` with `genes = table.uns['resolvi']['genes']`, or "
+                    "`model.adata.var_names`."
+                )
             raise ValueError(
                 f"The genes of the table are not those that the model was fitted on: {len(then - now)} of {len(then)} "
-                f"are gone, {len(now - then)} are new{'' if now != then else ', the order is another'}. "
-                "Use the table as it was fitted, or fit again."
+                f"are gone, {len(now - then)} are new. Use the table as it was fitted, or fit again."
             )
 
     def require_labels(self) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys, fits
-from resolvi_sd._results._fitted import FittedModel, from_state
+from resolvi_sd._results._fitted import FittedModel, Setup, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_result, first_fraction, listing
 
@@ -27,6 +27,7 @@ __all__ = [
     "corrected_counts",
     "corrected_layer_name",
     "fitted_counts",
+    "kept_counts",
     "naming_the_fit",
     "read_fit",
     "warn_of_other_counts",
@@ -94,8 +95,23 @@ def fitted_counts(adata: AnnData, layer: str | None) -> CSR:
     ValueError
         If it holds no counts any more, e.g. because X was normalised after the fit.
     """
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(
+            f"The fit read its counts from `layers[{layer!r}]`, which the table lacks: put them there. "
+            f"It has: {listing(adata.layers)}."
+        )
     with naming_the_fit(layer):
         return table_counts(adata, layer)
+
+
+def kept_counts(adata: AnnData, keys: Keys) -> CSR | None:
+    """Return the counts that the fit read, None if the table has them no more: for what can do without."""
+    plain = adata.uns.get(keys.model, {}).get("setup")
+    layer = None if plain is None else Setup.from_plain(plain).layer
+    if plain is None or (layer is not None and layer not in adata.layers) or (layer is None and adata.X is None):
+        return None
+    counts = read_matrix(adata.X if layer is None else adata.layers[layer], name="the counts of the fit")
+    return counts if first_fraction(counts.data) is None else None
 
 
 def warn_of_other_counts(
@@ -111,13 +127,14 @@ def warn_of_other_counts(
     if not in_memory or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
         return
     by_share = float(np.nansum(molecules * adata.obs[keys.true].to_numpy(np.float64)))
-    corrected = float(row_sums(corrected_counts(adata, keys)).sum())
+    corrected = float(row_sums(_corrected_matrix(adata, keys.counts, keys)).sum())
     if abs(by_share - corrected) > _TOLERANCE * corrected + 5 * np.sqrt(corrected):
         where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
         warnings.warn(
             f"The counts in `{where}` do not seem to be those of the fit: by the shares that it found, {by_share:,.0f} "
-            f"of their molecules are own, and `layers[{keys.counts!r}]` has {corrected:,.0f}. If they were replaced, "
-            "put them back, or fit anew from a layer that stays as it is: `layer='counts'`.",
+            f"of their molecules are own, and `layers[{keys.counts!r}]` has {corrected:,.0f}. Whichever of the two was "
+            "replaced or transformed since, put it back, or fit anew from a layer that stays as it is: "
+            "`layer='counts'`.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )
@@ -130,7 +147,7 @@ def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys, *, stackleve
     return counts
 
 
-def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) -> CSR:
+def corrected_counts(adata: AnnData, keys: Keys, counts: CSR, *, layer: str | None = None) -> CSR:
     """Return the corrected counts of the fit, cells × genes, as :func:`resolvi_sd._tables.read_matrix` does.
 
     Parameters
@@ -139,6 +156,8 @@ def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) ->
         The table.
     keys
         Names of the fit's entries.
+    counts
+        Those that were fitted.
     layer
         Others that the user asked for by `corrected_layer=`.
 
@@ -147,9 +166,15 @@ def corrected_counts(adata: AnnData, keys: Keys, *, layer: str | None = None) ->
     KeyError
         If the layer is not there.
     ValueError
-        If the whole molecules of the fit are none any more.
+        If they are not between 0 and the counts, or the whole molecules of the fit are none any more.
     """
     name = corrected_layer_name(adata, keys, layer)
+    matrix = _corrected_matrix(adata, name, keys)
+    check_within_counts(matrix, counts, keys, name)
+    return matrix
+
+
+def _corrected_matrix(adata: AnnData, name: str, keys: Keys) -> CSR:
     matrix = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
     check_whole(matrix.data, keys, name)
     return matrix
@@ -180,33 +205,39 @@ def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:
     return keys.counts
 
 
-def check_within_counts(corrected: Any, counts: Any, *, layer: str | None) -> None:
-    """Raise unless corrected counts that the user named, `corrected_layer=layer`, are between 0 and the counts.
+def check_within_counts(corrected: Any, counts: Any, keys: Keys, layer: str) -> None:
+    """Raise unless the corrected counts in a layer are between 0 and the counts.
 
     Parameters
     ----------
     corrected, counts
         Both CSR, or both arrays.
+    keys
+        Names of the fit's entries.
     layer
-        None: those of the fit, which are.
+        Name of the layer.
 
     Raises
     ------
     ValueError
-        If they are not, as where a layer is normalised.
+        If they are not, as where a layer was normalised.
     """
-    if layer is None:
-        return
+    of_fit = layer in (keys.counts, keys.decontaminated)
+    name = f"`table.layers[{layer!r}]`" if of_fit else f"corrected_layer={layer!r}"
     for rows in row_blocks(counts.shape[0]):
         more = float((corrected[rows].astype(np.float64) - counts[rows]).max())  # unsigned integers have no less than 0
         least = float(corrected[rows].min())
         if not np.isfinite(more + least):
-            raise ValueError(f"corrected_layer={layer!r} has values that are no numbers (NaN or infinity).")
+            raise ValueError(f"{name} has values that are no numbers (NaN or infinity).")
         if more > _ROUNDING or least < -_ROUNDING:
             what = f"up to {more:g} more than was counted" if more > _ROUNDING else f"values down to {least:g}"
+            todo = (
+                " The layer was transformed in place, or the counts were replaced: put them back, or fit again. To "
+                f"normalise the layer, take a copy (`table.X = table.layers[{layer!r}].copy()`)."
+            )
             raise ValueError(
-                f"corrected_layer={layer!r} has {what}. Corrected counts are what is left of the counts that were "
-                "fitted, molecules between 0 and these; normalised or log-transformed values are none."
+                f"{name} has {what}. Corrected counts are what is left of the counts that were fitted, molecules "
+                f"between 0 and these; normalised or log-transformed values are none.{todo if of_fit else ''}"
             )
 
 
@@ -237,6 +268,7 @@ def _codes(adata: AnnData, argument: str, key: str, known: tuple[str, ...]) -> N
     if (codes < 0).any():
         new = listing(sorted(set(values) - set(known), key=str))
         raise ValueError(
-            f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {listing(known)}."
+            f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {listing(known)}. Cells of "
+            "others are mapped onto a model by `resolvi_sd.tl.map_query` or `ResolVI.load_query_data`."
         )
     return codes.astype(np.int64)

@@ -31,7 +31,7 @@ _TINY = np.finfo(np.float32).tiny
 _WHOLE = 0.999
 
 
-def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
+def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedModel, Tissue, NeighborGraph]:
     """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from what the table holds.
 
     Posterior passes over them give what was written at the fit. Of a table that was subset since, cells and edges that
@@ -45,6 +45,8 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         The table, in memory.
     keys
         Names of the fit's entries.
+    stacklevel
+        Of warnings: 2 where the caller is what the user called, one more for each function between.
 
     Returns
     -------
@@ -80,9 +82,9 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         so="What came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
         "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
         "where there is one).",
-        stacklevel=3,
+        stacklevel=stacklevel + 1,
     )
-    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
+    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=stacklevel + 1)
     tissue = Tissue.assemble(
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
     )

@@ -10,11 +10,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys, fits
-from resolvi_sd._model import Posterior
+from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup, to_state
 from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import write_graph
+from resolvi_sd.gr._neighbors import is_own_graph, write_graph
 
 __all__ = ["check_inputs_kept", "check_place_free", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
@@ -35,8 +35,10 @@ def check_place_free(adata: AnnData, keys: Keys) -> None:
     """Raise ValueError if results under a prefix of the user's would replace entries that are no results of a fit."""
     if keys.prefix == DEFAULT_KEY or keys.prefix in fits(adata.uns):
         return
-    # These need no fit.
-    of_graph = {keys.distances, keys.connectivities, keys.neighbors, keys.niche, keys.niche_labels, keys.dna}
+    # These need no fit; a graph may be squidpy's under the same name.
+    of_graph = {keys.niche, keys.niche_labels, keys.niche_labels_key, keys.dna}
+    if is_own_graph(adata, keys):
+        of_graph |= {keys.distances, keys.connectivities, keys.neighbors}
     taken = [
         f"{slot}[{name!r}]"
         for slot, names in keys.owned().items()
@@ -90,17 +92,24 @@ def write_fit(
         adata.obs[keys.size] = sizes
     adata.obsp[keys.weights] = graph.by_edge(posterior.weights)
     adata.obsp[keys.flow] = graph.by_edge(posterior.flow)
-    adata.varm[keys.dispersion] = module.concentration().detach().numpy().T.copy()
+    adata.varm[keys.dispersion] = _inverse_overdispersion(module).T.copy()
     adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
     if posterior.probabilities is not None:
         write_labels(adata, fitted, posterior.probabilities, keys=keys)
     adata.uns[keys.model] = to_state(fitted)
 
 
+def _inverse_overdispersion(module: ResolviModule) -> NDArray[np.float32]:
+    """Return that of the genes, 1 or batches × genes; infinite where counts are Poisson."""
+    found: NDArray[np.float32] = module.concentration().detach().numpy()
+    return np.full_like(found, np.inf) if module.config.likelihood == "poisson" else found
+
+
 def most_probable(fitted: FittedModel, probabilities: NDArray[np.float32]) -> pd.Categorical[str]:
-    """Return the most probable label of each cell, with the categories of the fit."""
-    names = np.asarray(fitted.labels, dtype=object)
-    return pd.Categorical(names[probabilities.argmax(axis=1)], categories=list(fitted.labels))
+    """Return the most probable label of each cell, none where probabilities are NaN, with the categories of the fit."""
+    known = ~np.isnan(probabilities).any(axis=1)
+    codes: NDArray[np.int64] = np.where(known, probabilities.argmax(axis=1), -1)
+    return pd.Categorical.from_codes(codes, pd.Index(fitted.labels, dtype=object))
 
 
 def write_labels(adata: AnnData, fitted: FittedModel, probabilities: NDArray[np.float32], *, keys: Keys) -> None:

@@ -7,7 +7,7 @@ from resolvi_sd._tables._instances import annotation, check_element, instance_ro
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
-from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table
+from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table, text_categories
 from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._view import CellPositions, TableView, cell_positions, table_view
 
@@ -38,4 +38,5 @@ __all__ = [
     "size_unit",
     "table_counts",
     "table_view",
+    "text_categories",
 ]

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._tables._resolve import column_text
+from resolvi_sd._tables._resolve import column_text, text_categories
 from resolvi_sd._validation import check_key, listing
 
 __all__ = ["Labels", "read_labels"]
@@ -55,10 +55,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     text = column_text(column)
     named = column.notna().to_numpy() & (text != unlabeled_category)
     present = set(text[named])
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        names = tuple(name for name in column.cat.categories.astype(str) if name in present)
-    else:
-        names = tuple(sorted(present))
+    names = tuple(name for name in text_categories(column)[1] if name in present)
     if len(names) < 2:
         raise ValueError(
             f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="

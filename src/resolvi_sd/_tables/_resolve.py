@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._validation import check_complete, check_key
 
-__all__ = ["Groups", "column_text", "cross", "group_by", "one_group", "resolve_table"]
+__all__ = ["Groups", "column_text", "cross", "group_by", "one_group", "resolve_table", "text_categories"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def one_group(n_cells: int, name: str) -> Groups:
 
 
 def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
-    """Partition the cells by a column of `obs`: categories in their order, other values sorted.
+    """Partition the cells by a column of `obs`, in the order of :func:`text_categories`.
 
     Raises
     ------
@@ -104,12 +104,29 @@ def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
     return text
 
 
+def text_categories(column: pd.Series[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return the category of each cell, -1 where it has none, and the names of the categories.
+
+    Categories keep their order, numbers come by size, other values by their text.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy().astype(np.int64), tuple(
+            str(name) for name in column.cat.categories.astype(str)
+        )
+    known = column.dropna()
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        names = tuple(dict.fromkeys(str(name) for name in known.sort_values().astype(str)))
+    else:
+        names = tuple(sorted({str(name) for name in known.astype(str)}))
+    codes = pd.Index(names, dtype=object).get_indexer(pd.Index(column_text(column), dtype=object))
+    return np.where(column.notna(), codes, -1).astype(np.int64), names
+
+
 def _encode(column: pd.Series[Any]) -> Groups:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        values = column.cat.remove_unused_categories().cat
-        return Groups(np.asarray(values.codes, dtype=np.int32), tuple(values.categories.astype(str)))
-    names, codes = np.unique(column_text(column), return_inverse=True)
-    return Groups(codes.astype(np.int32), tuple(str(name) for name in names))
+        column = column.cat.remove_unused_categories()
+    codes, names = text_categories(column)
+    return Groups(codes.astype(np.int32), names)
 
 
 def cross(first: Groups, second: Groups) -> Groups:

@@ -124,6 +124,11 @@ def cell_positions(
     columns = annotation(adata) if isinstance(data, SpatialData) else None
     if columns is None:
         hint = "Add them, e.g. `table.obsm['spatial'] = table.obs[['x', 'y']].to_numpy()`."
+        if not isinstance(data, SpatialData) and annotation(adata) is not None:
+            hint = (
+                "The table annotates elements of a SpatialData object, which know where its cells are: pass that "
+                "object, with `table_key=`."
+            )
         if isinstance(data, SpatialData):
             hint = "The table annotates no element (see `TableModel.parse`), so it must bring its coordinates."
         coordinates = obsm_coordinates(adata, spatial_key, hint=hint)

@@ -112,6 +112,11 @@ def cut_minibatch(
     Returns
     -------
     Minibatch on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the counts have been changed in place.
     """
     neighbor, mask = tissue.neighbor[core], tissue.mask[core]
     cells, local = number_locally(core, neighbor, mask)
@@ -119,7 +124,7 @@ def cut_minibatch(
     if thinned_size is not None:
         depth = np.full(len(cells), np.inf)
         depth[: len(core)] = thinned_size
-    counts = SparseRows.from_scipy(tissue.counts[cells])
+    counts = SparseRows.from_scipy(tissue.rows(cells))
     return Minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),

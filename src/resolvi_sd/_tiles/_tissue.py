@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, row_sums
+from resolvi_sd._csr import CSR, row_sums, with_own_values
 
 __all__ = ["Tissue"]
+
+# Relative difference of sums of whole numbers that rounding to float32 makes.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Tissue:
     Parameters
     ----------
     counts
-        Cells × genes, CSR, in memory or in files.
+        Cells × genes, CSR, in memory or in files. In memory it is the table's own matrix as a rule, not a copy.
     categories
         Batch of each cell, and its category of each further covariate, cells × (1 + covariates), int64.
     neighbor
@@ -69,6 +72,30 @@ class Tissue:
             label = np.full(len(library_size), -1, dtype=np.int64)
         size = library_size if size is None else size
         return cls(counts, categories, neighbor, distance, mask & gives[neighbor], library_size, label, size)
+
+    def rows(self, cells: NDArray[np.int64]) -> CSR:
+        """Return the counts of some cells.
+
+        Raises
+        ------
+        ValueError
+            If they are not those that the tissue was made of: the matrix of the table was changed in place since.
+        """
+        counts = self.counts[cells]
+        molecules = self.library_size[cells]
+        changed = np.abs(np.asarray(counts.sum(axis=1)).ravel() - molecules) > _ROUNDING * molecules
+        if changed.any():
+            raise ValueError(
+                f"The counts have been changed in place since they were read, in {int(changed.sum()):,} of "
+                f"{len(cells):,} cells, as `scanpy.pp.normalize_total` and `log1p` do. Put them back, and make the "
+                "result or the model anew. So that they stay, keep them in a layer of their own, which `layer=` names: "
+                "`table.layers['counts'] = table.X.copy()`."
+            )
+        return counts
+
+    def kept(self) -> Tissue:
+        """Return the same tissue, of which no count can change: for what is computed later."""
+        return replace(self, counts=with_own_values(self.counts))
 
     @property
     def batch(self) -> NDArray[np.int64]:

@@ -16,9 +16,11 @@ from resolvi_sd.gr._boundary import boundary_graph
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._knn import knn_graph
 
-__all__ = ["Distance", "NeighborsResult", "knn_graph", "nearest_graph", "neighbors", "write_graph"]
+__all__ = ["Distance", "NeighborsResult", "knn_graph", "is_own_graph", "nearest_graph", "neighbors", "write_graph"]
 
 Distance = Literal["centroid", "boundary"]
+# Says in `uns` who made a graph, as scanpy and squidpy do.
+_METHOD = "resolvi_sd"
 
 
 class NeighborsResult(NamedTuple):
@@ -90,8 +92,15 @@ def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dic
     adata.uns[keys.neighbors] = {
         "connectivities_key": keys.connectivities,
         "distances_key": keys.distances,
-        "params": params,
+        "params": {**params, "method": _METHOD},
     }
+
+
+def is_own_graph(adata: AnnData, keys: Keys) -> bool:
+    """Whether the graph under these keys, if there is one, was written by :func:`write_graph`."""
+    if keys.neighbors not in adata.uns:
+        return keys.distances not in adata.obsp and keys.connectivities not in adata.obsp
+    return str(adata.uns[keys.neighbors].get("params", {}).get("method", "")) == _METHOD
 
 
 def neighbors(
@@ -171,7 +180,7 @@ def neighbors(
     if not copy and keys.weights in adata.obsp:
         raise ValueError(
             f"key_added={key_added!r} holds a fit, and this is the graph that its results are of. Choose another "
-            "`key_added=`; a fit on that graph is `resolvi_sd.tl.fit(..., neighbors_key='{key_added}_neighbors')`."
+            "`key_added=`; a fit on that graph names it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
         )
     cells = cell_positions(
         data,

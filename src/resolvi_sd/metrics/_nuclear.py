@@ -21,6 +21,9 @@ from resolvi_sd.metrics._truth import profile_error
 
 __all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
 
+# Transcripts of a lower quality are not in Xenium's tables.
+_MIN_QUALITY = 20.0
+
 # Corrected counts are float32.
 _ROUNDING = 1e-5
 
@@ -181,7 +184,7 @@ def nuclear_counts(
     gene_key: str | None = None,
     nucleus_key: str = "overlaps_nucleus",
     quality_key: str | None = None,
-    min_quality: float = 20.0,
+    min_quality: float | None = None,
 ) -> sp.csr_matrix:
     """Count the transcripts of each cell that lie on its nucleus, one partition of the points at a time.
 
@@ -204,7 +207,7 @@ def nuclear_counts(
         Column of the points with a quality, of which the table has those with at least `min_quality` only (Xenium:
         `"qv"`); None: all transcripts count.
     min_quality
-        See above.
+        Goes with `quality_key`; None is 20, as for Xenium's tables.
 
     Returns
     -------
@@ -224,6 +227,9 @@ def nuclear_counts(
     >>> (nuclear != sdata.tables["table"].X).nnz
     0
     """
+    if quality_key is None and min_quality is not None:
+        raise ValueError(f"`min_quality={min_quality:g}` is of a column of the points: name it with `quality_key=`.")
+    least = _MIN_QUALITY if min_quality is None else min_quality
     transcripts = read_transcripts(
         sdata,
         points_key=points_key,
@@ -245,7 +251,7 @@ def nuclear_counts(
         frame = points.partitions[partition].compute()
         counted = pd.to_numeric(frame[nucleus_key]).fillna(0) > 0
         if quality_key is not None:
-            counted &= frame[quality_key] >= min_quality
+            counted &= frame[quality_key] >= least
         nuclear = frame[counted]
         cell, gene = columns.cell_rows(nuclear), columns.gene_columns(nuclear)
         known = (cell >= 0) & (gene >= 0)
@@ -253,7 +259,7 @@ def nuclear_counts(
         parts.append(sp.csr_matrix((ones, (cell[known], gene[known])), shape=shape))
     total: sp.csr_matrix = sum(parts[1:], start=parts[0])
     if not total.nnz:
-        quality = "" if quality_key is None else f", with {quality_key!r} of at least {min_quality:g}"
+        quality = "" if quality_key is None else f", with {quality_key!r} of at least {least:g}"
         raise ValueError(
             f"No transcript of {transcripts.key!r} is on a nucleus ({nucleus_key!r} true or above 0){quality}, and of "
             f"a cell and a gene of the table. Its {columns.gene!r} are such as "

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import check_key, listing
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _MOST = 200
 _LEGEND_ROWS = 16
 # Beyond the ten colors of the sequence they return lighter and darker: how far, towards white or black.
 _SHADES = (0.0, 0.5, -0.4)
+# Colors with less than this between their strongest and weakest part are grey; so are cells without a group, but paler.
+_GREY = 0.12
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,7 @@ def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette
         If no cell has a value, there are too many values for groups, or fewer colors than groups.
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
-    column = adata.obs[key]
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.where(column.isna(), column.astype(str)).astype("category")
-    codes = column.cat.codes.to_numpy().astype(np.int64)
-    every = tuple(str(name) for name in column.cat.categories)
+    codes, every = text_categories(adata.obs[key])
     found = np.unique(codes[codes >= 0])
     if not found.size:
         raise ValueError(f"{argument}={key!r}: no cell has a value.")
@@ -113,9 +111,11 @@ def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key
     if palette is None and stored is None:
         return _distinct_colors(len(names))
     if isinstance(palette, Mapping):
-        for name in names:
-            check_key(name, palette, argument=f"a group of obs[{key!r}],", where="palette")
-        return np.asarray(to_rgba_array([palette[name] for name in names]))
+        colors = {str(name): color for name, color in palette.items()}
+        missing = [name for name in names if name not in colors]
+        if missing:
+            raise KeyError(f"`palette` has no color for {listing(missing)} of obs[{key!r}]; it has: {listing(colors)}.")
+        return np.asarray(to_rgba_array([colors[name] for name in names]))
     if isinstance(palette, str):
         return _named_colors(palette, len(names))
     given = list(stored if palette is None else palette)
@@ -144,11 +144,11 @@ def _distinct_colors(n_colors: int) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgba_array
 
     base = np.asarray(to_rgba_array(color_sequences["petroff10"]))
-    if n_colors > len(_SHADES) * len(base):
-        return _named_colors("turbo", n_colors)
     shades = []
     for shade in _SHADES:
-        shaded = base.copy()
-        shaded[:, :3] += abs(shade) * ((shade > 0) - base[:, :3])
+        shaded = base if shade <= 0 else base[np.ptp(base[:, :3], axis=1) >= _GREY]
+        shaded = shaded.copy()
+        shaded[:, :3] += abs(shade) * ((shade > 0) - shaded[:, :3])
         shades.append(shaded)
-    return np.concatenate(shades)[:n_colors]
+    colors = np.concatenate(shades)
+    return colors[:n_colors] if n_colors <= len(colors) else _named_colors("turbo", n_colors)

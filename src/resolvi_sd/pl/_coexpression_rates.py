@@ -16,7 +16,7 @@ from resolvi_sd._analysis import MAX_RELATIVE_RAW
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import RandomLike
-from resolvi_sd._results import check_within_counts, corrected_counts, fitted_counts
+from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.pl._categories import Categories
@@ -65,9 +65,8 @@ def read_layers(adata: AnnData, keys: Keys, corrected_layer: str | None, rng: Ra
         If there is no fit, or one of its layers is missing.
     """
     record = fitted(adata, keys)
-    corrected = sp.csr_matrix(corrected_counts(adata, keys, layer=corrected_layer))
     raw = sp.csr_matrix(fitted_counts(adata, setup_layer(record)))
-    check_within_counts(corrected, raw, layer=corrected_layer)
+    corrected = sp.csr_matrix(corrected_counts(adata, keys, raw, layer=corrected_layer))
     return {RAW: raw, CONTROL: depth_matched(raw, corrected, rng=rng), CORRECTED: corrected}
 
 

@@ -25,9 +25,9 @@ key_added
 """
 _COORDINATES = """
 coordinate_system
-    Coordinate system of the SpatialData object.
+    Coordinate system of the SpatialData object. None: as in the fit.
 spatial_key
-    Entry of `obsm` with the coordinates, where no element is annotated.
+    Entry of `obsm` with the coordinates, where no element is annotated. None: as in the fit.
 library_key
     Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
 """

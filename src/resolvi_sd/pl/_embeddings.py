@@ -56,7 +56,7 @@ def read_representations(
         elif name == CORRECTED:
             if corrected_layer is None:
                 check_written(keys, [keys.counts], adata.layers, where="table.layers")
-            matrices[name] = corrected_counts(adata, keys, layer=corrected_layer)
+            matrices[name] = corrected_counts(adata, keys, fitted_counts(adata, layer), layer=corrected_layer)
         else:
             hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +13,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_save", "figure_of", "given_axes", "open_ax", "open_panels", "panel_titles", "save_figure"]
+__all__ = [
+    "check_save",
+    "figure_of",
+    "given_axes",
+    "label_inches",
+    "open_ax",
+    "open_panels",
+    "panel_titles",
+    "save_figure",
+    "wrapped",
+]
 
 _DPI = 150
+# Mean width of a letter, in inches, of a font of one point (1/72 inch).
+_LETTER = 0.6 / 72
 
 
 def check_save(save: str | Path | None) -> None:
@@ -56,6 +69,16 @@ def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> lis
     if len(title) != len(names):
         raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {list(names)}.")
     return list(title)
+
+
+def wrapped(text: str, inches: float, *, fontsize: float = 12) -> str:
+    """Return a title in as many lines as it takes not to reach into those beside it."""
+    return textwrap.fill(text, max(8, int(inches / (_LETTER * fontsize))), break_long_words=False)
+
+
+def label_inches(names: Sequence[str], *, fontsize: float) -> float:
+    """Return about how long the longest of some names is, in inches."""
+    return _LETTER * fontsize * max((len(name) for name in names), default=0)
 
 
 def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
@@ -121,6 +144,8 @@ def open_panels(
     if ax is not None:
         axes = given_axes(ax, names)
     else:
+        n_columns = min(n_columns, len(names))
+        titles = [wrapped(text, (figsize or (size[0] * n_columns,))[0] / n_columns) for text in titles]
         axes = _grid(len(names), n_columns=n_columns, size=size, figsize=figsize, sharey=sharey)
     for panel, text in zip(axes, titles, strict=True):
         panel.set_title(text)
@@ -139,7 +164,6 @@ def _grid(
 ) -> list[Axes]:
     import matplotlib.pyplot as plt
 
-    n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
     _, grid = plt.subplots(
         n_rows,

@@ -21,7 +21,7 @@ from resolvi_sd.pl._draw import NA_COLOR, ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
 from resolvi_sd.pl._panels import label_coordinates
-from resolvi_sd.pl._results import check_written, fitted, setup_library
+from resolvi_sd.pl._results import Place, check_written, fitted
 from resolvi_sd.pl._sections import Section, find_sections
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def flow(
     min_molecules: float | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
-    coordinate_system: str = "global",
-    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    spatial_key: str | None = None,
     library_key: str | None = None,
     library_id: str | None = None,
     ax: Axes | None = None,
@@ -128,17 +128,10 @@ def flow(
     groups = single_category(adata.n_obs, "")
     if color is not None:
         groups = read_categories(adata, color, argument="color", palette=palette)
-    sections = find_sections(
-        data,
-        adata,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        spatial_key=spatial_key,
-        library_key=library_key or setup_library(record),
-        library_id=library_id,
-    )
+    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     positions = cell_positions(
-        data, table_key=table_key, spatial_key=spatial_key, coordinate_system=coordinate_system
+        data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system
     ).coordinates[:, :2]
     if window is None:
         view = view_of_cell(sections, positions, edges, int(adata.obs_names.get_loc(cell)), str(cell), min_molecules)

@@ -19,7 +19,7 @@ from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._categories import Palette, read_categories
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure
 from resolvi_sd.pl._panels import add_colorbar
 
 if TYPE_CHECKING:
@@ -43,8 +43,12 @@ _TITLES = {"heatmap": "from (row) into (column)", "flow": "all leaked molecules"
 _LOG_FROM, _DECADES = 10.0, 3.0
 # More types than this leave no room for numbers.
 _MOST_NUMBERS = 16
-# Inches: a row and a column of the heatmap, what is around them, the other panels, and the least height.
-_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT = 0.31, 2.0, 3.9, 2.8, 4.2
+# Inches: a row and a column of the heatmap, what is around them beside the names, the same of the other panels, the
+# least height of a panel, a row of the genes, and the least room for names.
+_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 2.8, 2.2, 0.13, 1.0
+# Rows between the genes of two pairs, with the name of the second.
+_GAP = 1.4
+_FONTSIZE = 8.3  # "small"
 
 
 @shared_docs
@@ -129,7 +133,9 @@ def leakage(
     check_save(save)
     names = [_TITLES[name] for name in kinds]
     titles = panel_titles(names, title)
-    axes = _make_axes(kinds, len(result.names), figsize) if ax is None else given_axes(ax, names)
+    per_pair = result.genes.groupby(["source", "target"]).size().clip(upper=n_genes).nlargest(n_pairs)
+    n_rows = float((per_pair + _GAP).sum())
+    axes = _make_axes(kinds, result.names, n_rows, figsize) if ax is None else given_axes(ax, names)
     for panel, name, text in zip(axes, kinds, titles, strict=True):
         panel.set_title(text, fontsize="medium")
         if name == "heatmap":
@@ -201,12 +207,16 @@ def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
     return tuple(str(name) for name in pairs.loc[pairs["per_cell"].notna(), "target"].unique())
 
 
-def _make_axes(kinds: Sequence[str], n_types: int, figsize: tuple[float, float] | None) -> list[Axes]:
+def _make_axes(
+    kinds: Sequence[str], names: Sequence[str], n_rows: float, figsize: tuple[float, float] | None
+) -> list[Axes]:
     import matplotlib.pyplot as plt
 
-    heatmap = _CELL * n_types
-    widths = [{"heatmap": heatmap + _AROUND, "flow": _FLOW, "genes": _GENES}[name] for name in kinds]
-    height = max(heatmap * 0.8 + _AROUND, _LEAST_HEIGHT)
+    heatmap, room = _CELL * len(names), max(label_inches(names, fontsize=_FONTSIZE), _LEAST_NAME)
+    sizes = {"heatmap": heatmap + _AROUND + room, "flow": _FLOW + 2 * room, "genes": max(_GENES, 2 * room + 0.8)}
+    widths = [sizes[name] for name in kinds]
+    heights = {"heatmap": heatmap * 0.8, "flow": _LEAST_HEIGHT, "genes": _ROW * n_rows}
+    height = max(heights[name] for name in kinds) + _AROUND + (room if "heatmap" in kinds else _LEAST_NAME)
     figure, axes = plt.subplots(
         1, len(kinds), figsize=figsize or (sum(widths), height), width_ratios=widths, squeeze=False
     )
@@ -286,7 +296,7 @@ def _draw_genes(ax: Axes, result: _Leakage, value: str, *, n_pairs: int, n_genes
         bars = ax.barh(rows, 100 * genes["fraction"], height=0.75, color=color[str(pair.source)])
         ax.bar_label(bars, [_short(molecules) for molecules in genes["molecules"]], padding=2, fontsize=7, color="0.4")
         labels += list(zip(rows.tolist(), genes["gene"].astype(str), strict=True))
-        row = float(rows[-1]) + 1.4
+        row = float(rows[-1]) + _GAP
     ax.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize="small")
     ax.tick_params(axis="y", length=0)
     ax.set(

@@ -19,7 +19,7 @@ from resolvi_sd.pl._categories import Categories, read_categories
 from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure, wrapped
 from resolvi_sd.pl._panels import add_colorbar
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["niche_abundance"]
 
-_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr")
+_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr", "groupby", "labels_key")
 _COMPOSITION = "mean neighborhood"
 # Half the width of a 95 % interval of a normal distribution, in standard deviations.
 _INTERVAL = 1.96
-# Inches: a row, what is above and below the rows, a column of the heatmap, what is beside these, a comparison's panel.
-_ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL = 0.28, 1.5, 0.42, 2.2, 1.8
+# Inches: a row, what is above and below the rows, a column of the heatmap, what is beside these, without the names; a
+# comparison's panel; and the least room for names.
+_ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL, _LEAST_NAME = 0.28, 0.7, 0.42, 1.4, 1.8, 0.8
+_FONTSIZE = 10
 _PER_ROW = 6
 
 
@@ -56,7 +58,8 @@ def niche_abundance(
     """Draw what the neighborhoods of groups of cells are made of, and how the groups differ.
 
     The first panel is the mean share (%) of each label among the neighbors of the cells of each group. If
-    :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups, a panel per comparison follows, with the
+    :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups by the same labels, a panel per comparison
+    follows, with the
     same rows: the mean log2 fold change of the share with its 95 % interval (1.96 standard deviations of the bootstrap
     to either side); filled where it was called at the false discovery rate of the test, orange where the label is
     more abundant around the first group and blue where it is less.
@@ -84,8 +87,8 @@ def niche_abundance(
     KeyError
         If the table, the result, the column or a comparison asked for do not exist.
     ValueError
-        If the names of the labels do not fit the result, a group has no cell with a niche, or the number of axes or
-        titles does not fit.
+        If the names of the labels do not fit the result, a group has no cell with a niche, the comparisons asked for
+        are of other labels, or the number of axes or titles does not fit.
 
     Examples
     --------
@@ -106,9 +109,9 @@ def niche_abundance(
     check_save(save)
     names = [_COMPOSITION, *(comparison.name for comparison in comparisons)]
     titles = panel_titles(names, title)
-    axes = _make_axes(composition.shape, len(comparisons), figsize) if ax is None else given_axes(ax, names)
+    axes = _make_axes(labels, groups.names, len(comparisons), figsize) if ax is None else given_axes(ax, names)
     for panel, text in zip(axes, titles, strict=True):
-        panel.set_title(text, fontsize="medium")
+        panel.set_title(wrapped(text, _PANEL, fontsize=_FONTSIZE), fontsize="medium")
     _draw_composition(axes[0], composition, labels, groups, cmap)
     for panel, comparison in zip(axes[1:], comparisons, strict=True):
         _draw_comparison(panel, comparison.rows, labels)
@@ -149,24 +152,38 @@ def _find_comparisons(
         return []
     tool = f"resolvi_sd.tl.differential_niche_abundance(..., key_added={keys.prefix!r})"
     comparisons = read_comparisons(adata, keys.dna, columns=_COLUMNS, tool=tool)
-    if group1 is None:
-        return [comparison for comparison in comparisons if comparison.group1 in groups.names]
+    groupby, labels = (str(adata.uns[keys.dna][name].iloc[0]) for name in ("groupby", "labels_key"))
+    drawn = str(adata.uns.get(keys.niche_labels_key, ""))
+    if group1 is None and (groupby, labels) != (groups.key, drawn):
+        return []
+    if labels != drawn:
+        raise ValueError(
+            f"`table.uns[{keys.dna!r}]` compares shares of the labels of {_labels_of(labels)}; what is drawn are "
+            f"those of {_labels_of(drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or leave "
+            "`group1` out."
+        )
     return choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
 
 
-def _make_axes(shape: tuple[int, ...], n_comparisons: int, figsize: tuple[float, float] | None) -> list[Axes]:
+def _labels_of(key: str) -> str:
+    return f"obs[{key!r}]" if key else "the fit"
+
+
+def _make_axes(
+    labels: Sequence[str], groups: Sequence[str], n_comparisons: int, figsize: tuple[float, float] | None
+) -> list[Axes]:
     """Return the panel of the composition and, beside it and in further rows below it, those of the comparisons."""
     import matplotlib.pyplot as plt
 
-    n_labels, n_groups = shape
-    heat = _COLUMN * n_groups
+    heat = _COLUMN * len(groups)
+    beside, below = (max(label_inches(names, fontsize=_FONTSIZE), _LEAST_NAME) for names in (labels, groups))
     if n_comparisons <= _PER_ROW:
         widths, span, n_rows = [heat] + [_PANEL] * n_comparisons, 1, 1
     else:
         span = math.ceil(heat / _PANEL)
         widths = [_PANEL] * max(_PER_ROW + 1, span)
         n_rows = math.ceil((span + n_comparisons) / len(widths))
-    size = (sum(widths) + _COLUMN_MARGIN, (_ROW * n_labels + _ROW_MARGIN) * n_rows)
+    size = (sum(widths) + _COLUMN_MARGIN + beside, (_ROW * len(labels) + _ROW_MARGIN + below) * n_rows)
     figure = plt.figure(figsize=figsize or size)
     figure.set_layout_engine("constrained", w_pad=0.08)
     grid = figure.add_gridspec(n_rows, len(widths), width_ratios=widths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +18,7 @@ from resolvi_sd._validation import check_counts, check_key, check_unique, listin
 
 __all__ = [
     "SHARE_TITLES",
+    "Place",
     "check_written",
     "fitted",
     "gene_column",
@@ -24,7 +26,6 @@ __all__ = [
     "read_shares",
     "resolve_genes",
     "setup_layer",
-    "setup_library",
     "warn_of_other_cells",
 ]
 
@@ -100,9 +101,39 @@ def setup_layer(record: Mapping[str, Any]) -> str | None:
     return _setup(record, "layer")
 
 
-def setup_library(record: Mapping[str, Any]) -> str | None:
-    """Return the column of `obs` by which the fit told sections apart; None if it was given none."""
-    return _setup(record, "library_key") or _setup(record, "batch_key")
+@dataclass(frozen=True)
+class Place:
+    """Where the cells are.
+
+    Attributes
+    ----------
+    coordinate_system
+        Of the SpatialData object.
+    spatial_key
+        Entry of `obsm` with the coordinates, where no element is annotated.
+    library_key
+        Column of `obs` by which sections are told apart; None if there is none.
+    """
+
+    coordinate_system: str
+    spatial_key: str
+    library_key: str | None
+
+    @classmethod
+    def of(
+        cls,
+        record: Mapping[str, Any],
+        *,
+        coordinate_system: str | None,
+        spatial_key: str | None,
+        library_key: str | None,
+    ) -> Place:
+        """Return what the user gave, and in place of None what the fit read."""
+        return cls(
+            coordinate_system or _setup(record, "coordinate_system") or "global",
+            spatial_key or _setup(record, "spatial_key") or "spatial",
+            library_key or _setup(record, "library_key") or _setup(record, "batch_key"),
+        )
 
 
 def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
@@ -135,7 +166,7 @@ def _closest(adata: AnnData, name: str) -> str:
 
 
 def gene_counts(
-    adata: AnnData, keys: Keys, gene: str, layers: tuple[str | None, str], *, corrected_layer: str | None
+    adata: AnnData, keys: Keys, gene: str, layers: tuple[str | None, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return one gene's counts that were fitted, and its corrected ones, each `(n_cells,)`.
 
@@ -149,8 +180,6 @@ def gene_counts(
         One of the genes of the table.
     layers
         The layer that was fitted, None is X, and that of the corrected counts.
-    corrected_layer
-        The latter if the user asked for others than those of the fit; else None.
 
     Raises
     ------
@@ -161,7 +190,7 @@ def gene_counts(
     with naming_the_fit(layers[0]):
         check_counts(before, adata, layer=layers[0])
     check_whole(after, keys, layers[1])
-    check_within_counts(after, before, layer=corrected_layer)
+    check_within_counts(after, before, keys, layers[1])
     return before, after
 
 

@@ -25,6 +25,7 @@ from resolvi_sd._tables import (
     one_group,
 )
 from resolvi_sd._validation import check_key, listing
+from resolvi_sd.pl._results import Place
 
 __all__ = ["Dots", "Extent", "Outlines", "Section", "crop_section", "find_sections", "room_of"]
 
@@ -99,12 +100,10 @@ def find_sections(
     adata: AnnData,
     *,
     table_key: str,
-    coordinate_system: str,
-    spatial_key: str,
-    library_key: str | None,
+    place: Place,
     library_id: str | Sequence[str] | None,
 ) -> tuple[Section, ...]:
-    """Return the sections to draw: the regions of a SpatialData table, split by `library_key`.
+    """Return the sections to draw: the regions of a SpatialData table, split by the column of the sections.
 
     Raises
     ------
@@ -114,23 +113,24 @@ def find_sections(
         If cells are not in their element, or their coordinates are not finite.
     """
     columns = annotation(adata) if isinstance(data, SpatialData) else None
-    libraries = None if library_key is None else group_by(adata, library_key, argument="library_key")
+    key = place.library_key
+    libraries = None if key is None else group_by(adata, key, argument="library_key")
     if columns is None:
         groups = libraries or one_group(adata.n_obs, "all")
         chosen = _choose(groups, library_id)
-        return _dots(data, chosen, table_key, spatial_key, coordinate_system)
+        return _dots(data, chosen, table_key, place)
     regions = group_by(adata, columns[0], argument="region_key")
     chosen = _choose(regions if libraries is None else cross(regions, libraries), library_id)
     sections: list[Section] = []
     for name, rows in chosen:
         region = regions.names[regions.codes[rows[0]]]
         hint = "Add the element, or leave its cells out with library_id=."
-        check_element(data, region, coordinate_system, hint=hint)
+        check_element(data, region, place.coordinate_system, hint=hint)
         if region in data.points:
-            sections += _dots(data, [(name, rows)], table_key, spatial_key, coordinate_system)
+            sections += _dots(data, [(name, rows)], table_key, place)
         else:
             ids = pd.Index(adata.obs[columns[1]].iloc[rows])
-            sections.append(_outlines(data, name, rows, region, ids, coordinate_system))
+            sections.append(_outlines(data, name, rows, region, ids, place.coordinate_system))
     return tuple(sections)
 
 
@@ -195,11 +195,10 @@ def _dots(
     data: SpatialData | AnnData,
     chosen: list[tuple[str, NDArray[np.intp]]],
     table_key: str,
-    spatial_key: str,
-    coordinate_system: str,
+    place: Place,
 ) -> tuple[Dots, ...]:
     positions = cell_positions(
-        data, table_key=table_key, spatial_key=spatial_key, coordinate_system=coordinate_system
+        data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system
     ).coordinates[:, :2]
     return tuple(_section_dots(name, rows, positions[rows]) for name, rows in chosen)
 

@@ -15,7 +15,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares, setup_library
+from resolvi_sd.pl._results import SHARE_TITLES, Place, fitted, read_shares
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def sources(
     *,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
-    coordinate_system: str = "global",
-    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    spatial_key: str | None = None,
     library_key: str | None = None,
     library_id: str | Sequence[str] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -98,15 +98,8 @@ def sources(
     keys = Keys(key_added)
     record = fitted(adata, keys)
     values = read_shares(adata, keys)
-    sections = find_sections(
-        data,
-        adata,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        spatial_key=spatial_key,
-        library_key=library_key or setup_library(record),
-        library_id=library_id,
-    )
+    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
     limits = [_limits(share[drawn], own=key == keys.true) for key, share in zip(keys.shares, values, strict=True)]
     scales = tuple(

@@ -15,7 +15,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import fitted, gene_counts, resolve_genes, setup_layer, setup_library
+from resolvi_sd.pl._results import Place, fitted, gene_counts, resolve_genes, setup_layer
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def spatial(
     corrected_layer: str | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
-    coordinate_system: str = "global",
-    spatial_key: str = "spatial",
+    coordinate_system: str | None = None,
+    spatial_key: str | None = None,
     library_key: str | None = None,
     library_id: str | Sequence[str] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
@@ -104,20 +104,13 @@ def spatial(
     record = fitted(adata, keys)
     corrected = corrected_layer_name(adata, keys, corrected_layer)
     genes = resolve_genes(adata, gene)
-    sections = find_sections(
-        data,
-        adata,
-        table_key=table_key,
-        coordinate_system=coordinate_system,
-        spatial_key=spatial_key,
-        library_key=library_key or setup_library(record),
-        library_id=library_id,
-    )
+    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
     layers = (setup_layer(record), corrected)
     rows = []
     for name in genes:
-        pair = gene_counts(adata, keys, name, layers, corrected_layer=corrected_layer)
+        pair = gene_counts(adata, keys, name, layers)
         limits = replace_limits(count_limits(pair[0][drawn]), vmin, vmax)
         scale = ColorScale.of(np.concatenate([values[drawn] for values in pair]), cmap, limits, "molecules per cell")
         for section in sections:

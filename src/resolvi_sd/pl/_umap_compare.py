@@ -130,7 +130,7 @@ def umap_compare(
     rows = choose_cells(matrices, n_cells, generator)
     if is_gene:
         layers = (layer, corrected_layer_name(adata, keys, corrected_layer))
-        counts = gene_counts(adata, keys, color, layers, corrected_layer=corrected_layer)
+        counts = gene_counts(adata, keys, color, layers)
         colors = _gene_colors(color, *(values[rows] for values in counts), cmap=cmap)
     else:
         colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)

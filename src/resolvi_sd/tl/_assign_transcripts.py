@@ -165,7 +165,7 @@ def assign_transcripts(
         polygons = _polygons(cell_outlines(sdata, table_key=table_key, coordinate_system=system))
     fitted, tissue, _ = restore(adata, keys)
     sources = SourceColumns(
-        fitted.module, tissue, transcripts.columns, keys, polygons, np.inf if scale is None else scale, ids
+        fitted.module, tissue.kept(), transcripts.columns, keys, polygons, np.inf if scale is None else scale, ids
     )
     if scale is None:
         sources = replace(sources, scale=sources.estimate_scale(sample))

@@ -153,6 +153,7 @@ def audit(
         adata,
         fitted,
         keys,
+        table_key=table_key,
         labels=labels,
         reference_labels=translated(labels, label_map, labels_key),
         reference=audit_reference(reference, reference_labels_key, reference_layer, adata.var_names),

@@ -19,14 +19,14 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import (
     FittedModel,
-    check_within_counts,
     corrected_counts,
+    corrected_layer_name,
     fitted_counts,
     warn_of_lost_neighbors,
     warn_of_other_counts,
 )
 from resolvi_sd._tables import cell_positions, table_counts
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, check_result, listing
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit_input", "audit_labels", "audit_reference", "translated"]
@@ -112,6 +112,7 @@ def audit_input(
     fitted: FittedModel,
     keys: Keys,
     *,
+    table_key: str,
     labels: NDArray[np.object_],
     reference_labels: NDArray[np.object_],
     reference: Reference | None,
@@ -128,25 +129,24 @@ def audit_input(
     if reference is not None:
         _warn_unmatched(reference_labels, reference.labels)
     setup = fitted.setup
-    hint = f"Please run `resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` again."
-    corrections = _corrections(adata, keys, corrected_layer)
-    check_key(keys.latent, adata.obsm, argument="a result of the fit", where="table.obsm", hint=hint)
-    check_key(keys.connectivities, adata.obsp, argument="a result of the fit", where="table.obsp", hint=hint)
+    tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
+    layers = _corrected_layers(adata, keys, corrected_layer)
+    check_result(keys.latent, adata.obsm, where="table.obsm", tool=tool)
+    check_result(keys.connectivities, adata.obsp, where="table.obsp", tool=tool)
     positions = cell_positions(
         data,
-        table_key=setup.table_key or "table",
+        table_key=table_key,
         library_key=setup.library_key or setup.batch_key,
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
     )
     raw = fitted_counts(adata, setup.layer)
+    corrections = {name: corrected_counts(adata, keys, raw, layer=layer) for name, layer in layers.items()}
     molecules = row_sums(raw)
     warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
     if keys.weights in adata.obsp:
         so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
-    for name, corrected in corrections.items():
-        check_within_counts(corrected, raw, layer=None if name == keys.counts else name)
     seed = draw_seed(rng)
     batch = None if setup.batch_key is None else _as_labels(adata.obs[setup.batch_key])
     if batch is not None and len(set(batch)) < 2:
@@ -169,14 +169,12 @@ def audit_input(
     )
 
 
-def _corrections(adata: AnnData, keys: Keys, layers: str | Sequence[str] | None) -> dict[str, CSR]:
-    """Return the corrected counts that the user asked for, by layer; None: those of the fit."""
-    if layers is None:
-        return {keys.counts: corrected_counts(adata, keys)}
-    names = [layers] if isinstance(layers, str) else list(layers)
-    if not names:
+def _corrected_layers(adata: AnnData, keys: Keys, layers: str | Sequence[str] | None) -> dict[str, str | None]:
+    """Return the layers with corrected counts that the user asked for, by name; None: those of the fit."""
+    asked: list[str | None] = [None] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    if not asked:
         raise ValueError(f"`corrected_layer` is empty; the table has the layers {listing(adata.layers)}.")
-    return {name: corrected_counts(adata, keys, layer=name) for name in names}
+    return {corrected_layer_name(adata, keys, layer): layer for layer in asked}
 
 
 def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:

@@ -196,7 +196,7 @@ def differential_expression(
     usable = depth > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
-    corrected = corrected_counts(adata, keys)
+    corrected = corrected_counts(adata, keys, counts)
     rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
     blocks: Iterable[CellBlock]
     if weights == "importance":
@@ -226,7 +226,7 @@ def differential_expression(
         n_samples=n_samples,
         rng=generator,
     )
-    result = stack_comparisons(tables, comparisons, feature="gene", names=fitted.genes)
+    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="gene", names=fitted.genes)
     if copy:
         return result
     adata.uns[keys.de] = result
@@ -242,7 +242,7 @@ def _weighted_blocks(
     batch_correction: bool,
     show_progress_bar: bool,
 ) -> Iterable[CellBlock]:
-    fitted, tissue, graph = restore(adata, keys)
+    fitted, tissue, graph = restore(adata, keys, stacklevel=3)
     sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=rng)
     order = graph.compact_order(rows, _WEIGHTED_ROWS)
     return importance_blocks(

@@ -192,7 +192,6 @@ def fit(
     check_positive_int(n_samples, argument="n_samples")
     setup = Setup(
         n_neighbors=n_neighbors,
-        table_key=table_key if isinstance(data, SpatialData) else None,
         layer=layer,
         batch_key=batch_key,
         library_key=library_key,
@@ -205,11 +204,12 @@ def fit(
         categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
         size_factor_key=size_factor_key,
     )
-    _check_looked_at(data, setup)
-    check_takes_results(resolve_table(data, table_key), copy=copy)
+    table = resolve_table(data, table_key)
+    _check_looked_at(data, table, setup)
+    check_takes_results(table, copy=copy)
     if write:
-        _check_store(data, setup, key_added, copy=copy)
-    model_input = read_input(data, setup)
+        _check_store(data, table_key, setup, key_added, copy=copy)
+    model_input = read_input(data, setup, table_key=table_key)
     check_inputs_kept(model_input.setup, keys)
     if not copy:
         check_place_free(model_input.view.adata, keys)
@@ -247,9 +247,8 @@ def fit(
     return target if copy else None
 
 
-def _check_looked_at(data: SpatialData | AnnData, setup: Setup) -> None:
+def _check_looked_at(data: SpatialData | AnnData, table: AnnData, setup: Setup) -> None:
     """Raise if settings would be passed over because others take their place."""
-    table = resolve_table(data, setup.table_key or "table")
     if not isinstance(data, SpatialData):
         if setup.coordinate_system != "global":
             raise ValueError(
@@ -263,7 +262,7 @@ def _check_looked_at(data: SpatialData | AnnData, setup: Setup) -> None:
         )
 
 
-def _check_store(data: SpatialData | AnnData, setup: Setup, key_added: str, *, copy: bool) -> None:
+def _check_store(data: SpatialData | AnnData, table_key: str, setup: Setup, key_added: str, *, copy: bool) -> None:
     """Raise unless the results can be written into the store of `data`."""
     if copy:
         raise ValueError("`write=True` writes the results of `data` into its store; with `copy=True` it gets none.")
@@ -272,7 +271,7 @@ def _check_store(data: SpatialData | AnnData, setup: Setup, key_added: str, *, c
             f"`write=True` needs a SpatialData object that is backed by a store, not {type(data).__name__}: write a "
             "table yourself, with `table.write_zarr(path)` or `table.write_h5ad(path)`."
         )
-    table_key, key = setup.table_key or "table", setup.size_factor_key
+    key = setup.size_factor_key
     unit = None if key is None else size_unit(resolve_table(data, table_key), key)
     columns = replace(setup, size_unit=unit).columns
     check_writable(data, table_key, key_added=key_added, columns=columns, layer=setup.layer)

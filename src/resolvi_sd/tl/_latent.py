@@ -38,7 +38,7 @@ def latent(
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     give_mean
-        The mean of the posterior; False: one draw.
+        The mean of the posterior; False, with `copy`: one draw.
     return_dist
         Return the mean and the variance of the posterior, which is normal with independent dimensions, and write
         nothing.
@@ -64,7 +64,8 @@ def latent(
     KeyError
         If there is no fit, or a column of `obs` that it used is gone.
     ValueError
-        If the genes or categories of the table are not those of the fit.
+        If the genes or categories of the table are not those of the fit, a draw is asked for without `copy`, or with
+        `return_dist`.
 
     References
     ----------
@@ -79,6 +80,9 @@ def latent(
     >>> mean.shape, bool((variance > 0).all())
     ((300, 10), True)
     """
+    if not give_mean and (return_dist or not copy):
+        why = "`return_dist` returns mean and variance" if return_dist else "other functions take `obsm` for the means"
+        raise ValueError(f"`give_mean=False` is one draw, for `copy=True` only: {why}.")
     adata = resolve_table(data, table_key)
     if not copy:
         check_takes_results(adata)

@@ -22,7 +22,8 @@ def map_query(
     query: SpatialData | AnnData,
     reference: SpatialData | AnnData,
     *,
-    max_epochs: int = 0,
+    max_epochs: int | None = 0,
+    training: TrainingConfig | None = None,
     freeze: bool = True,
     table_key: str = "table",
     reference_table_key: str = "table",
@@ -56,7 +57,9 @@ def map_query(
     reference
         SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     max_epochs
-        Passes over the query's cells; 0 is no training.
+        Passes over the query's cells; 0 is no training, None is until the ELBO has converged.
+    training
+        All settings of the training, in place of `max_epochs`.
     freeze
         Whether training keeps all that was learned on the reference. False: it starts from there, and the query's model
         may depart from it in everything; the reference itself is left alone.
@@ -90,7 +93,7 @@ def map_query(
         If the reference has no fit, or the query lacks something.
     ValueError
         If no gene is shared, the query is the reference's table, or a table with other genes, and `copy` is not given,
-        or there is a table of the name `table_added` already.
+        there is a table of the name `table_added` already, or settings of a training are given and it is none.
 
     Warns
     -----
@@ -106,8 +109,7 @@ def map_query(
     >>> "resolvi_predicted" in query.tables["table"].obs
     True
     """
-    if max_epochs < 0:
-        raise ValueError(f"`max_epochs` must be at least 0, got {max_epochs}.")
+    schedule = _schedule(max_epochs, training, freeze=freeze)
     keys = Keys(key_added)
     reference_table = resolve_table(reference, reference_table_key)
     fitted = read_fit(reference_table, keys)
@@ -129,7 +131,6 @@ def map_query(
         aligned = table.copy() if copy else table
     setup = replace(
         before,
-        table_key=table_key if isinstance(query, SpatialData) else None,
         layer=layer,
         batch_key=batch_key or before.batch_key,
         library_key=library_key or before.library_key,
@@ -140,6 +141,7 @@ def map_query(
         _with_table(query, table_key, aligned),
         fitted,
         setup,
+        table_key=table_key,
         colors=label_colors(reference_table, fitted),
         freeze=freeze,
     )
@@ -147,11 +149,11 @@ def map_query(
     if not copy:
         check_place_free(aligned, keys)
     generator = as_generator(rng)
-    if max_epochs:
+    if schedule is not None:
         mapped = fit_model(
             model_input,
             fitted.module.config,
-            TrainingConfig(max_epochs=max_epochs),
+            schedule,
             generator=generator,
             accelerator=accelerator,
             devices=devices,
@@ -171,6 +173,23 @@ def map_query(
         return aligned
     if aligned is not table and isinstance(query, SpatialData):
         query.tables[table_added] = aligned
+    return None
+
+
+def _schedule(max_epochs: int | None, training: TrainingConfig | None, *, freeze: bool) -> TrainingConfig | None:
+    """Return the settings of the training, None where there is to be none."""
+    if training is not None:
+        if not isinstance(training, TrainingConfig):
+            raise TypeError(f"`training` must be a TrainingConfig, not {type(training).__name__}.")
+        if max_epochs != 0:
+            raise ValueError("Give `max_epochs` inside `training=TrainingConfig(...)`, not beside it.")
+        return training
+    if max_epochs is None or max_epochs > 0:
+        return TrainingConfig(max_epochs=max_epochs)
+    if max_epochs < 0:
+        raise ValueError(f"`max_epochs` must be at least 0, or None, got {max_epochs}.")
+    if not freeze:
+        raise ValueError("`freeze=False` is about a training, and `max_epochs=0` is none: pass `max_epochs` as well.")
     return None
 
 

@@ -29,12 +29,11 @@ from resolvi_sd._results import (
     FittedModel,
     category_codes,
     checked_counts,
-    corrected_counts,
     read_fit,
     restore,
 )
 from resolvi_sd._tables import read_sizes, resolve_table
-from resolvi_sd._validation import check_takes_results
+from resolvi_sd._validation import check_result, check_takes_results
 
 __all__ = ["normalized_expression"]
 
@@ -135,18 +134,22 @@ def normalized_expression(
     columns = slice(None) if genes is None else gene_columns(genes, adata.var_names, argument="genes")
     categories = category_codes(adata, fitted)
     settings = decoding_categories(fitted, categories, transform_batch)
-    scale = _scale(adata, fitted, keys, library_size, size_scaling=size_scaling)
     lazy = genes is None and adata.n_obs * adata.n_vars * 4 > _LARGE
     if lazy and (n_samples > 1 or len(settings) > 1):
         raise ValueError(
             f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average over: choose some `genes`, or one "
             "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
-    if lazy:
+    if weights == "importance":
+        restored, tissue, graph = restore(adata, keys)
+        molecules: NDArray[Any] = tissue.library_size
+    else:
         counts = checked_counts(adata, fitted, keys, stacklevel=2)
+        molecules = row_sums(counts)
+    scale = _scale(adata, fitted, keys, library_size, molecules, size_scaling=size_scaling)
+    if lazy:
         expression = _lazy_expression(fitted.module, counts, categories, settings[0], scale, show_progress_bar)
     elif weights == "importance":
-        restored, tissue, graph = restore(adata, keys)
         expression = scale * importance_expression(
             restored.module,
             tissue,
@@ -160,7 +163,7 @@ def normalized_expression(
     else:
         draws = expression_draws(
             fitted.module,
-            checked_counts(adata, fitted, keys, stacklevel=2),
+            counts,
             categories,
             settings,
             columns,
@@ -181,12 +184,19 @@ def normalized_expression(
 
 
 def _scale(
-    adata: AnnData, fitted: FittedModel, keys: Keys, library_size: LibrarySize, *, size_scaling: bool
+    adata: AnnData,
+    fitted: FittedModel,
+    keys: Keys,
+    library_size: LibrarySize,
+    molecules: NDArray[Any],
+    *,
+    size_scaling: bool,
 ) -> np.float32 | NDArray[np.float32]:
     """Return what the expression of each cell is multiplied by."""
     own = relative = None
     if library_size == "latent":
-        own = row_sums(corrected_counts(adata, keys))
+        check_result(keys.true, adata.obs, where="table.obs", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
+        own = np.nan_to_num(adata.obs[keys.true].to_numpy(np.float64)) * molecules
     if size_scaling:
         relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size
     return cell_scale(library_size, own, relative)

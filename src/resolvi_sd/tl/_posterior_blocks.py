@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 from resolvi_sd._keys import Keys
 from resolvi_sd._model.sampling import SOURCES, Sampler, Site
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results._tissue import restore
+from resolvi_sd._results import restore
 from resolvi_sd._validation import check_positive_int, check_unique, listing
 from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = ["Block", "Draws", "check_names", "named"]
+__all__ = ["Block", "Draws", "check_choices", "named"]
 
 # Above this many bytes the arrays are dask arrays, computed when they are read.
 _LARGE = 1 << 30
@@ -67,7 +67,7 @@ class Draws:
         generator = as_generator(rng)
         columns = _positions(genes, adata.var_names, argument="genes", where="table.var_names")
         rows = _positions(cells, adata.obs_names, argument="cells", where="table.obs_names")
-        fitted, tissue, graph = restore(adata, keys)
+        fitted, tissue, graph = restore(adata, keys, stacklevel=3)
         sampler = Sampler.create(fitted.module, tissue, n_samples=n_samples, rng=generator)
         return cls(adata, sampler, graph, rows, columns)
 
@@ -108,7 +108,7 @@ class Draws:
         return min(self.rows(), max(16, _BLOCK // (4 * len(self.genes) * self.sampler.n_samples)))
 
 
-def check_names(value: Sequence[str] | str, known: Sequence[str], *, argument: str) -> tuple[str, ...]:
+def check_choices(value: Sequence[str] | str, known: Sequence[str], *, argument: str) -> tuple[str, ...]:
     """Return `value` as a tuple; one name stands for itself.
 
     Raises
@@ -128,6 +128,8 @@ def _positions(names: Sequence[str] | None, known: pd.Index[Any], *, argument: s
     if names is None:
         return np.arange(len(known))
     wanted = pd.Index([names] if isinstance(names, str) else list(names), dtype=object)
+    if len(wanted) and all(isinstance(name, (bool, np.bool_)) for name in wanted):
+        raise TypeError(f"`{argument}` are names, not a mask: pass `{where}[mask]`.")
     check_unique(known, what=f"`{where}`", todo=f"Make it unique, or leave `{argument}` out.")
     check_unique(wanted, what=f"`{argument}`", todo="Name each once.")
     found = known.get_indexer(wanted)
@@ -172,6 +174,7 @@ def named(
     shapes = {name: tuple(sizes[dim] for dim in variable.dims) for name, variable in variables.items()}
     n_bytes = sum(math.prod(shapes[name]) * np.dtype(variable.dtype).itemsize for name, variable in variables.items())
     if n_bytes > _LARGE:
+        draws = replace(draws, sampler=replace(draws.sampler, tissue=draws.sampler.tissue.kept()))
         arrays = {name: _lazy(draws, block, name, variable, shapes[name], rows) for name, variable in variables.items()}
     else:
         arrays = _eager(draws, block, variables, shapes, rows, show_progress_bar)

@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model.sampling import SITES, Sampler, Site
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.tl._posterior_blocks import Draws, check_names, named
+from resolvi_sd.tl._posterior_blocks import Draws, check_choices, named
 
 __all__ = ["posterior_summary"]
 
@@ -127,7 +127,7 @@ def _check(site: str, statistics: Sequence[str], quantiles: Sequence[float]) -> 
         raise ValueError(f"`quantiles` must lie between 0 and 1, not {outside}.")
     if len(statistics) == 0 and len(quantiles):
         return ()
-    return check_names(statistics, list(_STATISTICS), argument="statistics")
+    return check_choices(statistics, list(_STATISTICS), argument="statistics")
 
 
 def _block(

@@ -6,6 +6,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
+from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import classify, encode
 from resolvi_sd._random import RandomLike, as_generator
@@ -56,12 +57,15 @@ def predict(
     - `.obs['resolvi_predicted']`: most probable label, categorical with the labels of the fit;
     - `.obsm['resolvi_probabilities']`: probabilities, cells × labels, float32; names in `.uns['resolvi']['labels']`.
 
+    Cells without counts have no label, and probabilities of NaN.
+
     Raises
     ------
     KeyError
         If there is no fit.
     ValueError
-        If the fit had no labels, or the genes of the table are no longer those of the fit.
+        If the fit had no labels, the genes of the table are no longer those of the fit, or `soft` is given without
+        `copy`.
 
     Examples
     --------
@@ -72,6 +76,11 @@ def predict(
     300
     """
     check_positive_int(n_samples, argument="n_samples")
+    if soft and not copy:
+        raise ValueError(
+            "`soft=True` changes what `copy=True` returns, and without that probabilities are written to `obsm` either "
+            "way: leave it out, or pass both."
+        )
     adata = resolve_table(data, table_key)
     if not copy:
         check_takes_results(adata)
@@ -80,7 +89,8 @@ def predict(
     fitted.require_labels()
     counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
     mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
-    probabilities = classify(fitted.module, mean, spread, n_samples=n_samples, rng=as_generator(rng))
+    has_counts = row_sums(counts) > 0
+    probabilities = classify(fitted.module, mean, spread, has_counts, n_samples=n_samples, rng=as_generator(rng))
     if not copy:
         write_labels(adata, fitted, probabilities, keys=keys)
         return None

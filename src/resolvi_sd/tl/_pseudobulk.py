@@ -8,10 +8,11 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import CellGroups, cell_groups
-from resolvi_sd._csr import group_sums
+from resolvi_sd._csr import CSR, group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._results import check_whole, check_within_counts, kept_counts
 from resolvi_sd._tables import read_matrix, resolve_table
-from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd._validation import check_key, check_positive_int, check_result
 
 __all__ = ["pseudobulk"]
 
@@ -75,9 +76,12 @@ def pseudobulk(
     """
     check_positive_int(min_cells, argument="min_cells")
     adata = resolve_table(data, table_key)
-    hint = "" if layer is not None else f"Please run `resolvi_sd.tl.fit(..., key_added={key_added!r})` first."
-    name = Keys(key_added).counts if layer is None else layer
-    check_key(name, adata.layers, argument="layer", where="table.layers", hint=hint)
+    keys = Keys(key_added)
+    if layer is None:
+        tool = f"resolvi_sd.tl.fit(..., key_added={key_added!r})"
+        check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
+    else:
+        check_key(layer, adata.layers, argument="layer", where="table.layers")
     groups = cell_groups(adata, groupby, argument="groupby")
     if sample_key is None:
         samples = CellGroups("", np.zeros(adata.n_obs, dtype=np.int64), ("all",))
@@ -92,7 +96,9 @@ def pseudobulk(
             f"No group of obs[{groupby!r}] has {min_cells} cells in any sample; the largest has "
             f"{n_cells.max(initial=0)}. Lower `min_cells`, or merge groups."
         )
+    name = keys.counts if layer is None else layer
     values = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+    _check_untouched(adata, keys, name, values)
     sums = group_sums(values, place, n_places)[kept]
     of_sample, of_group = (
         np.array(x)[i] for x, i in zip((samples.names, groups.names), np.divmod(kept, n_groups), strict=True)
@@ -107,3 +113,13 @@ def pseudobulk(
         index=[f"{sample}:{group}" for sample, group in zip(of_sample, of_group, strict=True)],
     )
     return AnnData(np.rint(sums).astype(np.int64) if integer_counts else sums, obs=obs, var=adata.var.copy())
+
+
+def _check_untouched(adata: AnnData, keys: Keys, name: str, values: CSR) -> None:
+    """Raise if a layer of the fit was normalised in place, as far as the table can tell."""
+    if name not in (keys.counts, keys.decontaminated):
+        return
+    check_whole(values.data, keys, name)
+    counts = kept_counts(adata, keys)
+    if counts is not None:
+        check_within_counts(values, counts, keys, name)

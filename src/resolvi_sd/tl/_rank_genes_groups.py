@@ -11,14 +11,14 @@ from resolvi_sd._analysis import rank_genes_groups as scanpy_layout
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import read_fit
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_result, listing
 
 __all__ = ["rank_genes_groups"]
 
 
 def rank_genes_groups(
     data: SpatialData | AnnData,
-    groupby: str,
+    groupby: str | None = None,
     *,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
@@ -34,7 +34,7 @@ def rank_genes_groups(
     data
         A SpatialData object or table with `.uns['resolvi_de']`.
     groupby
-        Column of `obs` with the groups that were compared.
+        Column of `obs` with the groups that were compared; None is the one that the table names.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -49,7 +49,7 @@ def rank_genes_groups(
     KeyError
         If there is no fit, no table of differential expression, or no such column.
     ValueError
-        If the groups of the table are not in the column.
+        If another column was compared, or the groups of the table are no longer in it.
 
     Examples
     --------
@@ -59,16 +59,23 @@ def rank_genes_groups(
     >>> rsd.tl.differential_expression(sdata, groupby="cell_type", show_progress_bar=False)
     >>> table = sdata.tables["table"]
     >>> del table.uns["resolvi_rank_genes_groups"]
-    >>> rsd.tl.rank_genes_groups(sdata, "cell_type")
+    >>> rsd.tl.rank_genes_groups(sdata)
     >>> table.uns["resolvi_rank_genes_groups"]["names"].dtype.names[:2]
     ('type_0', 'type_1')
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    hint = "Please run `resolvi_sd.tl.differential_expression(...)` first."
-    check_key(keys.de, adata.uns, argument="the table", where="table.uns", hint=hint)
+    tool = f"resolvi_sd.tl.differential_expression(..., key_added={keys.prefix!r})"
+    check_result(keys.de, adata.uns, where="table.uns", tool=tool)
     result: pd.DataFrame = adata.uns[keys.de]
+    if "groupby" in result:
+        compared = str(result["groupby"].iloc[0])
+        if groupby not in (None, compared):
+            raise ValueError(f"`uns[{keys.de!r}]` compares groups of obs[{compared!r}], not of obs[{groupby!r}].")
+        groupby = compared
+    if groupby is None:
+        raise ValueError(f"`uns[{keys.de!r}]` does not name the column that was compared: pass `groupby=`.")
     known = cell_groups(adata, groupby, argument="groupby").names
     unknown = sorted(set(result["group1"].astype(str)) - set(known))
     if unknown:

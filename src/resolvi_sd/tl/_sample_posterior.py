@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model.sampling import SITES, Sampler
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.tl._posterior_blocks import Draws, check_names, named
+from resolvi_sd.tl._posterior_blocks import Draws, check_choices, named
 
 __all__ = ["sample_posterior"]
 
@@ -100,7 +100,7 @@ def sample_posterior(
     >>> bool((draws["own_counts"] <= sdata.tables["table"].X.toarray()).all())
     True
     """
-    names = check_names(sites, list(SITES), argument="sites")
+    names = check_choices(sites, list(SITES), argument="sites")
     draws = Draws.prepare(
         resolve_table(data, table_key), Keys(key_added), n_samples=n_samples, genes=genes, cells=cells, rng=rng
     )

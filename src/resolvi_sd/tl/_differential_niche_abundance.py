@@ -1,0 +1,256 @@
+"""Differences between groups of cells in what surrounds them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from spatialdata import SpatialData
+
+from resolvi_sd._analysis import (
+    CellGroups,
+    Comparison,
+    Mode,
+    Weighting,
+    block_totals,
+    bootstrap_means,
+    cell_groups,
+    check_settings,
+    check_sizes,
+    draw_labels,
+    label_probabilities,
+    make_comparisons,
+    neighborhood_composition,
+    stack_comparisons,
+    summarise_change,
+    table_edges,
+    widened,
+)
+from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._tables import cell_positions, resolve_table
+from resolvi_sd._tiles import cut_patches
+from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
+
+__all__ = ["differential_niche_abundance"]
+
+# Sets of labels drawn from their probabilities; each serves many draws of the bootstrap.
+_LABEL_DRAWS = 20
+# Quantiles one standard deviation of a normal from its mean.
+_CENTRAL = (0.1587, 0.8413)
+# Units below which hardly anything is told.
+_FEW_UNITS = 4
+
+
+def differential_niche_abundance(
+    data: SpatialData | AnnData,
+    *,
+    groupby: str,
+    group1: str | Sequence[str] | None = None,
+    group2: str | Sequence[str] | None = None,
+    labels_key: str | None = None,
+    weighting: Weighting = "uniform",
+    mode: Mode = "change",
+    delta: float = 0.25,
+    fdr: float = 0.05,
+    n_samples: int = 5000,
+    pseudocount: float = 0.01,
+    sample_key: str | None = None,
+    patch_size: int = 100,
+    table_key: str = "table",
+    key_added: str = DEFAULT_KEY,
+    rng: RandomLike = 0,
+    copy: bool = False,
+) -> pd.DataFrame | None:
+    """Compare what surrounds the cells of different groups.
+
+    The mean neighborhood of each group is compared. Neighborhoods of nearby cells overlap, so cells are no independent
+    observations: the uncertainty of the means comes from a Bayesian bootstrap over compact patches of tissue, or over
+    samples, with the wider tails that few of them have (Student's t). Each group is given one more unit, of average
+    size, that is like all groups together, so that changes of groups that lie in few units are shrunk. Patches say how
+    sure one can be about *these* sections; to speak of conditions or animals, these have to be the units
+    (`sample_key`).
+
+    Simulated tissues without a difference, whose groups and labels both lie in patches, had any false call in 3% of 60
+    runs where a group lay in 12 patches and in 5% with 24; with cells as the units, in 47% and 33%. Simulated animals
+    that differ (standard deviation of log shares 0.5), in two conditions that do not, had any in none of 40 runs with 3
+    animals a side, in 12% with 5. With fewer than four units hardly any difference is called, and there is a warning.
+
+    Parameters
+    ----------
+    data
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
+    groupby, group1, group2
+        Column of `obs` with the groups, and which are compared with which, as in
+        :func:`resolvi_sd.tl.differential_expression`.
+    labels_key, weighting
+        What a neighborhood is, as in :func:`niche_abundance`. Label probabilities are taken as uncertainty: neighbors'
+        labels are drawn from them.
+    mode
+        `"change"`: is the log2 fold change of the share at least `delta` in one direction? `"vanilla"`: which share is
+        larger?
+    delta
+        Smallest log2 fold change that matters.
+    fdr
+        Expected share of false calls among the calls of each comparison.
+    n_samples
+        Draws of the bootstrap.
+    pseudocount
+        Added to the shares before taking logarithms: a difference between shares far below it is of no interest.
+    sample_key
+        Column of `obs` with independent units (animals, sections), to be resampled in place of patches; cells without
+        a value are not used.
+    patch_size
+        Largest number of cells in a patch. It should be larger than the structures that vary by chance.
+    table_key
+        Name of the table in a SpatialData object.
+    key_added
+        Prefix of the fit.
+    rng
+        Seed or generator of the draws.
+    copy
+        Leave `data` alone and return the result.
+
+    Returns
+    -------
+    None, or the DataFrame if `copy`. Modifies the table with:
+
+    - `.uns['resolvi_dna']`: DataFrame, one row per comparison and label: `group1`, `group2`, `label`; `proba_da` and
+      its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, and `lfc_std`, half the
+      width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, mean share of the label among
+      the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the patches or samples that they lie
+      in; `groupby` and `labels_key`, the same in all rows.
+
+    Raises
+    ------
+    KeyError
+        If the table has no graph of a fit, no such column or group, or no label probabilities.
+    ValueError
+        If a group has fewer than two cells with neighbors, a group is on both sides, or a setting is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If the cells of a group lie in fewer than four units.
+
+    References
+    ----------
+    Rubin (1981), The Bayesian bootstrap; Ergen & Yosef (2025), doi:10.1101/2025.01.20.634005.
+
+    Examples
+    --------
+    >>> import resolvi_sd as rsd
+    >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+    >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+    >>> compared = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 10}
+    >>> rsd.tl.differential_niche_abundance(sdata, **compared, n_samples=200)
+    >>> int(sdata.tables["table"].uns["resolvi_dna"]["label"].nunique())
+    8
+    """
+    check_settings(mode, delta, fdr, n_samples, pseudocount)
+    check_positive_int(patch_size, argument="patch_size")
+    generator = as_generator(rng)
+    adata = resolve_table(data, table_key)
+    if not copy:
+        check_takes_results(adata)
+    keys = Keys(key_added)
+    edges = table_edges(adata, keys, weighting)
+    labels = label_probabilities(adata, keys, labels_key)
+    groups = cell_groups(adata, groupby, argument="groupby")
+    units = _patches(data, adata, keys, table_key, patch_size) if sample_key is None else _samples(adata, sample_key)
+    mean = neighborhood_composition(edges, labels.values)
+    usable = ~np.isnan(mean).any(axis=1) & (units >= 0)
+    comparisons = make_comparisons(groups, group1, group2, among=usable)
+    check_sizes(groups, comparisons, among=usable, kind="with labelled neighbors")
+    versions = [mean]
+    if not labels.certain:
+        versions = [neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS)]
+    tables = []
+    few: dict[str, int] = {}
+    for comparison in comparisons:
+        side = np.where(usable, _sides(groups, comparison), -1)
+        summed = [block_totals(version, units, side, 2) for version in versions]
+        n_cells = summed[0][1]
+        totals = np.stack([total for total, _ in summed])
+        means = bootstrap_means(totals, n_cells, n_samples=n_samples, rng=generator) + np.float32(pseudocount)
+        n_units = (n_cells > 0).sum(axis=0)
+        names = (comparison.name1, comparison.name2)
+        few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
+        table = _summary(np.log2(means), n_units, mode=mode, delta=delta, fdr=fdr, rng=generator)
+        for i in range(2):
+            table[f"abundance{i + 1}"] = mean[side == i].mean(axis=0, dtype=np.float64)
+            table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
+            table[f"n_units{i + 1}"] = int(n_units[i])
+        tables.append(table)
+    if few:
+        _warn_of_few_units(few, sample_key)
+    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="label", names=labels.names)
+    result["labels_key"] = pd.Categorical([labels_key or ""] * len(result))
+    if copy:
+        return result
+    adata.uns[keys.dna] = result
+    return None
+
+
+def _sides(groups: CellGroups, comparison: Comparison) -> NDArray[np.int64]:
+    """0 for cells of the first group, 1 for those of the others, -1 elsewhere."""
+    return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
+
+
+def _summary(
+    logs: NDArray[np.float32],
+    n_units: NDArray[np.integer],
+    *,
+    mode: Mode,
+    delta: float,
+    fdr: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Summarise draws of the logarithms of both sides, draws × 2 × labels, with the spread that so few units have."""
+    wide = widened(logs, n_units, rng=rng)
+    change = wide[:, 0] - wide[:, 1]
+    # Tails of very few units have no mean, and no standard deviation.
+    low, high = np.quantile(change, _CENTRAL, axis=0)
+    table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
+    table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
+    table["lfc_std"] = ((high - low) / 2).astype(np.float64)
+    table.columns = table.columns.str.replace("_de", "_da")
+    return table
+
+
+def _warn_of_few_units(few: Mapping[str, int], sample_key: str | None) -> None:
+    """Warn of groups that lie in so few units that hardly any difference can be told from chance."""
+    units = "patches of tissue" if sample_key is None else f"units of obs[{sample_key!r}]"
+    shown = shortened([f"{name!r} ({n})" for name, n in few.items()])
+    warnings.warn(
+        f"Groups whose cells lie in fewer than {_FEW_UNITS} {units}, so that hardly any difference of their "
+        f"neighborhoods can be told from chance: {shown}.",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _samples(adata: AnnData, sample_key: str) -> NDArray[np.int64]:
+    return cell_groups(adata, sample_key, argument="sample_key").codes
+
+
+def _patches(
+    data: SpatialData | AnnData, adata: AnnData, keys: Keys, table_key: str, patch_size: int
+) -> NDArray[np.int64]:
+    """Patch of each cell, cut from the positions that the graph was made of."""
+    params = adata.uns.get(keys.neighbors, {}).get("params", {})
+    positions = cell_positions(
+        data,
+        table_key=table_key,
+        library_key=params.get("library_key", params.get("batch_key")),
+        spatial_key=params.get("spatial_key", "spatial"),
+        coordinate_system=params.get("coordinate_system", "global"),
+    )
+    patches = cut_patches(positions.coordinates, positions.library, patch_size=patch_size)
+    codes: NDArray[np.int64] = np.empty(adata.n_obs, dtype=np.int64)
+    codes[patches.order] = np.repeat(np.arange(len(patches)), patches.sizes())
+    return codes
