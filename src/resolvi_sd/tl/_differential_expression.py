@@ -102,7 +102,7 @@ def differential_expression(
         Smallest log2 fold change that matters.
     fdr
         Genes are called, the most probable ones first, as long as the expected share of false calls is at most this,
-        in each comparison.
+        in each comparison, and they are more probable than not.
     n_samples
         Draws of each group.
     pseudocount
@@ -140,10 +140,11 @@ def differential_expression(
       `gene`; `proba_de`, of the gene by itself, and its Monte Carlo standard error `proba_de_se`; `bayes_factor`,
       log(p / (1 - p)), where p is kept half a draw from 0 and 1; `lfc_mean`, `lfc_median`, `lfc_std` of the posterior;
       `expression1`, `expression2` (posterior mean of the expression); `expected_fdr`, the expected share of false calls
-      when this gene and all that are more probable, given the changes of all genes, are called, and `is_de_fdr`;
+      when this gene and all that are more probable, given the changes of all genes, are called, and `is_de_fdr`, the
+      calls;
       `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of cells with any) and `corrected_mean1`,
       `corrected_fraction1`, ... of the corrected counts (a gene is detected if at least half a molecule is expected);
-      `n_cells1`, `n_cells2`, `pseudocount`;
+      `n_cells1`, `n_cells2`, `pseudocount`, and `groupby`;
     - `.uns['resolvi_rank_genes_groups']`: the same for scanpy, to be given as `key=` to
       `scanpy.get.rank_genes_groups_df` and `scanpy.pl.rank_genes_groups`: `scores` are `lfc_mean / lfc_std`, `pvals`
       are `1 - proba_de` and `pvals_adj` are `expected_fdr`. These are posterior probabilities, not p-values.

@@ -96,7 +96,8 @@ def differential_niche_abundance(
     delta
         Smallest log2 fold change that matters.
     fdr
-        Expected share of false calls among the calls of each comparison.
+        Expected share of false calls among the calls of each comparison; called are labels whose change is more
+        probable than not.
     n_samples
         Draws of the bootstrap.
     pseudocount
