@@ -146,6 +146,12 @@ def test_a_copy_without_results_is_not_left(store, tmp_path):
     assert not (tmp_path / "b.zarr").exists()
 
 
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0 and capsys.readouterr().out == f"resolvi-sd {rsd.__version__}\n"
+
+
 def test_a_wrong_command_line(capsys):
     for wrong in (["fit", "a.zarr", "--n_latents", "3"], ["fit", "a.zarr", "--n_latent", "many"], []):
         with pytest.raises(SystemExit) as end:

@@ -174,7 +174,7 @@ def _warn_empty(view: TableView) -> None:
     if n_empty:
         warnings.warn(
             f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
-            "corrected counts and NaN shares.",
+            "corrected counts, NaN shares and no predicted label.",
             UserWarning,
             stacklevel=4,
         )

@@ -22,7 +22,7 @@ from anndata import AnnData, read_h5ad
 from jsonargparse import ArgumentParser
 from spatialdata import SpatialData, read_zarr
 
-from resolvi_sd import io, pl, tl
+from resolvi_sd import __version__, io, pl, tl
 from resolvi_sd._keys import Keys
 from resolvi_sd._tables import resolve_table
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _make_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="resolvi-sd", description=__doc__)
+    parser = ArgumentParser(prog="resolvi-sd", description=__doc__, version=__version__)
     commands = parser.add_subcommands(dest="command", metavar="COMMAND")
     for name, (plot, frame) in _COMMANDS.items():
         function = getattr(tl, name)
