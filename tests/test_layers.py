@@ -38,3 +38,17 @@ def test_imports_go_one_way():
         if name in place and place[name] > place.get(path.relative_to(SOURCE).parts[0].removesuffix(".py"), len(place))
     ]
     assert against == []
+
+
+def test_a_layer_is_imported_by_its_name():
+    """What others may use of a folder is in its `__init__.py`."""
+    inside = []
+    for path in SOURCE.rglob("*.py"):
+        own = path.relative_to(SOURCE).parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("resolvi_sd."):
+                folder, *module = (node.module or "").split(".")[1:]
+                # The folders of users' functions are no place for what only the package itself needs.
+                if module and folder not in (own, "gr") and module != ["delaporte"]:
+                    inside.append(f"{path.relative_to(SOURCE)} imports from {node.module}")
+    assert inside == []

@@ -14,12 +14,13 @@ from anndata import AnnData, read_h5ad
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import check_fpr, decontaminate
-from resolvi_sd._analysis._normalized import (
+from resolvi_sd._analysis import (
     LibrarySize,
     cell_scale,
+    check_fpr,
     check_request,
     decoding_categories,
+    decontaminate,
     expression_draws,
     gene_columns,
     importance_expression,
@@ -28,8 +29,7 @@ from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_query
 from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, classify, encode
-from resolvi_sd._model.importance import Weights
+from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, Weights, classify, encode
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,

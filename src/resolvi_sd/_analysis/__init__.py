@@ -1,17 +1,28 @@
-"""Comparisons of groups of cells: expression, neighborhoods, and the statistics that both share."""
+"""What a fitted model says of cells, groups and transcripts: comparisons, niches, expression, the audit."""
 
 from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
 from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
 from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
+from resolvi_sd._analysis._entry_sources import entry_sources
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
-from resolvi_sd._analysis._labels import LabelProbabilities, draw_labels, label_probabilities
+from resolvi_sd._analysis._labels import draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import Weighting, block_totals, edge_weights, neighborhood_composition, table_edges
+from resolvi_sd._analysis._normalized import (
+    LibrarySize,
+    cell_scale,
+    check_request,
+    decoding_categories,
+    expression_draws,
+    gene_columns,
+    importance_expression,
+)
 from resolvi_sd._analysis._rank_genes import rank_genes_groups
 from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_expected_fdr, summarise_change
 from resolvi_sd._analysis._tables import stack_comparisons
+from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
 
 __all__ = [
     "MAX_RELATIVE_RAW",
@@ -23,8 +34,9 @@ __all__ = [
     "Decontaminated",
     "Detection",
     "GroupTotals",
-    "LabelProbabilities",
+    "LibrarySize",
     "Mode",
+    "Placement",
     "Reference",
     "Weighting",
     "audit_rows",
@@ -32,22 +44,31 @@ __all__ = [
     "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
+    "cell_scale",
     "check_fpr",
+    "check_request",
     "check_settings",
     "check_sizes",
     "compare_expression",
+    "decoding_categories",
     "decontaminate",
     "detection",
     "draw_expression",
     "draw_labels",
     "edge_weights",
+    "entry_sources",
     "estimate_pseudocount",
+    "estimate_scale",
+    "expression_draws",
+    "gene_columns",
     "group_totals",
     "importance_blocks",
+    "importance_expression",
     "label_probabilities",
     "make_comparisons",
     "neighborhood_composition",
     "posterior_expected_fdr",
+    "posterior_sources",
     "rank_genes_groups",
     "stack_comparisons",
     "summarise_change",

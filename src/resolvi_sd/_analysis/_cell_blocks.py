@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
-from resolvi_sd._model import ResolviModule, decode, encode
-from resolvi_sd._model.importance import weigh_draws, weighted_expression, weighted_own
-from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._model import ResolviModule, Sampler, decode, encode, weigh_draws, weighted_expression, weighted_own
 
 __all__ = ["CellBlock", "blocks_at_mean", "importance_blocks"]
 

@@ -13,8 +13,7 @@ from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
 from resolvi_sd._logging import logger
-from resolvi_sd._model import ResolviModule
-from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
+from resolvi_sd._model import MEDIAN, Removed, ResolviModule, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import shortened
 from resolvi_sd.gr._graph import NeighborGraph

@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
-from resolvi_sd._model import ResolviModule, decode, encode, latent_draws
-from resolvi_sd._model.importance import check_weights, weigh_draws, weighted_expression
-from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._model import (
+    ResolviModule,
+    Sampler,
+    check_weights,
+    decode,
+    encode,
+    latent_draws,
+    weigh_draws,
+    weighted_expression,
+)
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_key, check_names, check_positive_int, group_names, listing

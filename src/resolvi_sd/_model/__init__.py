@@ -1,30 +1,47 @@
 """The generative model, its training and its posterior."""
 
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._model.devices import train_on_devices
 from resolvi_sd._model.extension import extend_module
+from resolvi_sd._model.importance import Weights, check_weights, weigh_draws, weighted_expression, weighted_own
 from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
 from resolvi_sd._model.rows import classify, decode, encode, latent_draws
+from resolvi_sd._model.sampling import SITES, SOURCES, Sampler, Site
 
 __all__ = [
+    "MEDIAN",
+    "SITES",
+    "SOURCES",
     "DataSummary",
     "ModelConfig",
     "Posterior",
     "Rates",
+    "Removed",
     "ResolviModule",
+    "Sampler",
+    "Site",
     "TrainingConfig",
+    "Weights",
+    "check_weights",
     "classify",
     "decode",
     "encode",
     "extend_module",
     "from_plain",
+    "highest_level",
     "infer",
     "latent_draws",
     "leaked_molecules",
+    "molecules_to_keep",
     "patch_size_of",
+    "removal_curves",
     "to_plain",
     "train_on_devices",
+    "weigh_draws",
+    "weighted_expression",
+    "weighted_own",
 ]

@@ -9,16 +9,18 @@ from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table, text_categories
 from resolvi_sd._tables._sizes import read_sizes, size_unit
-from resolvi_sd._tables._view import CellPositions, TableView, cell_positions, table_view
+from resolvi_sd._tables._transcripts import TranscriptColumns, Transcripts, read_transcripts
+from resolvi_sd._tables._view import TableView, cell_positions, table_view
 
 __all__ = [
-    "CellPositions",
     "CellSizes",
     "Groups",
     "Labels",
     "Outlines",
     "Quantity",
     "TableView",
+    "TranscriptColumns",
+    "Transcripts",
     "align_genes",
     "annotation",
     "cell_outlines",
@@ -30,10 +32,11 @@ __all__ = [
     "group_by",
     "instance_rows",
     "one_group",
-    "read_labels",
     "query_layer",
+    "read_labels",
     "read_matrix",
     "read_sizes",
+    "read_transcripts",
     "resolve_table",
     "size_unit",
     "table_counts",

@@ -12,7 +12,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._csr import group_sums
 from resolvi_sd._random import RandomLike
-from resolvi_sd._tables._transcripts import read_transcripts
+from resolvi_sd._tables import read_transcripts
 from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics._arrays import check_no_rates, label_codes
 from resolvi_sd.metrics._depth_matched import depth_matched

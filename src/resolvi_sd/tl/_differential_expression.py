@@ -27,8 +27,7 @@ from resolvi_sd._analysis import (
 )
 from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model.importance import Weights, check_weights
-from resolvi_sd._model.sampling import Sampler
+from resolvi_sd._model import Sampler, Weights, check_weights
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     category_codes,

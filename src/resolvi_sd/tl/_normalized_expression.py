@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis._normalized import (
+from resolvi_sd._analysis import (
     LibrarySize,
     cell_scale,
     check_request,
@@ -22,8 +22,7 @@ from resolvi_sd._analysis._normalized import (
 )
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import ResolviModule, decode, encode
-from resolvi_sd._model.importance import Weights
+from resolvi_sd._model import ResolviModule, Weights, decode, encode
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._model.sampling import SOURCES, Sampler, Site
+from resolvi_sd._model import SOURCES, Sampler, Site
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import restore
 from resolvi_sd._validation import check_positive_int, check_unique, listing

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model.sampling import SITES, Sampler, Site
+from resolvi_sd._model import SITES, Sampler, Site
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.tl._posterior_blocks import Draws, check_choices, named
