@@ -22,7 +22,7 @@ from resolvi_sd._analysis import (
     gene_columns,
     importance_expression,
 )
-from resolvi_sd._csr import CSR, row_sums
+from resolvi_sd._csr import CSR
 from resolvi_sd._input import ModelInput
 from resolvi_sd._model import Posterior, Weights, classify, encode
 from resolvi_sd._random import RandomLike, as_generator
@@ -94,7 +94,8 @@ class Estimates(TableTasks):
         ValueError
             If the genes or categories of the table are not those of the model, or it has no counts any more.
         """
-        _, mean, spread = self._encode(adata, show_progress_bar=show_progress_bar)
+        table = self._table(adata)
+        mean, spread = encode(self.fitted.module, *self._counts(table), show_progress_bar=show_progress_bar)
         if return_dist:
             return mean, np.square(spread)
         return mean if give_mean else mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
@@ -303,11 +304,16 @@ class Estimates(TableTasks):
         check_positive_int(n_samples, argument="n_samples")
         fitted = self.fitted
         fitted.require_labels()
-        counts, mean, spread = self._encode(adata, show_progress_bar=show_progress_bar)
-        has_counts = row_sums(counts) > 0
-        probabilities = classify(fitted.module, mean, spread, has_counts, n_samples=n_samples, rng=as_generator(rng))
+        table = self._table(adata)
+        probabilities = classify(
+            fitted.module,
+            *self._counts(table),
+            n_samples=n_samples,
+            rng=as_generator(rng),
+            show_progress_bar=show_progress_bar,
+        )
         if soft:
-            return pd.DataFrame(probabilities, index=self._table(adata).obs_names, columns=list(fitted.labels))
+            return pd.DataFrame(probabilities, index=table.obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)
 
     def _table(self, adata: AnnData | None) -> AnnData:
@@ -331,13 +337,9 @@ class Estimates(TableTasks):
                 "(`ResolVI(adata.copy())`)."
             )
 
-    def _encode(
-        self, adata: AnnData | None, *, show_progress_bar: bool
-    ) -> tuple[CSR, NDArray[np.float32], NDArray[np.float32]]:
-        """Return the counts, and mean and standard deviation of the latent."""
-        table = self._table(adata)
-        counts, categories = fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
-        return counts, *encode(self.fitted.module, counts, categories, show_progress_bar=show_progress_bar)
+    def _counts(self, table: AnnData) -> tuple[CSR, NDArray[np.int64]]:
+        """Return counts and categories of the cells of a table."""
+        return fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
 
     def _scale(
         self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool

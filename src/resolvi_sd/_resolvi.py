@@ -380,8 +380,9 @@ class ResolVI(Estimates):
             If neighbors of the cells in the fit are not in the table, or the counts are others.
         """
         adata = resolve_table(data, table_key)
-        fitted, _, _ = restore(adata, Keys(key_added))
-        keys, setup = Keys(key_added), fitted.setup
+        keys = Keys(key_added)
+        fitted, _, _ = restore(adata, keys)
+        setup = fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
         found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
         # A training from here writes the same results again, measured sizes too.
@@ -456,13 +457,8 @@ class ResolVI(Estimates):
                 stacklevel=2,
             )
         colors = label_colors(reference_model.adata, reference)
-        before = reference.setup
-        setup = replace(
-            before,
-            layer=layer,
-            batch_key=batch_key or before.batch_key,
-            library_key=library_key or before.library_key,
-            spatial_key=spatial_key or before.spatial_key,
+        setup = reference.setup.of_query(
+            layer=layer, batch_key=batch_key, library_key=library_key, spatial_key=spatial_key
         )
         model_input, fitted = read_query(aligned, reference, setup, colors=colors, freeze=freeze)
         return cls._of(fitted, aligned, model_input)
@@ -518,7 +514,8 @@ class ResolVI(Estimates):
             # Where cells lie may be known from the elements of a SpatialData object only.
             obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
         )
-        self.write(table)
+        # Functions of `tl` leave counts and latent as they are: no copies are needed.
+        write_fit(table, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
         return table
 
 

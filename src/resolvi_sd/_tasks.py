@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd import tl
 from resolvi_sd._analysis import Mode, Weighting
-from resolvi_sd._borrowed_docs import borrowed_docs
+from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 

@@ -189,10 +189,12 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     io.check_writable(sdata, table_key, key_added=key_added)
     tables = set(sdata.tables)
     getattr(tl, name)(sdata, **given)
-    for added in set(sdata.tables) - tables:  # that of a query with other genes than the reference
-        sdata.write_element(added)
-        return sdata, added
-    io.write_results(sdata, table_key, key_added=key_added)
+    added = set(sdata.tables) - tables
+    if added:  # that of a query with other genes than the reference
+        (table_key,) = added
+        sdata.write_element(table_key)
+    else:
+        io.write_results(sdata, table_key, key_added=key_added)
     return sdata, table_key
 
 

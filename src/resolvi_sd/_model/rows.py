@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import SparseRows, encoder_features
 
@@ -63,20 +63,21 @@ def decode(
 
 def classify(
     module: ResolviModule,
-    mean: NDArray[np.float32],
-    spread: NDArray[np.float32],
-    has_counts: NDArray[np.bool_],
+    counts: CSR,
+    categories: NDArray[np.int64],
     *,
     n_samples: int,
     rng: np.random.Generator,
+    show_progress_bar: bool = True,
 ) -> NDArray[np.float32]:
     """Return the probability of each label, averaged over :func:`latent_draws`, rows × labels, float32.
 
-    NaN for rows without counts, of which nothing is known.
+    NaN for rows without counts, of which nothing is known. The arguments are those of :func:`encode`.
     """
+    mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     total = np.zeros((len(mean), module.data.n_labels), np.float32)
     for latent in latent_draws(mean, spread, n_samples, rng):
         with torch.no_grad():
             total += module.label_likelihood(torch.from_numpy(latent)).probs.numpy()
-    total[~has_counts] = np.nan
+    total[row_sums(counts) == 0] = np.nan
     return total / np.float32(n_samples)

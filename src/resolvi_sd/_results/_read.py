@@ -147,7 +147,7 @@ def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys, *, stackleve
     return counts
 
 
-def corrected_counts(adata: AnnData, keys: Keys, counts: CSR, *, layer: str | None = None) -> CSR:
+def corrected_counts(adata: AnnData, keys: Keys, counts: CSR | None, *, layer: str | None = None) -> CSR:
     """Return the corrected counts of the fit, cells × genes, as :func:`resolvi_sd._tables.read_matrix` does.
 
     Parameters
@@ -157,7 +157,7 @@ def corrected_counts(adata: AnnData, keys: Keys, counts: CSR, *, layer: str | No
     keys
         Names of the fit's entries.
     counts
-        Those that were fitted.
+        Those that were fitted; None, where they are not known, holds the corrected ones against nothing.
     layer
         Others that the user asked for by `corrected_layer=`.
 
@@ -170,7 +170,8 @@ def corrected_counts(adata: AnnData, keys: Keys, counts: CSR, *, layer: str | No
     """
     name = corrected_layer_name(adata, keys, layer)
     matrix = _corrected_matrix(adata, name, keys)
-    check_within_counts(matrix, counts, keys, name)
+    if counts is not None:
+        check_within_counts(matrix, counts, keys, name)
     return matrix
 
 

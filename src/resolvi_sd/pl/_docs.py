@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from textwrap import dedent, indent
 from typing import Any, TypeVar
+
+from resolvi_sd._docstrings import fill_docstring
 
 __all__ = ["shared_docs"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-_MARKER = re.compile(r"^([ ]*)\{(\w+)\}$", re.MULTILINE)
 
 _FITTED = """
 data
@@ -94,7 +92,7 @@ _TEXTS = {
 
 
 def shared_docs(function: Function) -> Function:
-    """Replace each line of the docstring that is a name in braces by the shared text of that name.
+    """Fill the docstring with the shared texts.
 
     Examples
     --------
@@ -110,11 +108,5 @@ def shared_docs(function: Function) -> Function:
     >>> "Width and height of a new figure" in draw.__doc__
     True
     """
-    if function.__doc__ is not None:  # python -OO has none
-        function.__doc__ = _MARKER.sub(_text, function.__doc__)
+    fill_docstring(function, {name: text.strip() for name, text in _TEXTS.items()})
     return function
-
-
-def _text(marker: re.Match[str]) -> str:
-    margin, name = marker.groups()
-    return indent(dedent(_TEXTS[name]).strip(), margin)

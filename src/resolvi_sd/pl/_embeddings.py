@@ -50,13 +50,14 @@ def read_representations(
     if not names:
         raise ValueError(f"`representations` is empty; name {COUNTS!r}, {CORRECTED!r} or entries of `table.obsm`.")
     matrices: dict[str, Any] = {}
+    counts = fitted_counts(adata, layer) if {COUNTS, CORRECTED} & set(names) else None
     for name in names:
         if name == COUNTS:
-            matrices[name] = fitted_counts(adata, layer)
+            matrices[name] = counts
         elif name == CORRECTED:
             if corrected_layer is None:
                 check_written(keys, [keys.counts], adata.layers, where="table.layers")
-            matrices[name] = corrected_counts(adata, keys, fitted_counts(adata, layer), layer=corrected_layer)
+            matrices[name] = corrected_counts(adata, keys, counts, layer=corrected_layer)
         else:
             hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)

@@ -119,8 +119,7 @@ def map_query(
             "The query is the table of the reference, whose fit would be replaced. Name the query's table with "
             "`table_key=`, or pass `copy=True` to get the results in a new table."
         )
-    before = fitted.setup
-    layer = query_layer(table, layer, before.layer)
+    layer = query_layer(table, layer, fitted.setup.layer)
     table_added = table_added or f"{table_key}_{key_added}"
     genes = tuple(table.var_names.astype(str))
     if genes != fitted.genes and not copy:
@@ -129,13 +128,12 @@ def map_query(
     if aligned is table:
         check_takes_results(table, copy=copy)
         aligned = table.copy() if copy else table
-    setup = replace(
-        before,
+    setup = fitted.setup.of_query(
         layer=layer,
-        batch_key=batch_key or before.batch_key,
-        library_key=library_key or before.library_key,
-        spatial_key=spatial_key or before.spatial_key,
-        coordinate_system=coordinate_system or before.coordinate_system,
+        batch_key=batch_key,
+        library_key=library_key,
+        spatial_key=spatial_key,
+        coordinate_system=coordinate_system,
     )
     model_input, mapped = read_query(
         _with_table(query, table_key, aligned),

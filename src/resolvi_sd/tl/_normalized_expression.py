@@ -141,11 +141,10 @@ def normalized_expression(
         )
     if weights == "importance":
         restored, tissue, graph = restore(adata, keys)
-        molecules: NDArray[Any] = tissue.library_size
+        counts = tissue.counts
     else:
         counts = checked_counts(adata, fitted, keys, stacklevel=2)
-        molecules = row_sums(counts)
-    scale = _scale(adata, fitted, keys, library_size, molecules, size_scaling=size_scaling)
+    scale = _scale(adata, fitted, keys, library_size, counts, size_scaling=size_scaling)
     if lazy:
         expression = _lazy_expression(fitted.module, counts, categories, settings[0], scale, show_progress_bar)
     elif weights == "importance":
@@ -187,7 +186,7 @@ def _scale(
     fitted: FittedModel,
     keys: Keys,
     library_size: LibrarySize,
-    molecules: NDArray[Any],
+    counts: CSR,
     *,
     size_scaling: bool,
 ) -> np.float32 | NDArray[np.float32]:
@@ -195,7 +194,7 @@ def _scale(
     own = relative = None
     if library_size == "latent":
         check_result(keys.true, adata.obs, where="table.obs", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
-        own = np.nan_to_num(adata.obs[keys.true].to_numpy(np.float64)) * molecules
+        own = np.nan_to_num(adata.obs[keys.true].to_numpy(np.float64)) * row_sums(counts)
     if size_scaling:
         relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size
     return cell_scale(library_size, own, relative)

@@ -6,9 +6,8 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import classify, encode
+from resolvi_sd._model import classify
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import category_codes, checked_counts, most_probable, read_fit, write_labels
 from resolvi_sd._tables import resolve_table
@@ -88,9 +87,14 @@ def predict(
     fitted = read_fit(adata, keys)
     fitted.require_labels()
     counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
-    mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
-    has_counts = row_sums(counts) > 0
-    probabilities = classify(fitted.module, mean, spread, has_counts, n_samples=n_samples, rng=as_generator(rng))
+    probabilities = classify(
+        fitted.module,
+        counts,
+        categories,
+        n_samples=n_samples,
+        rng=as_generator(rng),
+        show_progress_bar=show_progress_bar,
+    )
     if not copy:
         write_labels(adata, fitted, probabilities, keys=keys)
         return None

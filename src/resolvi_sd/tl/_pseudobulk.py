@@ -8,9 +8,9 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import CellGroups, cell_groups
-from resolvi_sd._csr import CSR, group_sums
+from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import check_whole, check_within_counts, kept_counts
+from resolvi_sd._results import corrected_counts, kept_counts
 from resolvi_sd._tables import read_matrix, resolve_table
 from resolvi_sd._validation import check_key, check_positive_int, check_result
 
@@ -96,9 +96,11 @@ def pseudobulk(
             f"No group of obs[{groupby!r}] has {min_cells} cells in any sample; the largest has "
             f"{n_cells.max(initial=0)}. Lower `min_cells`, or merge groups."
         )
-    name = keys.counts if layer is None else layer
-    values = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
-    _check_untouched(adata, keys, name, values)
+    if layer in (None, keys.counts, keys.decontaminated):
+        # Held against the counts of the fit, if the table still has them: they may have been transformed in place.
+        values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
+    else:
+        values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]")
     sums = group_sums(values, place, n_places)[kept]
     of_sample, of_group = (
         np.array(x)[i] for x, i in zip((samples.names, groups.names), np.divmod(kept, n_groups), strict=True)
@@ -113,13 +115,3 @@ def pseudobulk(
         index=[f"{sample}:{group}" for sample, group in zip(of_sample, of_group, strict=True)],
     )
     return AnnData(np.rint(sums).astype(np.int64) if integer_counts else sums, obs=obs, var=adata.var.copy())
-
-
-def _check_untouched(adata: AnnData, keys: Keys, name: str, values: CSR) -> None:
-    """Raise if a layer of the fit was normalised in place, as far as the table can tell."""
-    if name not in (keys.counts, keys.decontaminated):
-        return
-    check_whole(values.data, keys, name)
-    counts = kept_counts(adata, keys)
-    if counts is not None:
-        check_within_counts(values, counts, keys, name)

@@ -1,18 +1,24 @@
-"""Documentation of parameters, of the function that a method passes them on to."""
+"""Docstrings that are put together, of texts that several share or of what another function says."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from textwrap import indent
 from typing import Any, TypeVar
 
-__all__ = ["borrowed_docs"]
+__all__ = ["borrowed_docs", "fill_docstring"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-_MARKER = re.compile(r"^( *)\{parameters\}$", re.MULTILINE)
+_MARKER = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)
+
+
+def fill_docstring(function: Callable[..., Any], texts: Mapping[str, str]) -> None:
+    """Replace each line of the docstring that is a name in braces by the text of that name."""
+    if function.__doc__ is not None:  # python -OO has none
+        function.__doc__ = _MARKER.sub(lambda marker: indent(texts[marker[2]], marker[1]), function.__doc__)
 
 
 def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
@@ -43,10 +49,9 @@ def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
     """
 
     def decorate(method: _Method) -> _Method:
-        if method.__doc__ is not None:  # python -OO has none
-            names = set(inspect.signature(method).parameters)
-            entries = [entry for entry in _entries(function) if set(entry.partition("\n")[0].split(", ")) <= names]
-            method.__doc__ = _MARKER.sub(lambda marker: indent("\n".join(entries), marker[1]), method.__doc__)
+        names = set(inspect.signature(method).parameters)
+        entries = [entry for entry in _entries(function) if set(entry.partition("\n")[0].split(", ")) <= names]
+        fill_docstring(method, {"parameters": "\n".join(entries)})
         return method
 
     return decorate
