@@ -193,7 +193,7 @@ def where_own_are_removed(table: ad.AnnData, corrected: Any) -> dict[str, Any]:
     ):
 
         def own_removed(strength: float, at: Any = at) -> float:
-            audit = rsd.metrics.exposure_audit(table.X, at(strength), table.obs["cell_type"], graph, genes=genes)
+            audit = rsd.metrics.exposure_audit(table.X, at(strength), table.obs["cell_type"], graph, gene_names=genes)
             return audit.own_removed_unexposed
 
         strength = strength_where(own_removed, OWN_REMOVED, highest=highest)

@@ -28,9 +28,16 @@ def by_hand():
 def test_audit_by_hand():
     counts, corrected, labels, graph = by_hand()
     audit = exposure_audit(
-        sp.csr_matrix(counts), sp.csr_matrix(corrected), labels, graph, genes=GENES, markers=MARKERS, max_exposure=2,
-        min_cells=1, min_excess=1,
-    )  # fmt: skip
+        sp.csr_matrix(counts),
+        sp.csr_matrix(corrected),
+        labels,
+        graph,
+        gene_names=GENES,
+        markers=MARKERS,
+        max_exposure=2,
+        min_cells=1,
+        min_excess=1,
+    )
     # a in B: rate 10 / 100 without an A nearby. Expected 10 of 100 with one, 30 of 300 with two; found 30 and 100.
     # After: rate 5 / 100; expected 5 and 15; found 10 and 50. Leaked 20 + 70, left 5 + 35.
     (pair,) = audit.pairs.to_dict("records")
@@ -65,9 +72,15 @@ def test_exact_test_of_two_rates():
     for molecules, detected in ((3, False), (8, True)):
         counts = np.array([[100, 0], [0, 100], [molecules, 100 - molecules], [0, 100]])
         audit = exposure_audit(
-            counts, counts, ["A", "B", "B", "B"], graph, genes=["a", "b"], markers={"A": ["a"]}, min_cells=1,
+            counts,
+            counts,
+            ["A", "B", "B", "B"],
+            graph,
+            gene_names=["a", "b"],
+            markers={"A": ["a"]},
+            min_cells=1,
             min_excess=1,
-        )  # fmt: skip
+        )
         # Unexposed are two of the three B: of n molecules all in the exposed third, (1/3)^n.
         assert audit.pairs["q_value"].item() == pytest.approx(3.0**-molecules)
         assert audit.pairs["detected"].item() == (3.0**-molecules < 0.01)
@@ -78,7 +91,7 @@ def test_exact_test_of_two_rates():
 def test_removing_at_random_removes_as_much_of_either(kept, sensitivity, removed):
     counts, _, labels, graph = by_hand()
     audit = exposure_audit(
-        counts, counts * kept, labels, graph, genes=GENES, markers=MARKERS, min_cells=1, min_excess=1
+        counts, counts * kept, labels, graph, gene_names=GENES, markers=MARKERS, min_cells=1, min_excess=1
     )
     assert audit.sensitivity == pytest.approx(sensitivity)
     assert audit.own_removed == pytest.approx(removed)
@@ -105,7 +118,7 @@ def tissue(seed=0, n=1200, k=6):
 def test_a_perfect_correction_is_sensitive_and_harmless():
     own, leaked, labels, graph, genes = tissue()
     markers = {"x": genes[:3], "y": genes[3:6], "z": genes[6:9]}
-    audit = exposure_audit(own + leaked, own, labels, graph, genes=genes, markers=markers, min_cells=20)
+    audit = exposure_audit(own + leaked, own, labels, graph, gene_names=genes, markers=markers, min_cells=20)
     assert audit.pairs["detected"].all() and len(audit.pairs) == 6
     assert audit.sensitivity > 0.95
     # 60 % of 50 own molecules are markers; half of 2 neighbors of the own type leak 4 molecules, 60 % markers too.
@@ -119,7 +132,7 @@ def test_against_loops_over_pairs():
     """The same from the definition, with markers chosen by rank: dense arrays, one pair at a time."""
     own, leaked, labels, graph, genes = tissue(1, n=600)
     x, c = own + leaked, (own + 0.3 * leaked)
-    audit = exposure_audit(x, sp.csr_matrix(c), labels, graph, genes=genes, min_cells=10, n_markers=2)
+    audit = exposure_audit(x, sp.csr_matrix(c), labels, graph, gene_names=genes, min_cells=10, n_markers=2)
     names = ["x", "y", "z"]
     shares = np.array([x[labels == t].sum(0) / x[labels == t].sum() for t in names])
     near = np.array([[sum(labels[o] == t for o in graph[i].indices) for t in names] for i in range(len(x))])
@@ -141,7 +154,7 @@ def test_against_loops_over_pairs():
 def test_own_markers_are_told_from_genes_of_all():
     """Three genes are as high in every type: whichever is the highest by chance, they are no one's own markers."""
     own, leaked, labels, graph, genes = tissue(3)
-    audit = exposure_audit(own + leaked, own, labels, graph, genes=genes, min_cells=20)
+    audit = exposure_audit(own + leaked, own, labels, graph, gene_names=genes, min_cells=20)
     assert audit.own_markers["n_markers"].to_list() == [3, 3, 3]
 
 
@@ -149,24 +162,29 @@ def test_dense_sparse_and_unlabelled_cells():
     own, leaked, labels, graph, genes = tissue(2, n=300)
     missing = pd.Categorical(np.where(np.arange(300) < 30, None, labels))
     results = [
-        exposure_audit(f(own + leaked), f(own.astype(np.float32)), missing, graph, genes=genes, min_cells=5).pairs
+        exposure_audit(f(own + leaked), f(own.astype(np.float32)), missing, graph, gene_names=genes, min_cells=5).pairs
         for f in (np.asarray, sp.csr_matrix, sp.csc_array)
     ]
     pd.testing.assert_frame_equal(results[0], results[1])
     pd.testing.assert_frame_equal(results[0], results[2])
     without = np.arange(30, 300)
     fewer = exposure_audit(
-        (own + leaked)[without], own[without], labels[without], graph[without][:, without], genes=genes, min_cells=5
+        (own + leaked)[without],
+        own[without],
+        labels[without],
+        graph[without][:, without],
+        gene_names=genes,
+        min_cells=5,
     ).pairs
     pd.testing.assert_frame_equal(results[0], fewer)
 
 
 def test_nothing_to_compare():
     counts, corrected, labels, graph = by_hand()
-    audit = exposure_audit(counts, corrected, labels, graph, genes=GENES, markers={"B": ["b"]}, min_cells=100)
+    audit = exposure_audit(counts, corrected, labels, graph, gene_names=GENES, markers={"B": ["b"]}, min_cells=100)
     assert audit.pairs.empty and np.isnan(audit.sensitivity)
     assert set(audit.profile["source"]) == {"B"}
-    empty = exposure_audit(counts, corrected, labels, graph, genes=GENES, markers={})
+    empty = exposure_audit(counts, corrected, labels, graph, gene_names=GENES, markers={})
     assert empty.profile.empty and empty.own_markers.empty and np.isnan(empty.own_removed)
 
 
@@ -174,7 +192,7 @@ def test_bad_input_is_told_what_to_do():
     counts, corrected, labels, graph = by_hand()
 
     def audit(counts=counts, corrected=corrected, labels=labels, graph=graph, genes=GENES, **other):
-        exposure_audit(counts, corrected, labels, graph, genes=genes, **other)
+        exposure_audit(counts, corrected, labels, graph, genes, **other)
 
     with pytest.raises(ValueError, match="1 different labels"):
         audit(labels=["A"] * 6)
@@ -196,7 +214,7 @@ def test_bad_input_is_told_what_to_do():
         audit(corrected=corrected + 0.001)
     with pytest.raises(ValueError, match="negative, NaN or infinite"):
         audit(corrected=np.where(corrected == 20, np.nan, corrected))
-    with pytest.raises(ValueError, match="`genes` has 2 names, but the matrix has 3"):
+    with pytest.raises(ValueError, match="`gene_names` has 2 names, but the matrix has 3"):
         audit(genes=["a", "b"])
     with pytest.raises(ValueError, match="occur more than once"):
         audit(genes=["a", "b", "b"])
@@ -213,4 +231,4 @@ def test_rates_that_are_denser_than_the_counts_are_no_correction():
     rates = sp.csr_matrix(np.where(corrected + counts == 0, 0.5, corrected))
     rates[0, 1] = 0  # not positive everywhere, but in more places than the counts
     with pytest.raises(ValueError, match="not molecules that a correction kept"):
-        exposure_audit(counts, rates, labels, graph, genes=GENES)
+        exposure_audit(counts, rates, labels, graph, gene_names=GENES)

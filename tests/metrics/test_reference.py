@@ -13,9 +13,15 @@ def test_cosines_by_hand():
     counts = sp.csr_matrix([[1, 4, 9], [2, 0, 9], [0, 2, 5]])
     reference = np.array([[1, 0], [0, 1], [3, 0]])
     result = reference_fidelity(
-        counts, ["T", "T", "B"], reference, ["T cell", "T cell", "B"], genes=["a", "b", "only here"],
-        reference_genes=["a", "b"], label_map={"T": "T cell"}, min_cells=1,
-    )  # fmt: skip
+        counts,
+        ["T", "T", "B"],
+        ["a", "b", "only here"],
+        reference_counts=reference,
+        reference_labels=["T cell", "T cell", "B"],
+        reference_gene_names=["a", "b"],
+        label_map={"T": "T cell"},
+        min_cells=1,
+    )
     types = result.types.set_index("cell_type")
     assert types.loc["T", "cosine"] == pytest.approx(7 / (5 * np.sqrt(2)))
     assert types.loc["B", "cosine"] == 0
@@ -31,7 +37,13 @@ def test_opposite_correlations_differ_by_two():
     here = np.array([[4, 4, 2], [1, 1, 8], [2, 2, 6], [3, 3, 4]])
     there = np.array([[4, 1, 5], [1, 4, 5], [2, 3, 5], [3, 2, 5]])
     result = reference_fidelity(
-        here, ["T"] * 4, there, ["T"] * 4, genes=["a", "b", "c"], reference_genes=["a", "b", "c"], min_cells=1
+        here,
+        ["T"] * 4,
+        ["a", "b", "c"],
+        reference_counts=there,
+        reference_labels=["T"] * 4,
+        reference_gene_names=["a", "b", "c"],
+        min_cells=1,
     )
     # c is constant in the reference, so that only the pair of a and b is left; there, both have the same values.
     logs = np.log1p(there * 1000.0)
@@ -56,7 +68,12 @@ def test_against_numpy(two_sets):
     """Weighted correlations of log-normalised counts, every type with the same weight."""
     counts, labels, reference, other, genes = two_sets
     result = reference_fidelity(
-        sp.csr_matrix(counts), labels, reference, other, genes=genes, reference_genes=genes[::-1]
+        sp.csr_matrix(counts),
+        labels,
+        genes,
+        reference_counts=reference,
+        reference_labels=other,
+        reference_gene_names=genes[::-1],
     )
     assert result.types["cell_type"].to_list() == ["x", "y"]
     assert result.n_genes == 20
@@ -78,7 +95,9 @@ def test_the_same_data_agree_and_leakage_disagrees(two_sets):
     counts, labels, *_, genes = two_sets
 
     def against_itself(layer):
-        return reference_fidelity(layer, labels, counts, labels, genes=genes, reference_genes=genes)
+        return reference_fidelity(
+            layer, labels, genes, reference_counts=counts, reference_labels=labels, reference_gene_names=genes
+        )
 
     same = against_itself(counts.astype(np.float32))
     assert same.cosine == pytest.approx(1)
@@ -91,7 +110,13 @@ def test_the_same_data_agree_and_leakage_disagrees(two_sets):
 def test_only_the_genes_with_most_molecules_are_correlated(two_sets):
     counts, labels, reference, other, genes = two_sets
     top = reference_fidelity(
-        counts, labels, reference, other, genes=genes, reference_genes=genes[::-1], max_correlation_genes=5
+        counts,
+        labels,
+        genes,
+        reference_counts=reference,
+        reference_labels=other,
+        reference_gene_names=genes[::-1],
+        max_correlation_genes=5,
     )
     share = sum(reference[other == t].sum(0) / reference[other == t].sum() for t in "xy")[::-1]
     chosen = np.sort(np.argsort(-share)[:5])
@@ -107,7 +132,9 @@ def test_cells_without_molecules_and_labels_do_not_count(two_sets):
     more = np.concatenate([counts, np.zeros((50, 20), int), counts[:50]])
     types = pd.Categorical([*labels, *["x"] * 50, *[None] * 50])
     first, second = (
-        reference_fidelity(c, t, reference, other, genes=genes, reference_genes=genes[::-1])
+        reference_fidelity(
+            c, t, genes, reference_counts=reference, reference_labels=other, reference_gene_names=genes[::-1]
+        )
         for c, t in ((counts, labels), (more, types))
     )
     pd.testing.assert_frame_equal(first.types, second.types)
@@ -118,7 +145,13 @@ def test_bad_input_is_told_what_to_do(two_sets):
 
     def fidelity(labels=labels, reference_labels=other, genes=genes, reference_genes=genes, **more):
         reference_fidelity(
-            counts, labels, reference, reference_labels, genes=genes, reference_genes=reference_genes, **more
+            counts,
+            labels,
+            genes,
+            reference_counts=reference,
+            reference_labels=reference_labels,
+            reference_gene_names=reference_genes,
+            **more,
         )
 
     with pytest.raises(ValueError, match=r"shares no genes.*upper or lower case"):
@@ -133,7 +166,7 @@ def test_bad_input_is_told_what_to_do(two_sets):
         fidelity(labels=[None] * 5000)
     with pytest.raises(ValueError, match="`reference_labels` has 2 entries, but there are 300 cells"):
         fidelity(reference_labels=["x", "y"])
-    with pytest.raises(ValueError, match="`reference_genes` has 3 names"):
+    with pytest.raises(ValueError, match="`reference_gene_names` has 3 names"):
         fidelity(reference_genes=["g0", "g1", "g2"])
     with pytest.raises(ValueError, match=r"min_cells=9999.*'x', 'y'"):
         fidelity(min_cells=9999)

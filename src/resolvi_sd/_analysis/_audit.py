@@ -189,7 +189,7 @@ def _exposure(data: AuditInput) -> Iterator[Row]:
         markers = {label: [gene for gene in genes if gene in panel] for label, genes in data.markers.items()}
     for judged in data.removals():
         found = metrics.exposure_audit(
-            data.raw, judged.counts, labels, data.graph, genes=list(data.genes), markers=markers
+            data.raw, judged.counts, labels, data.graph, gene_names=list(data.genes), markers=markers
         )
         detected = int(found.pairs["detected"].sum()) if len(found.pairs) else 0
         types = len(found.own_markers)
@@ -230,10 +230,10 @@ def _fidelity(data: AuditInput) -> Iterator[Row]:
         found = metrics.reference_fidelity(
             judged.counts,
             data.reference_labels,
-            reference.counts,
-            reference.labels,
-            genes=data.genes,
-            reference_genes=reference.genes,
+            data.genes,
+            reference_counts=reference.counts,
+            reference_labels=reference.labels,
+            reference_gene_names=reference.genes,
         )
         yield judged.row("reference_cosine", found.cosine, "higher", len(found.types))
         yield judged.row("reference_correlation_difference", found.correlation_difference, "lower", found.n_genes)

@@ -17,7 +17,7 @@ __all__ = ["depth_matched"]
 _CELLS = 1 << 15
 
 
-def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = None) -> sp.csr_matrix:
+def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr_matrix:
     r"""Thin raw counts to the depth of a corrected layer, cell by cell.
 
     Fewer molecules alone lower every rate of contamination. What a correction achieves beyond that is the difference

@@ -83,8 +83,8 @@ def exposure_audit(
     corrected: Any,
     labels: Any,
     graph: Any,
+    gene_names: Sequence[str] | pd.Index[Any],
     *,
-    genes: Sequence[str],
     markers: Mapping[str, Sequence[str]] | None = None,
     max_exposure: int = 3,
     n_markers: int = 20,
@@ -122,7 +122,7 @@ def exposure_audit(
         Type of each cell, fixed before the correction; missing values are allowed.
     graph
         Connectivities or distances, cells × cells, sparse: stored entries are neighbors.
-    genes
+    gene_names
         Names of the columns.
     markers
         Markers of each type, by name. None: chosen from the raw counts as cellAdmix-core does. For a pair, the genes
@@ -164,7 +164,7 @@ def exposure_audit(
     >>> corrected = np.array([[90, 0], [90, 0], [10, 60], [0, 100]])
     >>> graph = sp.csr_matrix(([1, 1, 1, 1, 1], ([0, 1, 2, 2, 3], [1, 0, 1, 3, 2])), shape=(4, 4))
     >>> markers = {"A": ["a"], "B": ["b"]}
-    >>> audit = exposure_audit(counts, corrected, ["A", "A", "B", "B"], graph, genes=["a", "b"], markers=markers,
+    >>> audit = exposure_audit(counts, corrected, ["A", "A", "B", "B"], graph, gene_names=["a", "b"], markers=markers,
     ...                        min_cells=1, min_excess=1)
     >>> audit.sensitivity, round(audit.own_removed, 4)  # 30 of 40 leaked ones removed, 20 of 360 own ones
     (0.75, 0.0556)
@@ -174,7 +174,7 @@ def exposure_audit(
         raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
     check_no_rates(kept, raw, argument="corrected")
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
-    index = gene_index(genes, raw.shape[1], argument="genes")
+    index = gene_index(gene_names, raw.shape[1], argument="gene_names")
     neighbors = neighbor_matrix(graph, raw.shape[0])
     given = None if markers is None else marker_positions(markers, index, names)
     top = check_positive_int(max_exposure, argument="max_exposure")

@@ -46,7 +46,7 @@ def latent_quality(
     *,
     n_neighbors: int = 15,
     max_cells: int = 10_000,
-    rng: RandomLike = None,
+    rng: RandomLike = 0,
 ) -> LatentQuality:
     r"""Accuracy of a nearest-neighbor classifier, silhouette of the labels, and mixing of the batches.
 

@@ -54,7 +54,7 @@ class NuclearAgreement(NamedTuple):
 
 
 def nuclear_agreement(
-    counts: Any, corrected: Any, nuclear: Any, labels: Any, *, rng: RandomLike = None
+    counts: Any, corrected: Any, nuclear: Any, labels: Any, *, rng: RandomLike = 0
 ) -> NuclearAgreement:
     r"""Compare cells, before and after correction, with their own nuclei.
 

@@ -35,7 +35,7 @@ def leakage_predictability(
     n_permutations: int = 5,
     min_cells: int = 50,
     max_cells: int = 2000,
-    rng: RandomLike = None,
+    rng: RandomLike = 0,
 ) -> pd.DataFrame:
     r"""How well the expression of a type's cells predicts that another type is nearby.
 
@@ -74,7 +74,7 @@ def leakage_predictability(
         Number of target cells to draw where a type has more.
     rng
         Seed or generator. The cells, folds and permutations depend on nothing else, so that layers of the same table
-        are compared on the same cells if the same seed is passed.
+        are compared on the same cells with the same seed.
 
     Returns
     -------

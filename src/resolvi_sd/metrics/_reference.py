@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,11 +47,11 @@ class ReferenceFidelity(NamedTuple):
 def reference_fidelity(
     expression: Any,
     labels: Any,
-    reference: Any,
-    reference_labels: Any,
+    gene_names: Sequence[str] | pd.Index[Any],
     *,
-    genes: Any,
-    reference_genes: Any,
+    reference_counts: Any,
+    reference_labels: Any,
+    reference_gene_names: Sequence[str] | pd.Index[Any],
     label_map: Mapping[str, str] | None = None,
     min_cells: int = 10,
     max_correlation_genes: int = 500,
@@ -73,12 +73,14 @@ def reference_fidelity(
         Cells × genes, not negative, sparse or dense: raw, thinned or corrected counts.
     labels
         Type of each cell; missing values are allowed.
-    reference
+    gene_names
+        Names of the columns.
+    reference_counts
         Counts of the reference, its cells × genes, sparse or dense.
     reference_labels
         Type of each of its cells.
-    genes, reference_genes
-        Names of the columns.
+    reference_gene_names
+        Names of its columns.
     label_map
         What a type is called in the reference. Types that it does not name are called the same.
     min_cells
@@ -110,16 +112,17 @@ def reference_fidelity(
     >>> import numpy as np
     >>> from resolvi_sd.metrics import reference_fidelity
     >>> counts, reference = np.array([[3, 4], [0, 1]]), np.array([[0, 5, 9], [3, 0, 9]])  # columns b, a and a, b, c
-    >>> fidelity = reference_fidelity(counts, ["T", "B"], reference, ["T cell", "B"], genes=["b", "a"],
-    ...                               reference_genes=["a", "b", "c"], label_map={"T": "T cell"}, min_cells=1)
+    >>> fidelity = reference_fidelity(counts, ["T", "B"], ["b", "a"], reference_counts=reference,
+    ...                               reference_labels=["T cell", "B"], reference_gene_names=["a", "b", "c"],
+    ...                               label_map={"T": "T cell"}, min_cells=1)
     >>> fidelity.n_genes, fidelity.types["cosine"].tolist()  # of (0, 1) with (0, 3), and of (3, 4) with (5, 0)
     (2, [1.0, 0.6])
     """
-    layer, other = matrix(expression, argument="expression"), matrix(reference, argument="reference")
+    layer, other = matrix(expression, argument="expression"), matrix(reference_counts, argument="reference_counts")
     codes, names = label_codes(labels, layer.shape[0], argument="labels", minimum=1)
     other_codes, other_names = label_codes(reference_labels, other.shape[0], argument="reference_labels", minimum=1)
-    index = gene_index(genes, layer.shape[1], argument="genes")
-    other_index = gene_index(reference_genes, other.shape[1], argument="reference_genes")
+    index = gene_index(gene_names, layer.shape[1], argument="gene_names")
+    other_index = gene_index(reference_gene_names, other.shape[1], argument="reference_gene_names")
     check_positive_int(min_cells, argument="min_cells")
     check_positive_int(max_correlation_genes, argument="max_correlation_genes")
     pairs = _matched(names, other_names, {} if label_map is None else label_map)

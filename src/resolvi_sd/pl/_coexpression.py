@@ -43,8 +43,8 @@ _LINE_POINTS = 100  # of the line of no change that names should not cover
 @shared_docs
 def coexpression(
     data: SpatialData | AnnData,
-    *,
     labels_key: str,
+    *,
     pairs: pd.DataFrame | Sequence[tuple[str, str]] | None = None,
     markers: Mapping[str, Sequence[str]] | None = None,
     n_names: int = 3,

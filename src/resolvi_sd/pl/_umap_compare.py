@@ -43,8 +43,8 @@ _NO_GROUPS: tuple[tuple[str, ...], NDArray[np.float64]] = ((), np.empty((0, 4)))
 @shared_docs
 def umap_compare(
     data: SpatialData | AnnData,
-    *,
     color: str,
+    *,
     representations: Sequence[str] = (COUNTS, CORRECTED),
     n_cells: int = 10_000,
     corrected_layer: str | None = None,

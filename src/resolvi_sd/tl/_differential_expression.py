@@ -49,8 +49,8 @@ _WEIGHTED_ROWS = 2048
 
 def differential_expression(
     data: SpatialData | AnnData,
-    *,
     groupby: str,
+    *,
     group1: str | Sequence[str] | None = None,
     group2: str | Sequence[str] | None = None,
     mode: Mode = "change",

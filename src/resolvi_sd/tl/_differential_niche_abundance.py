@@ -48,8 +48,8 @@ _FEW_UNITS = 4
 
 def differential_niche_abundance(
     data: SpatialData | AnnData,
-    *,
     groupby: str,
+    *,
     group1: str | Sequence[str] | None = None,
     group2: str | Sequence[str] | None = None,
     labels_key: str | None = None,

@@ -17,8 +17,8 @@ __all__ = ["niche_abundance"]
 
 def niche_abundance(
     data: SpatialData | AnnData,
-    *,
     labels_key: str | None = None,
+    *,
     weighting: Weighting = "uniform",
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,

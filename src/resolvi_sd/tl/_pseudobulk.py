@@ -19,8 +19,8 @@ __all__ = ["pseudobulk"]
 
 def pseudobulk(
     data: SpatialData | AnnData,
-    *,
     groupby: str,
+    *,
     sample_key: str | None = None,
     layer: str | None = None,
     min_cells: int = 10,
