@@ -130,7 +130,7 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
     [
         (["--labels_key", "nope"], "labels_key='nope' is not in `table.obs`"),
         (["--output", "{there}"], "exists already"),
-        (["--plot", "nowhere/a.png"], "The folder 'nowhere', for 'a.png', does not exist"),
+        (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
@@ -160,3 +160,10 @@ def test_a_wrong_command_line(capsys):
             main(wrong)
         assert end.value.code == 2
     assert "n_latent" in capsys.readouterr().err
+
+
+def test_a_picture_in_no_format_is_refused_before_the_fit(file, tmp_path):
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match=r"--plot=.*a.pict' is in no format of pictures; there are: .*'png'"):
+        main(["fit", str(file), "--plot", str(tmp_path / "a.pict")])
+    assert file.read_bytes() == before

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DEFAULT_KEY", "Keys", "fits", "result_layers", "unit_key"]
+__all__ = ["DEFAULT_KEY", "Keys", "check_storable_name", "fits", "result_layers", "unit_key"]
 
 DEFAULT_KEY = "resolvi"
+
+# As spatialdata has it.
+_STORABLE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
+
+
+def check_storable_name(name: object, *, argument: str) -> None:
+    """Raise ValueError unless an element of a store can have this name."""
+    if not isinstance(name, str) or not _STORABLE.fullmatch(name):
+        raise ValueError(
+            f"{argument}={name!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only."
+        )
 
 
 def unit_key(column: str) -> str:
@@ -40,10 +52,7 @@ class Keys:
     prefix: str = DEFAULT_KEY
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prefix, str) or not self.prefix or "/" in self.prefix:
-            raise ValueError(
-                f"`key_added` must be text without '/', as results of this name go into stores: {self.prefix!r}."
-            )
+        check_storable_name(self.prefix, argument="key_added")
 
     @property
     def counts(self) -> str:
@@ -194,6 +203,16 @@ class Keys:
     def probabilities(self) -> str:
         """`obsm`: probability of each label, cells × labels; the names are in `uns[prefix]["labels"]`."""
         return f"{self.prefix}_probabilities"
+
+    @property
+    def of_graph(self) -> frozenset[str]:
+        """Names of the neighbor graph, which `resolvi_sd.gr.neighbors` writes as well, and squidpy may have."""
+        return frozenset({self.distances, self.connectivities, self.neighbors})
+
+    @property
+    def of_niches(self) -> frozenset[str]:
+        """Names of what is said of neighborhoods, for which a graph is enough."""
+        return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.dna})
 
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""

@@ -108,7 +108,7 @@ class ResolVI(Estimates):
         batch_key: str | None = None,
         library_key: str | None = None,
         labels_key: str | None = None,
-        unlabeled_category: str = "unknown",
+        unlabeled_category: str | float = "unknown",
         categorical_covariate_keys: Sequence[str] = (),
         size_factor_key: str | None = None,
         n_neighbors: int = 10,
@@ -154,7 +154,7 @@ class ResolVI(Estimates):
             spatial_key=spatial_key,
             neighbors_key=neighbors_key,
             labels_key=labels_key,
-            unlabeled_category=unlabeled_category,
+            unlabeled_category=str(unlabeled_category),
             categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
             size_factor_key=size_factor_key,
         )

@@ -25,6 +25,7 @@ from spatialdata import SpatialData, read_zarr
 from resolvi_sd import __version__, io, pl, tl
 from resolvi_sd._keys import Keys
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_folder, check_picture
 
 __all__ = ["main"]
 
@@ -133,7 +134,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _run(name: str, options: dict[str, Any]) -> None:
     path, output = options["data"], options["output"]
-    _check_places(path, output, [options.get("plot"), options.get("csv")])
+    _check_places(path, output, plot=options.get("plot"), csv=options.get("csv"))
     given = {key: value for key, value in options.items() if key not in _NO_ARGUMENTS}
     if options.get("reference") is not None:
         given["reference"] = _read(options["reference"], given.get("reference_table_key", "table"), backed=False)
@@ -144,26 +145,33 @@ def _run(name: str, options: dict[str, Any]) -> None:
         data, table_key = _run_on_table(name, path, output or path, given, backed=options["backed"]), given["table_key"]
     keys = Keys(given["key_added"])
     plot, frame = _COMMANDS[name]
-    if plot and options["plot"] is not None:
-        getattr(pl, plot)(data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
     if frame and options["csv"] is not None:
         resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
+    if plot and options["plot"] is not None:
+        getattr(pl, plot)(data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
 
 
-def _check_places(path: Path, output: Path | None, files: Sequence[Path | None]) -> None:
+def _check_places(path: Path, output: Path | None, *, plot: Path | None, csv: Path | None) -> None:
     """Raise before anything is computed if something cannot be read or written."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     if output is not None and output.exists():
         raise FileExistsError(f"--output {str(output)!r} exists already: remove it, or name another place.")
-    for place in (output, *files):
-        if place is not None and not place.absolute().parent.is_dir():
-            raise FileNotFoundError(f"The folder {str(place.parent)!r}, for {place.name!r}, does not exist.")
+    for place, argument in ((output, "--output"), (csv, "--csv")):
+        if place is not None:
+            check_folder(place, argument=argument)
+    if plot is not None:
+        check_picture(plot, argument="--plot")
 
 
 def _read(path: Path, table_key: str, *, backed: bool) -> SpatialData | AnnData:
     if not path.is_dir():
         return read_h5ad(path, backed="r" if backed else None)
+    if not (path / "tables").is_dir() and (path / "obs").is_dir():
+        raise ValueError(
+            f"{str(path)!r} is a table in zarr, and stores are those of SpatialData objects here. Write it as h5ad: "
+            "`anndata.read_zarr(path).write_h5ad(...)`."
+        )
     return io.read_backed(path, table_key) if backed else read_zarr(path)
 
 
@@ -187,6 +195,8 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     table_key, key_added = given["table_key"], given["key_added"]
     sdata = _read(store, table_key, backed=backed)
     io.check_writable(sdata, table_key, key_added=key_added)
+    if given.get("table_added") is not None and (store / "tables" / given["table_added"]).exists():
+        raise ValueError(f"The store has a table {given['table_added']!r} already: choose another --table_added.")
     tables = set(sdata.tables)
     getattr(tl, name)(sdata, **given)
     added = set(sdata.tables) - tables

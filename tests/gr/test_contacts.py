@@ -158,3 +158,15 @@ def test_spheres_share_no_border():
 def test_a_table_alone():
     with pytest.raises(ValueError, match="pass the SpatialData"):
         rsd.gr.contacts(squares(2, 10, 0)["table"])
+
+
+def test_the_graph_of_a_fit_is_not_replaced():
+    sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0)
+    rsd.gr.contacts(sdata, max_gap=5)
+    quick = {"max_epochs": 1, "show_progress_bar": False}
+    rsd.tl.fit(sdata, key_added="resolvi_contacts", neighbors_key="resolvi_contacts", **quick)
+    before = sdata["table"].obsp["resolvi_contacts_connectivities"].copy()
+    with pytest.raises(ValueError, match=r"'resolvi_contacts' holds a fit.*Choose another `key_added=`"):
+        rsd.gr.contacts(sdata)
+    assert (sdata["table"].obsp["resolvi_contacts_connectivities"] != before).nnz == 0
+    rsd.gr.contacts(sdata, key_added="other")

@@ -248,7 +248,7 @@ def test_the_graph_of_a_fit_is_not_replaced():
     rsd.gr.neighbors(sdata, n_neighbors=5)
     rsd.gr.neighbors(sdata, n_neighbors=4)
     rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
-    with pytest.raises(ValueError, match=r"key_added='resolvi' holds a fit.*neighbors_key='..._neighbors'"):
+    with pytest.raises(ValueError, match=r"'resolvi' holds a fit.*neighbors_key='..._neighbors'"):
         rsd.gr.neighbors(sdata, n_neighbors=5)
     assert rsd.gr.neighbors(sdata, n_neighbors=5, copy=True).connectivities.nnz == 500
     rsd.gr.neighbors(sdata, n_neighbors=5, key_added="near")

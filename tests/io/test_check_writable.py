@@ -108,3 +108,49 @@ def test_a_prefix_that_is_no_name_is_refused(v3):
 def test_a_name_is_no_path(store, name):
     with pytest.raises(ValueError, match="key_added"):
         results_state(store, key_added=name)
+
+
+def test_columns_that_were_changed_after_reading_are_refused(store):
+    sdata = sd.read_zarr(store)
+    obs = sdata["table"].obs
+    check_writable(sdata, columns=["cell_type", "cell_id"])
+    obs["cell_id2"] = obs["cell_id"]
+    obs["cell_type"] = obs["cell_type"].astype(str)
+    check_writable(sdata, columns=["cell_type", "cell_id"])
+    obs["cell_type"] = obs["cell_type"].to_numpy()[::-1]
+    with pytest.raises(ValueError, match=r"other values in memory than in .*: 'cell_type'\..*write_element"):
+        check_writable(sdata, columns=["cell_type", "cell_id"])
+
+
+def test_coordinates_that_the_store_lacks_are_refused(store):
+    """They are read where the table annotates nothing."""
+    sdata = sd.read_zarr(store)
+    sdata["table"].obsm["moved"] = 2 * sdata["table"].obsm["spatial"]
+    check_writable(sdata, spatial_key="moved")
+    free = sdata["table"].copy()
+    del free.uns["spatialdata_attrs"]
+    sdata["free"] = free
+    sdata.write_element("free")
+    check_writable(sdata, "free", spatial_key="spatial")
+    check_writable(sdata, "free", spatial_key="moved")
+    sdata["free"].obsm["moved"] += 1
+    sdata["free"].obsm["new"] = sdata["free"].obsm["spatial"]
+    for key in ("moved", "new"):
+        with pytest.raises(ValueError, match=rf"coordinates obsm\['{key}'\], which are others, or missing"):
+            check_writable(sdata, "free", spatial_key=key)
+
+
+def test_entries_of_the_user_in_a_store_are_not_replaced(store, rng):
+    """A column with the name of a result, from elsewhere, is in the store only: the user has renamed it in memory."""
+    sdata = sd.read_zarr(store)
+    sdata["table"].obs["resolvi_predicted"] = "T"
+    sdata["other"] = sdata["table"]
+    sdata.write_element("other")
+    del sdata["other"].obs["resolvi_predicted"]
+    before = digests(store)
+    assert results_state(sdata, "other") == "incomplete"
+    add_results(sdata["other"], rng)
+    for refuse in (check_writable, write_results):
+        with pytest.raises(ValueError, match=r"obs/resolvi_predicted.*no fit of that name.*overwrite=True"):
+            refuse(sdata, "other")
+    assert digests(store) == before

@@ -5,6 +5,7 @@ import warnings
 import anndata as ad
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import spatialdata as sd
 import zarr
@@ -352,3 +353,14 @@ def test_metrics_ask_for_matrices_in_memory(cells, tmp_path):
     backed = stored(cells, tmp_path, "h5ad")
     with pytest.raises(TypeError, match="`counts` must be a numpy array or a scipy sparse matrix"):
         rsd.metrics.removal(backed.X, cells.layers["true_own"], cells.layers["true_own"])
+
+
+def test_an_audit_of_a_backed_table_knows_the_truth(tmp_path):
+    """That of simulated tissue is a layer, and stays on disk as the others do."""
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0, transcripts=False)
+    rsd.tl.fit(sdata, max_epochs=30, show_progress_bar=False)
+    expected = rsd.tl.audit(sdata, "cell_type", copy=True, show_progress_bar=False)
+    sdata.write(tmp_path / "tissue.zarr")
+    backed = rsd.io.read_backed(tmp_path / "tissue.zarr")
+    found = rsd.tl.audit(backed, "cell_type", copy=True, show_progress_bar=False)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-5)

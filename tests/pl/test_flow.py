@@ -193,3 +193,15 @@ def test_image(compare, sdata, add_groups, add_flow):
     add_flow(table)
     draw = {"window": (22, 58, 22, 48), "color": "cell_type", "units": "µm", "min_molecules": 0}
     compare("flow", lambda path: rsd.pl.flow(sdata, save=path, figsize=(6, 4), **draw))
+
+
+@SKIMAGE
+def test_labels_of_several_scales(sdata_labels, add_flow):
+    add_flow(sdata_labels["table"])
+    titles = []
+    for scales in (None, [2]):
+        mask = sd.models.Labels2DModel.parse(np.asarray(sdata_labels["mask"]), dims=("y", "x"), scale_factors=scales)
+        both = sd.SpatialData.init_from_elements({"mask": mask, "table": sdata_labels["table"]})
+        ax = rsd.pl.flow(both, window=(10, 50, 10, 50), return_ax=True)
+        titles.append((ax.get_title(), ax.get_xlim(), len(arrows_of(ax)[0])))
+    assert titles[0] == titles[1]

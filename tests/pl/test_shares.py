@@ -106,7 +106,9 @@ def test_errors(compared, square_table, add_results):
     with pytest.raises(KeyError, match="Please run `resolvi_sd.tl.fit"):
         rsd.pl.shares(compared, key_added="run2")
     compared.uns["cell_type_colors"] = ["red"]
-    with pytest.raises(ValueError, match=r"1 colors, but obs\['cell_type'\] has 3 groups.*Pass `palette=`"):
+    with pytest.raises(ValueError, match=r"`palette` has 1 colors, but obs\['cell_type'\] has 3 groups"):
+        rsd.pl.shares(compared, groupby="cell_type", palette=["red"])
+    with pytest.warns(UserWarning, match=r"1 colors, but obs\['cell_type'\] has 3 groups.*Other colors are taken"):
         rsd.pl.shares(compared, groupby="cell_type")
     with pytest.raises(KeyError, match="`palette` has no color for 'stroma'"):
         rsd.pl.shares(compared, groupby="cell_type", palette={"tumor": "red", "immune": "blue"})

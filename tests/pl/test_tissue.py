@@ -225,3 +225,36 @@ def test_places_are_those_of_the_fit():
     del table.uns["spatialdata_attrs"]
     rsd.tl.fit(table, spatial_key="place", max_epochs=1, show_progress_bar=False)
     assert len(rsd.pl.spatial(table, table.var_names[0], return_ax=True)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:The geometry column of the GeoDataFrame has 3 dimensions:UserWarning")
+@pytest.mark.parametrize("spheres", [True, False])
+def test_outlines_with_height_are_seen_from_above(sdata, spheres):
+    flat = sdata["cells"]
+    if spheres:
+        flat = ShapesModel.parse(flat.assign(radius=np.sqrt(flat.area / np.pi)).set_geometry(flat.centroid))
+    high = flat.set_geometry(shapely.force_3d(flat.geometry, z=3.0))
+    pictures = []
+    for element in (flat, high):
+        sdata["cells"] = element
+        axes = rsd.pl.sources(sdata, return_ax=True)
+        axes[0].figure.canvas.draw()
+        pictures.append(np.asarray(axes[0].figure.canvas.buffer_rgba()))
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_labels_in_three_dimensions_are_drawn_as_dots(sdata_labels):
+    flat = np.asarray(sdata_labels["mask"])
+    solid = sd.models.Labels3DModel.parse(np.stack([flat, flat]), dims=("z", "y", "x"))
+    with_height = sd.SpatialData.init_from_elements({"mask": solid, "table": sdata_labels["table"]})
+    axes = rsd.pl.sources(with_height, return_ax=True)
+    (dots,) = axes[0].collections
+    number = sdata_labels["table"].obs["cell_id"].to_numpy() - 1
+    np.testing.assert_allclose(dots.get_offsets(), 10.0 * np.column_stack([number % 8 + 0.5, number // 8 + 0.5]))
+
+
+def test_sections_may_be_named_by_numbers(adata):
+    adata.obs["slice"] = np.repeat([2, 10], adata.n_obs // 2)
+    for library_id in (10, [10], "10"):
+        axes = rsd.pl.sources(adata, library_key="slice", library_id=library_id, return_ax=True)
+        assert len(axes[0].collections[0].get_offsets()) == (adata.obs["slice"] == 10).sum()

@@ -43,3 +43,16 @@ def test_categories_that_are_dates_have_the_names_of_their_column():
     labels = read_labels(table_with(pd.Series(dates).astype("category")), "label", "unknown")
     assert labels.names == ("2020-01-01", "2021-05-05")
     assert labels.codes.tolist() == [0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("values", [[-1, 2, 10, -1, 2, 10], [-1, 2, 10, np.nan, 2, 10]])
+@pytest.mark.parametrize("given", ["-1", "-1.0"])
+def test_numbers_are_unlabeled_by_their_size(values, given):
+    labels = read_labels(table_with(values), "label", given)
+    assert [float(name) for name in labels.names] == [2, 10]
+    assert labels.codes.tolist() == [-1, 0, 1, -1, 0, 1]
+
+
+def test_an_unlabeled_category_that_does_not_occur_is_told():
+    with pytest.warns(UserWarning, match=r"unlabeled_category='Unknown' does not occur in obs\['label'\].*'A', 'B'"):
+        read_labels(table_with(list("AABBAB")), "label", "Unknown")

@@ -249,8 +249,8 @@ def test_settings_that_would_be_passed_over_are_refused(tissue):
     for data, settings, message in (
         (tissue, {"spatial_key": "other"}, "spatial_key='other' is not looked at"),
         (table, {"coordinate_system": "micrometres"}, "is for a SpatialData object"),
-        (table, {"key_added": ""}, "`key_added` must be text"),
-        (table, {"key_added": "a/b"}, "`key_added` must be text"),
+        (table, {"key_added": ""}, "cannot name elements of a store"),
+        (table, {"key_added": "a/b"}, "cannot name elements of a store"),
     ):
         with pytest.raises(ValueError, match=message):
             rsd.tl.fit(data, **settings, **QUICK)
@@ -363,7 +363,7 @@ def test_what_is_no_result_is_not_replaced(tissue):
     table.layers["raw_counts"] = table.X.copy()
     for key, taken in (("cell", r"obs\['cell_size'\]"), ("scan", r"uns\['scan'\]"), ("raw", r"layers\['raw_counts'\]")):
         with pytest.raises(
-            ValueError, match=rf"key_added='{key}' would replace {taken}, and there is no fit of that name"
+            ValueError, match=rf"key_added='{key}' would take the place of {taken}, and the table has no fit"
         ):
             rsd.tl.fit(tissue, key_added=key, **QUICK)
     assert set(table.uns["scan"]) == {"by"} and (table.obs["cell_size"] == 1).all()
@@ -371,6 +371,19 @@ def test_what_is_no_result_is_not_replaced(tissue):
     rsd.gr.neighbors(tissue, key_added="second")
     for _ in range(2):
         rsd.tl.fit(tissue, key_added="second", **QUICK)
+
+
+def test_labels_of_another_tool_are_not_removed(tissue):
+    """Users of scvi-tools write theirs where this package does; a fit without labels would remove them."""
+    table = tissue.tables["table"]
+    table.obs["resolvi_predicted"] = "T"
+    for run in (
+        lambda: rsd.tl.fit(tissue, **QUICK),
+        lambda: rsd.tl.map_query(tissue, rsd.tl.fit(table, copy=True, **QUICK), show_progress_bar=False),
+    ):
+        with pytest.raises(ValueError, match=r"take the place of obs\['resolvi_predicted'\], and .* no fit"):
+            run()
+    assert (table.obs["resolvi_predicted"] == "T").all() and "resolvi" not in table.uns
 
 
 def test_tables_that_were_put_together_have_no_fit(tissue):
@@ -467,7 +480,7 @@ def test_the_graph_of_squidpy_is_not_replaced(tissue):
     table.obsm["place"] = np.random.default_rng(0).uniform(size=(table.n_obs, 2))
     sq.gr.spatial_neighbors_knn(table, spatial_key="place", n_neighs=6)
     before = table.obsp["spatial_connectivities"].copy()
-    with pytest.raises(ValueError, match=r"would replace .*obsp\['spatial_distances'\]"):
+    with pytest.raises(ValueError, match=r"would take the place of .*obsp\['spatial_distances'\]"):
         rsd.tl.fit(tissue, key_added="spatial", **QUICK)
     assert (table.obsp["spatial_connectivities"] != before).nnz == 0
 

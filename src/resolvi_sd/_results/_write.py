@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._keys import DEFAULT_KEY, Keys, fits
+from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup, to_state
@@ -32,23 +32,22 @@ def check_inputs_kept(setup: Setup, keys: Keys) -> None:
 
 
 def check_place_free(adata: AnnData, keys: Keys) -> None:
-    """Raise ValueError if results under a prefix of the user's would replace entries that are no results of a fit."""
-    if keys.prefix == DEFAULT_KEY or keys.prefix in fits(adata.uns):
+    """Raise ValueError if results would replace, or remove, entries that are no results of a fit."""
+    if keys.prefix in fits(adata.uns):
         return
-    # These need no fit; a graph may be squidpy's under the same name.
-    of_graph = {keys.niche, keys.niche_labels, keys.niche_labels_key, keys.dna}
-    if is_own_graph(adata, keys):
-        of_graph |= {keys.distances, keys.connectivities, keys.neighbors}
+    # A graph may be squidpy's under the same name.
+    no_fit_needed = keys.of_niches | (keys.of_graph if is_own_graph(adata, keys) else set())
     taken = [
         f"{slot}[{name!r}]"
         for slot, names in keys.owned().items()
         for name in names
-        if name in getattr(adata, slot) and name not in of_graph
+        if name in getattr(adata, slot) and name not in no_fit_needed
     ]
     if taken:
         raise ValueError(
-            f"Results with key_added={keys.prefix!r} would replace {', '.join(taken)}, and there is no fit of that "
-            "name. Choose another `key_added=`, or rename or remove these."
+            f"Results with key_added={keys.prefix!r} would take the place of {', '.join(taken)}, and the table has no "
+            "fit of that name. Choose another `key_added=`, or rename these; remove them if they are left of a fit "
+            "(tables that are concatenated keep results, and lose the model)."
         )
 
 

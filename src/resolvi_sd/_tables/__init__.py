@@ -4,6 +4,7 @@ from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes, query_layer
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows
+from resolvi_sd._tables._label_image import full_resolution, label_axes
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
@@ -29,8 +30,10 @@ __all__ = [
     "check_element",
     "column_text",
     "cross",
+    "full_resolution",
     "group_by",
     "instance_rows",
+    "label_axes",
     "one_group",
     "query_layer",
     "read_labels",

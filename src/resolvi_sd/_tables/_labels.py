@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,10 @@ from numpy.typing import NDArray
 from resolvi_sd._tables._resolve import column_text, text_categories
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["Labels", "read_labels"]
+__all__ = ["UNLABELED", "Labels", "read_labels"]
+
+# What cells without a label are called, if nothing else is said.
+UNLABELED = "unknown"
 
 # In any case of letters.
 _PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
@@ -36,7 +41,7 @@ class Labels:
 
 
 def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Labels:
-    """Return the labels in a column of `obs`; NaN and `unlabeled_category` are no label.
+    """Return the labels in a column of `obs`; NaN and `unlabeled_category` (in a column of numbers one) are no label.
 
     Raises
     ------
@@ -53,7 +58,15 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     column = adata.obs[labels_key]
     text = column_text(column)
-    named = column.notna().to_numpy() & (text != unlabeled_category)
+    unlabeled = _is_value(column, text, unlabeled_category)
+    if unlabeled_category != UNLABELED and not unlabeled.any():
+        warnings.warn(
+            f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
+            f"have a label. Values: {listing(dict.fromkeys(text))}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    named = column.notna().to_numpy() & ~unlabeled
     present = set(text[named])
     names = tuple(name for name in text_categories(column)[1] if name in present)
     if len(names) < 2:
@@ -81,3 +94,12 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
             stacklevel=4,
         )
     return Labels(codes, names)
+
+
+def _is_value(column: pd.Series[Any], text: NDArray[np.object_], value: str) -> NDArray[np.bool_]:
+    """Whether each entry of a column is a value, by its text or, of numbers, by its size."""
+    same: NDArray[np.bool_] = text == value
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        with suppress(ValueError):
+            same |= column.to_numpy(dtype=np.float64, na_value=np.nan) == float(value)
+    return same

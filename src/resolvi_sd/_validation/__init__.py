@@ -7,6 +7,7 @@ from resolvi_sd._validation._counts import (
     check_number_type,
     first_fraction,
 )
+from resolvi_sd._validation._files import check_folder, check_picture
 from resolvi_sd._validation._names import (
     MOST_LISTED,
     check_complete,
@@ -29,12 +30,14 @@ __all__ = [
     "check_complete",
     "check_coordinates",
     "check_counts",
+    "check_folder",
     "check_genes",
     "check_has_molecules",
     "check_key",
     "check_names",
     "check_not_corrected",
     "check_number_type",
+    "check_picture",
     "check_positive_int",
     "check_result",
     "check_takes_results",

@@ -27,7 +27,9 @@ MOST_LISTED = 20
 
 def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
     """Return `names` as a readable list, cut after `limit`."""
-    return shortened([repr(name) for name in names if name is not None], limit)  # anndata 0.13 lists X as layer `None`
+    # anndata 0.13 lists X as layer `None`.
+    plain = (name.item() if isinstance(name, np.generic) else name for name in names if name is not None)
+    return shortened([repr(name) for name in plain], limit)
 
 
 def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:

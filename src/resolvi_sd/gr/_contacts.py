@@ -15,7 +15,7 @@ from resolvi_sd.gr._borders import shared_border
 from resolvi_sd.gr._boundary import box_tree, pairs_within
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._knn import sections
-from resolvi_sd.gr._neighbors import write_graph
+from resolvi_sd.gr._neighbors import check_no_fit_on_graph, write_graph
 
 __all__ = ["ContactsResult", "contacts"]
 
@@ -107,6 +107,9 @@ def contacts(
     """
     reach = _check_gap(max_gap)
     adata = resolve_table(data, table_key)
+    keys = Keys(key_added)
+    if not copy:
+        check_no_fit_on_graph(adata, Keys(keys.contacts))
     outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system)
     cells = cell_positions(data, table_key=table_key, library_key=library_key, coordinate_system=coordinate_system)
     if outlines.centers.shape[1] > 2:
@@ -115,7 +118,6 @@ def contacts(
     result = ContactsResult(*(_symmetric(first, second, v, adata.n_obs) for v in (np.ones(len(gap)), gap, length)))
     if copy:
         return result
-    keys = Keys(key_added)
     params: dict[str, Any] = {"coord_type": "generic", "transform": "none", "distance": "boundary", "max_gap": reach}
     params |= {"coordinate_system": coordinate_system} | ({} if library_key is None else {"library_key": library_key})
     graph = NeighborGraph.from_sparse(result.distances, result.connectivities)

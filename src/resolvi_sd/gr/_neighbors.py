@@ -16,7 +16,16 @@ from resolvi_sd.gr._boundary import boundary_graph
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._knn import knn_graph
 
-__all__ = ["Distance", "NeighborsResult", "knn_graph", "is_own_graph", "nearest_graph", "neighbors", "write_graph"]
+__all__ = [
+    "Distance",
+    "NeighborsResult",
+    "check_no_fit_on_graph",
+    "is_own_graph",
+    "knn_graph",
+    "nearest_graph",
+    "neighbors",
+    "write_graph",
+]
 
 Distance = Literal["centroid", "boundary"]
 # Says in `uns` who made a graph, as scanpy and squidpy do.
@@ -94,6 +103,15 @@ def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dic
         "distances_key": keys.distances,
         "params": {**params, "method": _METHOD},
     }
+
+
+def check_no_fit_on_graph(adata: AnnData, keys: Keys) -> None:
+    """Raise ValueError if the graph under these keys is that of a fit, whose results are of it."""
+    if keys.weights in adata.obsp:
+        raise ValueError(
+            f"{keys.prefix!r} holds a fit, and this is the graph that its results are of. Choose another `key_added=`; "
+            "a fit on that graph names it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
+        )
 
 
 def is_own_graph(adata: AnnData, keys: Keys) -> bool:
@@ -177,11 +195,8 @@ def neighbors(
     n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    if not copy and keys.weights in adata.obsp:
-        raise ValueError(
-            f"key_added={key_added!r} holds a fit, and this is the graph that its results are of. Choose another "
-            "`key_added=`; a fit on that graph names it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
-        )
+    if not copy:
+        check_no_fit_on_graph(adata, keys)
     cells = cell_positions(
         data,
         table_key=table_key,

@@ -7,7 +7,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._keys import unit_key
+from resolvi_sd._keys import check_storable_name, unit_key
 from resolvi_sd._tables import CellSizes, Quantity, resolve_table
 from resolvi_sd._tables import cell_sizes as measure
 
@@ -94,6 +94,7 @@ def cell_sizes(
     """
     adata = resolve_table(data, table_key)
     column = quantity if key_added is None else key_added
+    check_storable_name(column, argument="key_added")
     if not copy and column in adata.obs.columns and unit_key(column) not in adata.uns:
         raise ValueError(
             f"`table.obs` has a column {column!r} from elsewhere, which is not overwritten. Name another one: "

@@ -8,12 +8,14 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._tables import annotation
 from resolvi_sd._validation import check_key, check_names
-from resolvi_sd.io._state import stored_elements
+from resolvi_sd.io._hidden import Hidden
+from resolvi_sd.io._state import check_store_free, stored_elements
 from resolvi_sd.io._store import (
     TableStore,
     check_columns,
-    check_key_added,
+    check_coordinates,
     check_layer,
     check_permissions,
     check_same_table,
@@ -30,6 +32,7 @@ def check_writable(
     key_added: str = DEFAULT_KEY,
     columns: Sequence[str] | None = None,
     layer: str | None = None,
+    spatial_key: str | None = None,
 ) -> None:
     """Raise unless `resolvi_sd.io.write_results` can add results to the store that `sdata` is backed by.
 
@@ -48,6 +51,9 @@ def check_writable(
         fit in the table has read, if there is one.
     layer
         Layer with the counts that the fit is to read; None: X, or what the fit in the table has read, if there is one.
+    spatial_key
+        Entry of `obsm` with the coordinates that the fit is to read, where the table annotates no element; None: that
+        which the fit in the table has read, if there is one.
 
     Raises
     ------
@@ -55,8 +61,9 @@ def check_writable(
         If `sdata` is no SpatialData object.
     ValueError
         If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
-        memory, in the same order; if columns or the layer that the fit reads are in memory only; if `key_added` cannot
-        name elements of a store.
+        memory, in the same order; if columns, coordinates or the layer that the fit reads are in memory only, or
+        columns or coordinates others than on disk; if the store has entries with the names of results, and no fit; if
+        `key_added` cannot name elements of a store.
     KeyError
         If the table is missing, in memory or in the store.
     PermissionError
@@ -72,17 +79,26 @@ def check_writable(
     Traceback (most recent call last):
     ValueError: `sdata` is not backed by a store (`sdata.path` is None). ...
     """
-    table, store = find_table(sdata, table_key, key_added)
-    check_same_table(store, table)
     keys = Keys(key_added)
-    check_inputs(store, table, keys, columns, layer)
+    table, store = find_table(sdata, table_key)
+    check_same_table(store, table)
+    if Hidden(store, keys.prefix).plan() is None:
+        check_store_free(store, keys)
+    check_inputs(store, table, keys, columns, layer, spatial_key)
     check_permissions(store, stored_elements(store, keys), keys.owned())
 
 
 def check_inputs(
-    store: TableStore, table: AnnData, keys: Keys, columns: Sequence[str] | None = None, layer: str | None = None
+    store: TableStore,
+    table: AnnData,
+    keys: Keys,
+    columns: Sequence[str] | None = None,
+    layer: str | None = None,
+    spatial_key: str | None = None,
 ) -> None:
-    """Raise unless the columns of `obs` and the layer that a fit reads are on disk, or among its results.
+    """Raise unless what a fit reads is on disk, or among its results.
+
+    That columns of `obs` and coordinates are there as they are in memory is looked at, but not what counts are.
 
     Parameters
     ----------
@@ -90,34 +106,36 @@ def check_inputs(
         The table on disk and in memory.
     keys
         Names of the results.
-    columns, layer
+    columns, layer, spatial_key
         What the fit reads; columns None: all that the fit in the table has read, if there is one.
 
     Raises
     ------
     ValueError
-        With what is in memory only.
+        With what is in memory only, or different there.
     """
     if columns is None:
-        columns, fitted_layer = _read_by_fit(table, keys)
-        layer = layer or fitted_layer
+        columns, fitted_layer, fitted_key = _read_by_fit(table, keys)
+        layer, spatial_key = layer or fitted_layer, spatial_key or fitted_key
     read = check_names(columns, argument="columns")
     check_columns(store, table, [column for column in read if column not in keys.owned()["obs"]])
     check_layer(store, table, layer)
+    if annotation(table) is None:
+        check_coordinates(store, table, spatial_key)
 
 
-def _read_by_fit(table: AnnData, keys: Keys) -> tuple[tuple[str, ...], str | None]:
-    """Return the columns and the layer that the fit in the table has read."""
+def _read_by_fit(table: AnnData, keys: Keys) -> tuple[tuple[str, ...], str | None, str | None]:
+    """Return the columns, the layer and the coordinates that the fit in the table has read."""
     plain = table.uns.get(keys.model, {}).get("setup")
     if plain is None:
-        return (), None
+        return (), None, None
     from resolvi_sd._results import Setup  # loads torch
 
     setup = Setup.from_plain(plain)
-    return setup.columns, setup.layer
+    return setup.columns, setup.layer, setup.spatial_key
 
 
-def find_table(sdata: SpatialData, table_key: str, key_added: str) -> tuple[AnnData, TableStore]:
+def find_table(sdata: SpatialData, table_key: str) -> tuple[AnnData, TableStore]:
     """Return a table in memory and on disk.
 
     Raises
@@ -129,6 +147,5 @@ def find_table(sdata: SpatialData, table_key: str, key_added: str) -> tuple[AnnD
         raise TypeError(
             f"`sdata` must be a SpatialData object, not {type(sdata).__name__}: a table alone knows no store."
         )
-    check_key_added(key_added)
     check_key(table_key, sdata.tables, argument="table_key", where="sdata.tables")
     return sdata.tables[table_key], open_store(sdata, table_key)

@@ -9,10 +9,11 @@ from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
+from resolvi_sd._validation import listing
 from resolvi_sd.io._hidden import Hidden
-from resolvi_sd.io._store import Element, TableStore, check_key_added, open_store
+from resolvi_sd.io._store import Element, TableStore, open_store
 
-__all__ = ["ResultsState", "results_state", "stored_elements"]
+__all__ = ["ResultsState", "check_store_free", "results_state", "stored_elements"]
 
 ResultsState = Literal["absent", "complete", "incomplete"]
 
@@ -41,13 +42,14 @@ def results_state(
     -------
     `"absent"`
         There are none, and no write is under way. A neighbor graph alone, as of `resolvi_sd.gr.neighbors`, is no
-        result of a fit.
+        result of a fit, nor are niches.
     `"complete"`
         All of one fit are there.
     `"incomplete"`
         A write was interrupted: `resolvi_sd.io.write_results(sdata, table_key, key_added=key_added)` finishes it, in
-        the same process or, with the object read from the store again, in another one. Or results have lost their
-        model (`uns[key_added]`) in some other way: then fit again, and write.
+        the same process or, with the object read from the store again, in another one. Or there are results without
+        their model (`uns[key_added]`), or entries of the user's with the names of results: then remove or rename
+        them, or choose another `key_added`.
 
     Raises
     ------
@@ -70,19 +72,43 @@ def results_state(
     ...     rsd.io.results_state(sdata)
     'absent'
     """
-    check_key_added(key_added)
-    store = open_store(sdata, table_key)
     keys = Keys(key_added)
+    store = open_store(sdata, table_key)
     if _is_complete(store, keys):
         return "complete"
-    graph = {("obsp", keys.distances), ("obsp", keys.connectivities), ("uns", keys.neighbors)}
-    if Hidden(store, key_added).plan() is None and not set(stored_elements(store, keys)) - graph:
+    if Hidden(store, key_added).plan() is None and not _of_fit(store, keys):
         return "absent"
     logger.warning(
         "The results %r in %s are incomplete: call `resolvi_sd.io.write_results(sdata, %r, key_added=%r)`.",
         key_added, store.path, table_key, key_added,
     )  # fmt: skip
     return "incomplete"
+
+
+def check_store_free(store: TableStore, keys: Keys) -> None:
+    """Raise ValueError if a write would replace, or remove, what is no result of a fit in the store.
+
+    Parameters
+    ----------
+    store
+        The table on disk; a write to it that was interrupted must have been finished.
+    keys
+        Names of the results.
+    """
+    taken = [] if store.element(("uns", keys.model)).exists() else _of_fit(store, keys)
+    if taken:
+        raise ValueError(
+            f"The table {store.table_key!r} of the store {str(store.root)!r} has "
+            f"{listing(f'{slot}/{name}' for slot, name in taken)}, where results with key_added={keys.prefix!r} would "
+            "be, and no fit of that name. Choose another `key_added=`, or rename or remove these and write the table "
+            f"anew: `sdata.write_element({store.table_key!r}, overwrite=True)`."
+        )
+
+
+def _of_fit(store: TableStore, keys: Keys) -> list[Element]:
+    """Return what is on disk of results that need a fit."""
+    others = keys.of_graph | keys.of_niches
+    return [(slot, name) for slot, name in stored_elements(store, keys) if name not in others]
 
 
 def _is_complete(store: TableStore, keys: Keys) -> bool:

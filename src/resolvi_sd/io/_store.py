@@ -25,8 +25,8 @@ __all__ = [
     "Element",
     "TableStore",
     "check_columns",
+    "check_coordinates",
     "check_layer",
-    "check_key_added",
     "check_permissions",
     "check_same_table",
     "open_store",
@@ -35,7 +35,6 @@ __all__ = [
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
 
-_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)")
 
 
@@ -112,20 +111,6 @@ def _index_names(group: zarr.Group, axis_name: str, *, axis: int) -> NDArray[np.
         return _strings(range(shape[axis]))
     frame = group[axis_name]
     return _strings(read_elem(frame[frame.attrs["_index"]]))
-
-
-def check_key_added(key_added: str) -> None:
-    """Raise unless results under this prefix can be stored.
-
-    Raises
-    ------
-    ValueError
-        If the prefix has characters that a store cannot name an element by.
-    """
-    if not _NAME.fullmatch(key_added):
-        raise ValueError(
-            f"key_added={key_added!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only."
-        )
 
 
 def _local_root(path: object) -> Path:
@@ -226,13 +211,14 @@ def check_same_table(store: TableStore, table: AnnData) -> None:
 
 
 def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
-    """Raise unless the table on disk has those of the columns of `obs` that the table in memory has.
+    """Raise unless those of the columns of `obs` that the table in memory has are the same on disk.
 
     Raises
     ------
     ValueError
-        With the columns that are in memory only.
+        With the columns that are in memory only, or have other values there.
     """
+    columns = tuple(columns)
     stored = store.columns()
     missing = [column for column in columns if column in table.obs and column not in stored]
     if missing:
@@ -241,6 +227,44 @@ def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> 
             f"{str(store.root)!r}, but in memory only: {listing(missing)}. Without them its results are of no use when "
             f"they are read back. {_elsewhere(store)}"
         )
+    frame = store.group()["obs"]
+    changed = [c for c in columns if c in table.obs and not _is_same(table.obs[c], read_elem(frame[c]))]
+    if changed:
+        raise ValueError(
+            f"The fit reads columns of `obs` that have other values in memory than in the table {store.table_key!r} of "
+            f"the store {str(store.root)!r}: {listing(changed)}. With those on disk its results would mean something "
+            f"else when they are read back. {_elsewhere(store)}"
+        )
+
+
+def _is_same(memory: pd.Series[Any], disk: Any) -> bool:
+    """Whether a column has the same values, numbers or names, whatever holds them."""
+    disk = pd.Series(disk)
+    if all(pd.api.types.is_numeric_dtype(column.dtype) for column in (memory, disk)):
+        one, other = (column.to_numpy(dtype=np.float64, na_value=np.nan) for column in (memory, disk))
+        return np.array_equal(one, other, equal_nan=True)
+    return np.array_equal(_strings(memory), _strings(disk))
+
+
+def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
+    """Raise unless the table on disk has the coordinates of the table in memory, if that has them.
+
+    Raises
+    ------
+    ValueError
+        If they are in memory only, or others.
+    """
+    if spatial_key is None or spatial_key not in table.obsm:
+        return
+    if store.element(("obsm", spatial_key)).exists():
+        disk = read_elem(store.group()[f"obsm/{spatial_key}"])
+        if np.array_equal(np.asarray(table.obsm[spatial_key]), np.asarray(disk)):
+            return
+    raise ValueError(
+        f"The fit reads the coordinates obsm[{spatial_key!r}], which are others, or missing, in the table "
+        f"{store.table_key!r} of the store {str(store.root)!r}. Without them the results are of no use when they are "
+        f"read back. {_elsewhere(store)}"
+    )
 
 
 def check_layer(store: TableStore, table: AnnData, layer: str | None) -> None:

@@ -21,7 +21,7 @@ from resolvi_sd.io._commit import commit, is_superseded
 from resolvi_sd.io._hidden import Hidden, Plan
 from resolvi_sd.io._lock import only_writer
 from resolvi_sd.io._obs import OBS
-from resolvi_sd.io._state import stored_elements
+from resolvi_sd.io._state import check_store_free, stored_elements
 from resolvi_sd.io._storable import check_storable
 from resolvi_sd.io._store import Element, TableStore, check_permissions, check_same_table
 
@@ -67,8 +67,9 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
         If `sdata` is no SpatialData object, or if a result cannot be stored as it is.
     ValueError
         If `sdata` is not backed, or not by a local folder; if rows or genes on disk are not those in memory, in the
-        same order; if columns of `obs` that the fit has read are in memory only; if `key_added`, or a name in the
-        results, cannot be one in a store.
+        same order; if columns of `obs` or coordinates that the fit has read are in memory only, or others; if the store
+        has entries with the names of results, and no fit; if `key_added`, or a name in the results, cannot be one in a
+        store.
     KeyError
         If the table, or results under that prefix, are missing.
     OSError
@@ -94,9 +95,10 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     ...     sorted(sd.read_zarr(sdata.path)["table"].obsm), rsd.io.results_state(sdata)
     (['X_resolvi'], 'complete')
     """
-    table, store = find_table(sdata, table_key, key_added)
+    keys = Keys(key_added)
+    table, store = find_table(sdata, table_key)
     with only_writer(store.root):
-        _write_or_finish(table, store, Keys(key_added))
+        _write_or_finish(table, store, keys)
 
 
 def _write_or_finish(table: AnnData, store: TableStore, keys: Keys) -> None:
@@ -113,6 +115,7 @@ def _write_or_finish(table: AnnData, store: TableStore, keys: Keys) -> None:
 
     finished = _finish(hidden, plan)
     if has_results:
+        check_store_free(store, keys)
         _write(hidden, table, keys)
     elif finished:
         logger.info("Finished an interrupted write of %r to %s: read the store again.", keys.prefix, store.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,20 @@ from numpy.typing import NDArray
 
 from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import check_key, listing
+from resolvi_sd.pl._figures import label_inches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
 
-__all__ = ["Categories", "Palette", "add_legend", "read_categories", "single_category"]
+__all__ = ["Categories", "Palette", "add_legend", "legend_inches", "read_categories", "single_category"]
 
 Palette = str | Sequence[str] | Mapping[str, str]
 
 # More groups than this cannot be told apart; the column is most likely not one of groups.
 _MOST = 200
-_LEGEND_ROWS = 16
+# Rows, size of letters, and width of a mark with its margins, in inches.
+_LEGEND_ROWS, _LEGEND_FONT, _LEGEND_MARK = 16, 8.33, 0.5
 # Beyond the ten colors of the sequence they return lighter and darker: how far, towards white or black.
 _SHADES = (0.0, 0.5, -0.4)
 # Colors with less than this between their strongest and weakest part are grey; so are cells without a group, but paler.
@@ -65,7 +68,12 @@ def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette
     KeyError
         If there is no such column, or a dict of colors lacks a group.
     ValueError
-        If no cell has a value, there are too many values for groups, or fewer colors than groups.
+        If no cell has a value, there are too many values for groups, or fewer colors in `palette` than groups.
+
+    Warns
+    -----
+    UserWarning
+        If the table has fewer colors than groups.
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     codes, every = text_categories(adata.obs[key])
@@ -99,10 +107,16 @@ def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, t
         bbox_to_anchor=(1.02, 1.0),
         borderaxespad=0.0,
         frameon=False,
-        fontsize="small",
+        fontsize=_LEGEND_FONT,
         ncols=n_columns,
         alignment="left",
     )
+
+
+def legend_inches(names: Sequence[str]) -> float:
+    """Return about how wide the list of some groups is, in inches."""
+    n_columns = -(-len(names) // _LEGEND_ROWS)
+    return n_columns * (_LEGEND_MARK + label_inches(names, fontsize=_LEGEND_FONT))
 
 
 def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key: str) -> NDArray[np.float64]:
@@ -120,11 +134,15 @@ def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key
         return _named_colors(palette, len(names))
     given = list(stored if palette is None else palette)
     if len(given) < len(names):
-        source = f"`uns[{key + '_colors'!r}]`" if palette is None else "`palette`"
-        raise ValueError(
-            f"{source} has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}. "
-            "Pass `palette=` with a color for each, or the name of a colormap."
+        found = f"has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}."
+        if palette is not None:
+            raise ValueError(f"`palette` {found} Pass a color for each, or the name of a colormap.")
+        warnings.warn(
+            f"`uns[{key + '_colors'!r}]` {found} Other colors are taken; set it, or pass `palette=`.",
+            UserWarning,
+            stacklevel=4,
         )
+        return _distinct_colors(len(names))
     return np.asarray(to_rgba_array(given[: len(names)]))
 
 

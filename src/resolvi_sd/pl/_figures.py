@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resolvi_sd._validation import check_picture
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -31,15 +33,15 @@ _LETTER = 0.6 / 72
 
 
 def check_save(save: str | Path | None) -> None:
-    """Raise before any drawing if the folder to save into does not exist.
+    """Raise before any drawing if there is no folder of that name to save into, or no such format of pictures.
 
     Raises
     ------
-    FileNotFoundError
-        With the folder's name.
+    FileNotFoundError, ValueError
+        With the folder's name, or the formats that there are.
     """
-    if save is not None and not Path(save).absolute().parent.is_dir():
-        raise FileNotFoundError(f"save={str(save)!r}: the folder {str(Path(save).parent)!r} does not exist.")
+    if save is not None:
+        check_picture(Path(save), argument="save")
 
 
 def save_figure(ax: Axes, save: str | Path | None) -> None:
@@ -119,6 +121,8 @@ def open_panels(
     title: str | Sequence[str] | None,
     n_columns: int,
     sharey: bool = False,
+    beside: float = 0.0,
+    labels: float = 0.0,
 ) -> list[Axes]:
     """Return axes with titles: those given, or those of a new figure, a grid filled row by row.
 
@@ -134,6 +138,10 @@ def open_panels(
         Panels beside each other in a new figure.
     sharey
         Whether the panels of a new figure have one y axis, labelled on the left only.
+    beside
+        Further width of a new figure, for a legend or names beside the panels, in inches.
+    labels
+        How much of the width of a panel its own labels take, above which there is no title.
 
     Raises
     ------
@@ -145,8 +153,9 @@ def open_panels(
         axes = given_axes(ax, names)
     else:
         n_columns = min(n_columns, len(names))
-        titles = [wrapped(text, (figsize or (size[0] * n_columns,))[0] / n_columns) for text in titles]
-        axes = _grid(len(names), n_columns=n_columns, size=size, figsize=figsize, sharey=sharey)
+        width, height = figsize or (size[0] * n_columns + beside, size[1] * -(-len(names) // n_columns))
+        titles = [wrapped(text, (width - beside) / n_columns - labels) for text in titles]
+        axes = _grid(len(names), n_columns=n_columns, figsize=(width, height), sharey=sharey)
     for panel, text in zip(axes, titles, strict=True):
         panel.set_title(text)
     if isinstance(title, str):
@@ -154,25 +163,11 @@ def open_panels(
     return axes
 
 
-def _grid(
-    n_panels: int,
-    *,
-    n_columns: int,
-    size: tuple[float, float],
-    figsize: tuple[float, float] | None,
-    sharey: bool,
-) -> list[Axes]:
+def _grid(n_panels: int, *, n_columns: int, figsize: tuple[float, float], sharey: bool) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     n_rows = -(-n_panels // n_columns)
-    _, grid = plt.subplots(
-        n_rows,
-        n_columns,
-        figsize=figsize or (size[0] * n_columns, size[1] * n_rows),
-        sharey=sharey,
-        squeeze=False,
-        layout="constrained",
-    )
+    _, grid = plt.subplots(n_rows, n_columns, figsize=figsize, sharey=sharey, squeeze=False, layout="constrained")
     axes = list(grid.ravel())
     for unused in axes[n_panels:]:
         unused.remove()

@@ -15,7 +15,14 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._validation import check_key, check_unique
 from resolvi_sd.pl._arrows import draw_arrows
-from resolvi_sd.pl._categories import Categories, Palette, add_legend, read_categories, single_category
+from resolvi_sd.pl._categories import (
+    Categories,
+    Palette,
+    add_legend,
+    legend_inches,
+    read_categories,
+    single_category,
+)
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
@@ -30,7 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["flow"]
 
-_FIGSIZE = (6.0, 5.0)
+# In inches; so much of the width is for a legend.
+_FIGSIZE, _LEGEND = (6.0, 5.0), 1.0
 # In units of the room that a cell has: width of the widest arrow, and of what is taken as the narrowest.
 _WIDEST, _NARROWEST = 0.2, 0.03
 # Of the way to white: cells are paler than arrows from them.
@@ -51,7 +59,7 @@ def flow(
     coordinate_system: str | None = None,
     spatial_key: str | None = None,
     library_key: str | None = None,
-    library_id: str | None = None,
+    library_id: str | float | None = None,
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
     palette: Palette | None = None,
@@ -138,7 +146,8 @@ def flow(
     else:
         view = view_of_window(sections, positions, edges, window, min_molecules)
     check_save(save)
-    ax = open_ax(ax, _FIGSIZE, figsize=figsize, title=None)
+    width = _FIGSIZE[0] + max(0.0, legend_inches(groups.names) - _LEGEND)
+    ax = open_ax(ax, (width, _FIGSIZE[1]), figsize=figsize, title=None)
     _draw_cells(ax, view.section, groups, size)
     label_coordinates([ax], view.section, units)
     ax.set_title(view.summary if title is None else title)

@@ -17,7 +17,7 @@ from resolvi_sd._validation import check_positive_int
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, label_inches, open_panels, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,6 +110,7 @@ def rank_genes(
         figsize=figsize,
         title=title,
         n_columns=_N_COLUMNS,
+        labels=label_inches([str(gene) for top in tops for gene in top["gene"]], fontsize=10),
     )
     for panel, top in zip(axes, tops, strict=True):
         _draw_panel(panel, top, scale)

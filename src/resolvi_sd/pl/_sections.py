@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import shapely
 import spatialdata as sd
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -20,11 +21,13 @@ from resolvi_sd._tables import (
     cell_positions,
     check_element,
     cross,
+    full_resolution,
     group_by,
     instance_rows,
+    label_axes,
     one_group,
 )
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, group_names, listing
 from resolvi_sd.pl._results import Place
 
 __all__ = ["Dots", "Extent", "Outlines", "Section", "crop_section", "find_sections", "room_of"]
@@ -101,7 +104,7 @@ def find_sections(
     *,
     table_key: str,
     place: Place,
-    library_id: str | Sequence[str] | None,
+    library_id: str | float | Sequence[str | float] | None,
 ) -> tuple[Section, ...]:
     """Return the sections to draw: the regions of a SpatialData table, split by the column of the sections.
 
@@ -126,7 +129,7 @@ def find_sections(
         region = regions.names[regions.codes[rows[0]]]
         hint = "Add the element, or leave its cells out with library_id=."
         check_element(data, region, place.coordinate_system, hint=hint)
-        if region in data.points:
+        if region in data.points or (region in data.labels and "z" in label_axes(data[region])):
             sections += _dots(data, [(name, rows)], table_key, place)
         else:
             ids = pd.Index(adata.obs[columns[1]].iloc[rows])
@@ -160,13 +163,13 @@ def crop_section(section: Section, inside: NDArray[np.bool_], extent: Extent) ->
         max_coordinate=[right, top],
         target_coordinate_system=section.coordinate_system,
     )
-    inside = section.ids.isin(np.unique(np.asarray(element)))
+    inside = section.ids.isin(np.unique(np.asarray(full_resolution(element))))
     return replace(section, rows=section.rows[inside], extent=extent, element=element, ids=section.ids[inside])
 
 
-def _choose(groups: Groups, library_id: str | Sequence[str] | None) -> list[tuple[str, NDArray[np.intp]]]:
+def _choose(groups: Groups, library_id: object) -> list[tuple[str, NDArray[np.intp]]]:
     """Return name and rows of the sections asked for, in the order asked for."""
-    names = groups.names if library_id is None else (library_id,) if isinstance(library_id, str) else tuple(library_id)
+    names = groups.names if library_id is None else group_names(library_id)
     if not names:
         raise ValueError(f"`library_id` is empty; the sections are: {listing(groups.names)}.")
     for name in names:
@@ -182,6 +185,7 @@ def _outlines(
     if kind == "shapes":
         columns = [name for name in ("geometry", "radius") if name in element.columns]
         element = element.iloc[instance_rows(element.index, ids, region=region)][columns]
+        element = element.set_geometry(shapely.force_2d(element.geometry))  # seen from above
         ids = element.index
     else:
         ids = ids.astype(np.int64)

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._categories import Categories, Palette, read_categories, single_category
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, open_panels, save_figure
+from resolvi_sd.pl._figures import check_save, label_inches, open_panels, save_figure
 from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ _BEYOND = 0.005
 _BINS, _MOST_BINS = 400, 20_000
 # Half the height of a distribution at its peak; rows are 1 apart.
 _HALF_HEIGHT = 0.42
-_ROW_HEIGHT, _PANEL_WIDTH, _MARGIN = 0.32, 3.0, 1.0  # inches
+_ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _NAMES = 0.32, 3.0, 1.0, 1.5  # inches; of the width so much is for names
+_FONTSIZE = 10
 
 
 @shared_docs
@@ -101,7 +102,14 @@ def shares(
     check_save(save)
     size = (_PANEL_WIDTH, _ROW_HEIGHT * len(groups.names) + _MARGIN)
     axes = open_panels(
-        SHARE_TITLES, ax=ax, size=size, figsize=figsize, title=title, n_columns=len(SHARE_TITLES), sharey=True
+        SHARE_TITLES,
+        ax=ax,
+        size=size,
+        figsize=figsize,
+        title=title,
+        n_columns=len(SHARE_TITLES),
+        sharey=True,
+        beside=max(0.0, label_inches(groups.names, fontsize=_FONTSIZE) - _NAMES),
     )
     for panel, share in zip(axes, values.T, strict=True):
         _draw_panel(panel, share[usable], groups, groups.codes[usable])

@@ -38,7 +38,7 @@ def sources(
     coordinate_system: str | None = None,
     spatial_key: str | None = None,
     library_key: str | None = None,
-    library_id: str | Sequence[str] | None = None,
+    library_id: str | float | Sequence[str | float] | None = None,
     ax: Axes | Sequence[Axes] | None = None,
     figsize: tuple[float, float] | None = None,
     cmap: str | Colormap = "viridis",

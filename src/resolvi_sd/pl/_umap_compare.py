@@ -17,7 +17,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key, check_positive_int
-from resolvi_sd.pl._categories import Palette, add_legend, read_categories
+from resolvi_sd.pl._categories import Palette, add_legend, legend_inches, read_categories
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
@@ -34,7 +34,7 @@ __all__ = ["umap_compare"]
 
 # Area of all dots together, and limits of that of one, in points squared: a third of a panel.
 _INK, _AREAS = 20_000, (0.5, 14.0)
-_PANEL_SIZE = (3.8, 3.6)
+_PANEL_SIZE, _LEGEND = (3.8, 3.6), 1.5  # inches; of the width so much is for a legend
 # Share of the cells whose values may lie beyond either end of the colors.
 _BEYOND = 0.01
 _NO_GROUPS: tuple[tuple[str, ...], NDArray[np.float64]] = ((), np.empty((0, 4)))
@@ -136,7 +136,10 @@ def umap_compare(
         colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
     check_save(save)
     names = [{CORRECTED: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
-    axes = open_panels(names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names))
+    beside = max(0.0, legend_inches(colors.groups[0]) - _LEGEND)
+    axes = open_panels(
+        names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names), beside=beside
+    )
     seed = int(generator.integers(2**31))
     order = generator.permutation(len(rows))  # so that no group covers another
     area = float(np.clip(_INK / len(rows), *_AREAS))

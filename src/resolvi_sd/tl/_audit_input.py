@@ -25,7 +25,7 @@ from resolvi_sd._results import (
     warn_of_lost_neighbors,
     warn_of_other_counts,
 )
-from resolvi_sd._tables import cell_positions, table_counts
+from resolvi_sd._tables import cell_positions, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_result, listing
 from resolvi_sd.metrics import depth_matched
 
@@ -164,7 +164,7 @@ def audit_input(
         batch=batch,
         reference=reference,
         markers=markers,
-        truth=adata.layers.get(_TRUTH),
+        truth=read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None,
         seed=seed,
     )
 

@@ -32,7 +32,7 @@ def fit(
     batch_key: str | None = None,
     library_key: str | None = None,
     labels_key: str | None = None,
-    unlabeled_category: str = "unknown",
+    unlabeled_category: str | float = "unknown",
     categorical_covariate_keys: Sequence[str] = (),
     size_factor_key: str | None = None,
     spatial_key: str = "spatial",
@@ -200,7 +200,7 @@ def fit(
         neighbors_key=neighbors_key,
         distance=distance,
         labels_key=labels_key,
-        unlabeled_category=unlabeled_category,
+        unlabeled_category=str(unlabeled_category),
         categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
         size_factor_key=size_factor_key,
     )
@@ -274,4 +274,6 @@ def _check_store(data: SpatialData | AnnData, table_key: str, setup: Setup, key_
     key = setup.size_factor_key
     unit = None if key is None else size_unit(resolve_table(data, table_key), key)
     columns = replace(setup, size_unit=unit).columns
-    check_writable(data, table_key, key_added=key_added, columns=columns, layer=setup.layer)
+    check_writable(
+        data, table_key, key_added=key_added, columns=columns, layer=setup.layer, spatial_key=setup.spatial_key
+    )

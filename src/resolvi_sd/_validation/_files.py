@@ -1,0 +1,33 @@
+"""Files that a user asks for, before there is anything to write into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resolvi_sd._validation._names import listing
+
+__all__ = ["check_folder", "check_picture"]
+
+
+def check_folder(path: Path, *, argument: str) -> None:
+    """Raise FileNotFoundError if a file cannot be written because its folder does not exist."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{argument}={str(path)!r}: the folder {str(path.parent)!r} does not exist.")
+
+
+def check_picture(path: Path, *, argument: str) -> None:
+    """Raise if a picture cannot be written.
+
+    Raises
+    ------
+    FileNotFoundError
+        If its folder does not exist.
+    ValueError
+        If the suffix is no format that matplotlib writes.
+    """
+    from matplotlib.figure import Figure  # takes a while to load
+
+    check_folder(path, argument=argument)
+    formats = Figure().canvas.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in formats:
+        raise ValueError(f"{argument}={str(path)!r} is in no format of pictures; there are: {listing(formats)}.")
