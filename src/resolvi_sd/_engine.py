@@ -82,7 +82,13 @@ def fit_model(
     )
     if mapped is None:
         return trained
-    return replace(trained, labels=mapped.labels, colors=mapped.colors, is_query=mapped.is_query)
+    return replace(
+        trained,
+        labels=mapped.labels,
+        colors=mapped.colors,
+        is_query=mapped.is_query,
+        unmeasured=mapped.unmeasured,
+    )
 
 
 def read_query(
@@ -92,6 +98,7 @@ def read_query(
     *,
     table_key: str = "table",
     colors: tuple[str, ...] = (),
+    unmeasured: tuple[str, ...] = (),
     freeze: bool = True,
 ) -> tuple[ModelInput, FittedModel]:
     """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
@@ -111,6 +118,8 @@ def read_query(
         Name of its table in a SpatialData object.
     colors
         Colors of the reference's labels.
+    unmeasured
+        Genes that the query lacks, which are zero in its table.
     freeze
         Whether training keeps all that was learned on the reference.
 
@@ -148,6 +157,7 @@ def read_query(
         covariates=tuple(groups.names for groups in covariates),
         is_query=True,
         colors=colors,
+        unmeasured=unmeasured,
         history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped

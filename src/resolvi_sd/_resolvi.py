@@ -28,7 +28,15 @@ from resolvi_sd._results import (
     save_folder,
     write_fit,
 )
-from resolvi_sd._tables import align_genes, query_layer, read_labels, read_sizes, resolve_table, table_counts
+from resolvi_sd._tables import (
+    align_genes,
+    missing_genes,
+    query_layer,
+    read_labels,
+    read_sizes,
+    resolve_table,
+    table_counts,
+)
 from resolvi_sd._validation import check_key, check_names, check_positive_int
 
 __all__ = ["ResolVI"]
@@ -460,7 +468,8 @@ class ResolVI(Estimates):
         setup = reference.setup.of_query(
             layer=layer, batch_key=batch_key, library_key=library_key, spatial_key=spatial_key
         )
-        model_input, fitted = read_query(aligned, reference, setup, colors=colors, freeze=freeze)
+        unmeasured = missing_genes(adata.var_names, reference.genes)
+        model_input, fitted = read_query(aligned, reference, setup, colors=colors, unmeasured=unmeasured, freeze=freeze)
         return cls._of(fitted, aligned, model_input)
 
     @classmethod

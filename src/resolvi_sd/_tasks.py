@@ -116,8 +116,8 @@ class TableTasks(ABC):
     @borrowed_docs(tl.differential_expression)
     def differential_expression(
         self,
-        *,
         groupby: str | None = None,
+        *,
         group1: str | Sequence[str] | None = None,
         group2: str | Sequence[str] | None = None,
         idx1: CellSelection | None = None,
@@ -195,8 +195,8 @@ class TableTasks(ABC):
     @borrowed_docs(tl.differential_niche_abundance)
     def differential_niche_abundance(
         self,
-        *,
         groupby: str | None = None,
+        *,
         group1: str | Sequence[str] | None = None,
         group2: str | Sequence[str] | None = None,
         idx1: CellSelection | None = None,
@@ -252,8 +252,8 @@ class TableTasks(ABC):
     @borrowed_docs(tl.pseudobulk)
     def pseudobulk(
         self,
-        *,
         groupby: str,
+        *,
         sample_key: str | None = None,
         layer: str | None = None,
         min_cells: int = 10,

@@ -1,5 +1,7 @@
 """The posterior of a group's expression: sums by hand, coverage, and what is known of received molecules."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -38,7 +40,7 @@ def test_totals_are_sums_over_the_cells_of_each_group():
     groups = CellGroups("key", codes, ("a", "b"))
     order = rng.permutation(n_cells)
     blocks = [CellBlock(rows, own[rows], expression[rows], 2 * expression[rows]) for rows in np.split(order, [7, 30])]
-    found = group_totals(counts, groups, blocks, among=among)
+    found = group_totals(counts, groups, blocks, genes=np.arange(counts.shape[1]), among=among)
     for code in range(2):
         cells = np.flatnonzero((codes == code) & among)
         mine, size = own[cells].toarray().astype(float), own[cells].toarray().sum(1, dtype=float)
@@ -49,6 +51,22 @@ def test_totals_are_sums_over_the_cells_of_each_group():
         np.testing.assert_allclose(found.reference[code], 2 * size @ expression[cells], rtol=1e-5)
         residual = mine - np.outer(size, mine.sum(0) / size.sum())
         np.testing.assert_allclose(found.variance[code], len(cells) * residual.var(0, ddof=1), rtol=0.05, atol=1e-3)
+
+
+def test_totals_of_some_genes_are_those_of_a_table_without_the_others():
+    n_cells, n_genes, genes = 30, 6, np.array([0, 2, 3, 5])
+    seen = rng.poisson(2.0, (n_cells, n_genes)) * np.isin(np.arange(n_genes), genes)
+    counts = sp.csr_matrix(seen.astype(np.float32))
+    own = counts.multiply(rng.random((n_cells, n_genes))).tocsr().astype(np.float32)
+    expression = rng.dirichlet(np.ones(n_genes), n_cells).astype(np.float32)
+    groups, rows = CellGroups("key", rng.integers(0, 2, n_cells), ("a", "b")), np.arange(n_cells)
+    blocks = [CellBlock(rows, own, expression, expression)]
+    found = group_totals(counts, groups, blocks, genes=genes, among=np.ones(n_cells, bool))
+    among_them = expression[:, genes] / expression[:, genes].sum(1, keepdims=True)
+    blocks = [CellBlock(rows, own[:, genes], among_them, among_them)]
+    expected = group_totals(counts[:, genes], groups, blocks, genes=np.arange(4), among=np.ones(n_cells, bool))
+    for field in fields(found):
+        np.testing.assert_allclose(getattr(found, field.name), getattr(expected, field.name), rtol=1e-6)
 
 
 def test_intervals_hold_the_true_expression_as_often_as_they_say():

@@ -80,7 +80,7 @@ def test_detection_of_unions_is_that_of_their_cells(table):
 
     groups = cell_groups(table, "group", argument="groupby")
     assert groups.names == ("a", "b", "c") and groups.codes.tolist() == [1, 0, 1, 2, -1]
-    found = detection(sp.csr_matrix(table.X), groups, among=np.ones(5, bool))
+    found = detection(sp.csr_matrix(table.X), groups, genes=np.arange(table.n_vars), among=np.ones(5, bool))
     np.testing.assert_allclose(found.mean([0, 1]), table.X[:3].mean(0))
     np.testing.assert_allclose(found.fraction([0, 1]), (table.X[:3] > 0).mean(0))
 

@@ -52,11 +52,11 @@ class Detection:
         return np.asarray(self.detected[list(codes)].sum(axis=0) / self.n_cells[list(codes)].sum())
 
 
-def detection(counts: CSR, groups: CellGroups, *, among: NDArray[np.bool_]) -> Detection:
-    """Return the detection of each gene in each group; an expected count below 0.5 is not detected."""
+def detection(counts: CSR, groups: CellGroups, *, genes: NDArray[np.intp], among: NDArray[np.bool_]) -> Detection:
+    """Return the detection of some genes in each group; an expected count below 0.5 is not detected."""
     codes, n_groups = np.where(among, groups.codes, -1), len(groups.names)
     detected = group_sums(counts, codes, n_groups, of=lambda values: (values >= _DETECTED).astype(np.float64))
-    return Detection(groups.sizes(among), group_sums(counts, codes, n_groups), detected)
+    return Detection(groups.sizes(among), group_sums(counts, codes, n_groups)[:, genes], detected[:, genes])
 
 
 def estimate_pseudocount(

@@ -70,7 +70,12 @@ class GroupTotals:
 
 
 def group_totals(
-    counts: CSR, groups: CellGroups, blocks: Iterable[CellBlock], *, among: NDArray[np.bool_]
+    counts: CSR,
+    groups: CellGroups,
+    blocks: Iterable[CellBlock],
+    *,
+    genes: NDArray[np.intp],
+    among: NDArray[np.bool_],
 ) -> GroupTotals:
     """Sum over the cells of each group, block after block.
 
@@ -82,10 +87,13 @@ def group_totals(
         The groups.
     blocks
         Every cell of the groups that are wanted, once; the sums of other groups are zero.
+    genes
+        Columns of the genes that were measured, of which the sums are; expression is that among them.
     among
         Cells that may be used.
     """
-    n_groups, n_genes = len(groups.names), counts.shape[1]
+    n_groups, n_genes = len(groups.names), len(genes)
+    every = n_genes == counts.shape[1]
     observed, own, expected, reference, squared, product = np.zeros((6, n_groups, n_genes))
     size, size_squared = np.zeros((2, n_groups))
     for block in blocks:
@@ -93,14 +101,15 @@ def group_totals(
         codes, place = groups.codes[block.rows][member], np.flatnonzero(member)
         shape = (n_groups, len(block.rows))
         sums = sp.csr_matrix((np.ones(len(place)), (codes, place)), shape=shape)
-        mine = np.asarray(block.own.sum(axis=1), dtype=np.float64).ravel()
+        theirs, block_own = (x if every else x[:, genes] for x in (counts[block.rows], block.own))
+        mine = np.asarray(block_own.sum(axis=1), dtype=np.float64).ravel()
         by_size = sp.csr_matrix((mine[place], (codes, place)), shape=shape)
-        observed += (sums @ counts[block.rows]).toarray()
-        own += (sums @ block.own).toarray()
-        squared += (sums @ block.own.power(2)).toarray()
-        product += (by_size @ block.own).toarray()
-        expected += by_size @ block.expression
-        reference += by_size @ block.reference
+        observed += (sums @ theirs).toarray()
+        own += (sums @ block_own).toarray()
+        squared += (sums @ block_own.power(2)).toarray()
+        product += (by_size @ block_own).toarray()
+        expected += by_size @ (block.expression if every else _among(block.expression, genes))
+        reference += by_size @ (block.reference if every else _among(block.reference, genes))
         size += np.asarray(sums @ mine)
         size_squared += np.asarray(sums @ np.square(mine))
     n_cells = groups.sizes(among)
@@ -109,6 +118,12 @@ def group_totals(
     residual = squared - 2 * profile * product + np.square(profile) * size_squared[:, None]
     unbiased = (n_cells / np.maximum(n_cells - 1, 1))[:, None]
     return GroupTotals(n_cells, size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
+
+
+def _among(expression: NDArray[np.float32], genes: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the expression of some genes, of which the sum in each cell is 1."""
+    chosen = expression[:, genes]
+    return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
 
 
 def draw_expression(

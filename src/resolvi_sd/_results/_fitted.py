@@ -113,6 +113,8 @@ class FittedModel:
         Whether it is a reference's model on the cells of a query.
     colors
         Colors of the labels, in their order, that a query's model has from its reference; empty without.
+    unmeasured
+        Genes of the reference that the query lacks, whose counts are zero for no biological reason.
     """
 
     module: ResolviModule
@@ -126,6 +128,12 @@ class FittedModel:
     covariates: tuple[tuple[str, ...], ...] = ()
     is_query: bool = False
     colors: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> NDArray[np.intp]:
+        """Columns of the genes that were measured."""
+        return np.flatnonzero(~np.isin(np.array(self.genes, dtype=object), self.unmeasured))
 
     def require_genes(self, names: pd.Index[Any]) -> None:
         """Raise ValueError unless `names` are the genes that the model was fitted on, in the same order."""
@@ -169,6 +177,7 @@ def to_state(fitted: FittedModel) -> dict[str, Any]:
         "is_query": fitted.is_query,
         **({"labels": np.array(fitted.labels, dtype=object)} if fitted.labels else {}),
         **({"colors": np.array(fitted.colors, dtype=object)} if fitted.colors else {}),
+        **({"unmeasured": np.array(fitted.unmeasured, dtype=object)} if fitted.unmeasured else {}),
         # By number: a store cannot have names with slashes.
         "covariates": {str(i): np.array(names, dtype=object) for i, names in enumerate(fitted.covariates)},
         "history": dict(fitted.history),
@@ -238,6 +247,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         covariates=covariates,
         is_query=bool(state.get("is_query", False)),
         colors=_names(state.get("colors", ())),
+        unmeasured=_names(state.get("unmeasured", ())),
     )
 
 

@@ -56,7 +56,7 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
-    state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors")}
+    state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}

@@ -2,7 +2,7 @@
 
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._tables._genes import align_genes, query_layer
+from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows
 from resolvi_sd._tables._label_image import full_resolution, label_axes
 from resolvi_sd._tables._labels import Labels, read_labels
@@ -34,6 +34,7 @@ __all__ = [
     "group_by",
     "instance_rows",
     "label_axes",
+    "missing_genes",
     "one_group",
     "query_layer",
     "read_labels",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,7 +14,7 @@ from resolvi_sd._csr import CSR, map_rows
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._validation import check_genes, check_key, listing
 
-__all__ = ["align_genes"]
+__all__ = ["align_genes", "missing_genes", "query_layer"]
 
 
 def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) -> str | None:
@@ -31,6 +32,12 @@ def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) 
         hint = "layer='X' reads X." if layer else "That is the layer of the reference: name another, or layer='X'."
         check_key(name, query.layers, argument="layer", where="query.layers", hint=hint)
     return name
+
+
+def missing_genes(names: pd.Index[Any], genes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `genes` that are not among the names, in their order."""
+    known = set(names.astype(str))
+    return tuple(gene for gene in genes if gene not in known)
 
 
 def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:
@@ -59,11 +66,11 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
             f"The query shares no gene with the reference. Reference: {listing(genes, 5)}; "
             f"query: {listing(adata.var_names, 5)}. Use the same kind of gene names in both."
         )
-    if len(found) < len(genes):
-        missing = [gene for gene, p in zip(genes, position, strict=True) if p < 0]
+    missing = missing_genes(adata.var_names, genes)
+    if missing:
         warnings.warn(
-            f"{len(missing)} of {len(genes)} genes of the reference are not in the query and count as zero: "
-            f"{listing(missing)}.",
+            f"{len(missing)} of {len(genes)} genes of the reference are not in the query. In the model they count as "
+            f"zero, comparisons, sums and audits leave them out: {listing(missing)}.",
             UserWarning,
             stacklevel=3,
         )

@@ -148,14 +148,19 @@ def audit_input(
         so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
     seed = draw_seed(rng)
+    truth = read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None
     batch = None if setup.batch_key is None else _as_labels(adata.obs[setup.batch_key])
     if batch is not None and len(set(batch)) < 2:
         batch = None  # a query of one batch, mapped onto several
+    measured = fitted.measured
+    if fitted.unmeasured:
+        raw, truth = raw[:, measured], None if truth is None else truth[:, measured]
+        corrections = {name: corrected[:, measured] for name, corrected in corrections.items()}
     return AuditInput(
         raw=raw,
         corrections=corrections,
         controls={name: depth_matched(raw, corrected, rng=seed) for name, corrected in corrections.items()},
-        genes=adata.var_names,
+        genes=adata.var_names[measured],
         labels=labels,
         reference_labels=reference_labels,
         graph=adata.obsp[keys.connectivities],
@@ -164,7 +169,7 @@ def audit_input(
         batch=batch,
         reference=reference,
         markers=markers,
-        truth=read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None,
+        truth=truth,
         seed=seed,
     )
 

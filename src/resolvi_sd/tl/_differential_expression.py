@@ -135,12 +135,12 @@ def differential_expression(
     -------
     None, or the DataFrame if `copy`. Modifies the table with:
 
-    - `.uns['resolvi_de']`: DataFrame, one row per comparison and gene: `group1`, `group2` (`"rest"` for all others),
-      `gene`; `proba_de`, of the gene by itself, and its Monte Carlo standard error `proba_de_se`; `bayes_factor`,
-      log(p / (1 - p)), where p is kept half a draw from 0 and 1; `lfc_mean`, `lfc_median`, `lfc_std` of the posterior;
-      `expression1`, `expression2` (posterior mean of the expression); `expected_fdr`, the expected share of false calls
-      when this gene and all that are more probable, given the changes of all genes, are called, and `is_de_fdr`, the
-      calls;
+    - `.uns['resolvi_de']`: DataFrame, one row per comparison and gene (of a mapped query, of the genes that it has):
+      `group1`, `group2` (`"rest"` for all others), `gene`; `proba_de`, of the gene by itself, and its Monte Carlo
+      standard error `proba_de_se`; `bayes_factor`, log(p / (1 - p)), where p is kept half a draw from 0 and 1;
+      `lfc_mean`, `lfc_median`, `lfc_std` of the posterior; `expression1`, `expression2` (posterior mean of the
+      expression); `expected_fdr`, the expected share of false calls when this gene and all that are more probable,
+      given the changes of all genes, are called, and `is_de_fdr`, the calls;
       `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of cells with any) and `corrected_mean1`,
       `corrected_fraction1`, ... of the corrected counts (a gene is detected if at least half a molecule is expected);
       `n_cells1`, `n_cells2`, `pseudocount`, and `groupby`;
@@ -192,6 +192,7 @@ def differential_expression(
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby")
     counts = fitted_counts(adata, fitted.setup.layer)
+    measured = fitted.measured
     depth = row_sums(counts)
     usable = depth > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)
@@ -214,10 +215,10 @@ def differential_expression(
             show_progress_bar=show_progress_bar,
         )
     tables = compare_expression(
-        group_totals(counts, groups, blocks, among=usable),
+        group_totals(counts, groups, blocks, genes=measured, among=usable),
         comparisons,
-        detection(counts, groups, among=usable),
-        detection(corrected, groups, among=usable),
+        detection(counts, groups, genes=measured, among=usable),
+        detection(corrected, groups, genes=measured, among=usable),
         mode=mode,
         delta=delta,
         fdr=fdr,
@@ -226,7 +227,8 @@ def differential_expression(
         n_samples=n_samples,
         rng=generator,
     )
-    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="gene", names=fitted.genes)
+    names = [fitted.genes[column] for column in measured]
+    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="gene", names=names)
     if copy:
         return result
     adata.uns[keys.de] = result

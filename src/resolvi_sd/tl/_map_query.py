@@ -12,7 +12,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_inputs_kept, check_place_free, label_colors, read_fit, write_fit
-from resolvi_sd._tables import align_genes, query_layer, resolve_table
+from resolvi_sd._tables import align_genes, missing_genes, query_layer, resolve_table
 from resolvi_sd._validation import check_takes_results
 
 __all__ = ["map_query"]
@@ -48,7 +48,9 @@ def map_query(
 
     Genes are matched by name. The results of a query with other genes than the reference's belong to a table of the
     reference's genes: genes that the query lacks count as zero there, with a warning, and others are dropped. This new
-    table is returned with `copy`, or added to the SpatialData object.
+    table is returned with `copy`, or added to the SpatialData object. The genes that the query lacks are recorded in
+    `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit leave them out, and their normalized
+    expression is what cells of the reference with such a latent have.
 
     Parameters
     ----------
@@ -141,6 +143,7 @@ def map_query(
         setup,
         table_key=table_key,
         colors=label_colors(reference_table, fitted),
+        unmeasured=missing_genes(table.var_names, fitted.genes),
         freeze=freeze,
     )
     check_inputs_kept(replace(model_input.setup, labels_key=None), keys)

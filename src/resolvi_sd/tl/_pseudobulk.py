@@ -52,7 +52,8 @@ def pseudobulk(
 
     Returns
     -------
-    A new table, one row per sample and group, sample by sample, genes as in the table:
+    A new table, one row per sample and group, sample by sample, genes as in the table but for those that a mapped query
+    lacks:
 
     - `.X`: sums, dense; int64 if `integer_counts`, otherwise float64;
     - `.obs`: `sample` and `group` (categorical), `n_cells`, `n_molecules` (sum before rounding);
@@ -114,4 +115,6 @@ def pseudobulk(
         },
         index=[f"{sample}:{group}" for sample, group in zip(of_sample, of_group, strict=True)],
     )
-    return AnnData(np.rint(sums).astype(np.int64) if integer_counts else sums, obs=obs, var=adata.var.copy())
+    measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
+    bulk = np.rint(sums).astype(np.int64) if integer_counts else sums
+    return AnnData(bulk[:, measured], obs=obs, var=adata.var[measured].copy())
