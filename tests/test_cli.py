@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -167,3 +170,25 @@ def test_a_picture_in_no_format_is_refused_before_the_fit(file, tmp_path):
     with pytest.raises(SystemExit, match=r"--plot=.*a.pict' is in no format of pictures; there are: .*'png'"):
         main(["fit", str(file), "--plot", str(tmp_path / "a.pict")])
     assert file.read_bytes() == before
+
+
+@pytest.mark.filterwarnings("ignore:Groups whose cells lie in fewer than")
+def test_what_was_compared_can_be_drawn(fitted, tmp_path):
+    """The groups in the picture are those of the comparison."""
+    fitted.write_h5ad(tmp_path / "fitted.h5ad")
+    asked = ["--groupby", "domain", "--labels_key", "cell_type", "--patch_size", "20", "--n_samples", "100"]
+    files = {"--plot": tmp_path / "dna.png", "--csv": tmp_path / "dna.csv"}
+    main(
+        [
+            "differential_niche_abundance",
+            str(tmp_path / "fitted.h5ad"),
+            *asked,
+            *(str(x) for f in files.items() for x in f),
+        ]
+    )
+    assert all(path.stat().st_size for path in files.values())
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "resolvi_sd", "--version"], capture_output=True, text=True, check=True)
+    assert rsd.__version__ in done.stdout

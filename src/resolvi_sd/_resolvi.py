@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 from anndata import AnnData, read_h5ad
 from spatialdata import SpatialData
+from spatialdata.models import TableModel
 
 from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
@@ -522,6 +523,8 @@ class ResolVI(Estimates):
             layers={name: own.layers[name] for name in own.layers if name is not None},
             # Where cells lie may be known from the elements of a SpatialData object only.
             obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
+            # And on which section, its regions.
+            uns={key: own.uns[key] for key in (TableModel.ATTRS_KEY,) if key in own.uns},
         )
         # Functions of `tl` leave counts and latent as they are: no copies are needed.
         write_fit(table, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())

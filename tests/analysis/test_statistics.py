@@ -237,7 +237,9 @@ def test_a_small_group_is_found_whatever_it_is_called():
     groups = cell_groups(table, "group", argument="groupby")
     among = np.ones(6, bool)
     with pytest.raises(ValueError, match=r"fewer than two cells with counts: 'rest' \(1 cell\)"):
-        check_sizes(groups, make_comparisons(groups, None, None, among=among), among=among, kind="with counts")
+        check_sizes(groups, make_comparisons(groups, "rest", None, among=among), among=among, kind="with counts")
+    with pytest.warns(UserWarning, match="single cell are not compared: 'rest'"):
+        assert [c.name1 for c in make_comparisons(groups, None, None, among=among)] == ["a", "b"]
 
 
 def test_among_certain_hypotheses_none_is_called_that_is_probably_false():
@@ -250,3 +252,13 @@ def test_among_certain_hypotheses_none_is_called_that_is_probably_false():
 def test_rounding_makes_no_rate_negative():
     expected = posterior_expected_fdr(np.array([1 + 2e-16, 1.0, 0.5]))
     assert (expected >= 0).all() and expected.max() == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("mode", ["change", "vanilla"])
+def test_what_never_changes_is_not_called_by_any_change(mode):
+    """With delta = 0 a change of exactly 0 was one in both directions, and certain."""
+    change = np.zeros((100, 2), np.float32)
+    change[:, 1] = np.random.default_rng(0).normal(1, 0.1, 100)
+    table = summarise_change(change, mode=mode, delta=0.0, fdr=0.05)
+    assert table["proba_de"].tolist() == [0.5, 1.0]
+    assert table["is_de_fdr"].tolist() == [False, True]

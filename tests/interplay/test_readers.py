@@ -282,3 +282,22 @@ def test_molecules_of_no_cell_of_the_table_are_told_so():
         rsd.tl.assign_transcripts(sdata)
     with pytest.raises(ValueError, match=sides):
         rsd.metrics.nuclear_counts(sdata)
+
+
+def test_objects_that_were_concatenated(tmp_path):
+    """Each brings its coordinate system, under a name of its own; cells of different objects are never neighbors."""
+    parts = {name: rsd.datasets.simulate_tissue(n_cells=150, n_genes=20, rng=i) for i, name in enumerate("AB")}
+    expected = [rsd.gr.neighbors(part, copy=True).distances for part in parts.values()]
+    both = sd.concatenate(parts, concatenate_tables=True)
+    assert set(both.coordinate_systems) == {"global-A", "global-B"}
+    both.write(tmp_path / "both.zarr")
+    both = sd.read_zarr(tmp_path / "both.zarr")
+    rsd.tl.fit(both, size_factor_key="area", distance="boundary", max_epochs=1, write=True, show_progress_bar=False)
+    graph = rsd.gr.neighbors(sd.read_zarr(tmp_path / "both.zarr"), copy=True).distances
+    assert abs(graph - sparse.block_diag(expected, format="csr")).max() < 1e-4
+    assert len(rsd.pl.sources(both, return_ax=True)) == 6
+    rsd.pl.flow(both, cell=both["table"].obs_names[0])
+    assigned = rsd.tl.assign_transcripts(both, points_key="transcripts-B", region="cells-B", scale=2.0, copy=True)
+    assert len(assigned) == len(both["transcripts-B"])
+    with pytest.raises(KeyError, match="coordinate_system='microns' is not in the coordinate systems of element"):
+        rsd.gr.neighbors(both, coordinate_system="microns", copy=True)

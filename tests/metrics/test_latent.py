@@ -1,6 +1,7 @@
 """Quality of a latent space: cases by hand, brute force, and what mixing means."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from resolvi_sd.metrics import latent_quality
@@ -109,3 +110,20 @@ def test_bad_input_is_told_what_to_do():
         latent_quality(z[:, 0], labels)
     with pytest.raises(ValueError, match="n_neighbors"):
         latent_quality(z, labels, n_neighbors=0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["float16", "float32", "Float32", "Int8", "datetime64[ns]", "category of float32", "float64"]
+)
+def test_labels_are_the_same_whatever_holds_them(kind):
+    """Those of single precision had other names than values, and were taken for one."""
+    number = np.arange(60) % 3
+    z = np.random.default_rng(0).normal(size=(60, 2)) + 3 * number[:, None]
+    as_text = pd.Series(number.astype(str)).mask(np.arange(60) % 10 == 0)
+    if kind == "datetime64[ns]":
+        held = pd.Series(pd.to_datetime(["2020-01-01", "2020-01-02", "2020-01-03"]).to_numpy()[number])
+    else:
+        values = number if kind == "Int8" else (number * 0.1).astype(np.float32)
+        held = pd.Series(values).astype(kind.replace("category of float32", "category"))
+    found = latent_quality(z, held.mask(np.arange(60) % 10 == 0), n_neighbors=5)
+    assert found == pytest.approx(latent_quality(z, as_text, n_neighbors=5), nan_ok=True)

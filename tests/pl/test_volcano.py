@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -113,7 +114,8 @@ def test_most_probable_genes_are_named(compared):
     tumor, _, stroma = rsd.pl.volcano(compared, n_genes=5, return_ax=True)
     rows = rows_of(compared, "tumor")
     rows = rows[rows["is_de_fdr"]].assign(ratio=(rows["lfc_mean"] / rows["lfc_std"]).abs())
-    expected = rows.sort_values(["bayes_factor", "ratio"], ascending=False)["gene"].head(5)
+    rows = rows.sort_values(["bayes_factor", "ratio"], ascending=False)
+    expected = [*rows["gene"][rows["lfc_mean"] > 0].head(3), *rows["gene"][rows["lfc_mean"] <= 0].head(2)]
     assert {text.get_text() for text in names_of(tumor)} == set(expected)
     assert not names_of(stroma)
     assert not names_of(rsd.pl.volcano(compared, n_genes=0, return_ax=True)[0])
@@ -181,3 +183,17 @@ def test_a_line_between_calls_is_only_where_there_is_a_gap(compared):
     table = compared.uns["resolvi_de"]
     table["is_de_fdr"] = np.arange(len(table)) % 2 == 0
     assert not any(dashed(ax) for ax in rsd.pl.volcano(compared, return_ax=True))
+
+
+def test_names_are_of_both_directions():
+    """Of the genes that were called, the highest are all lower."""
+    from resolvi_sd.pl._volcano import _top_genes
+
+    change = np.array([-3.0, -2.9, -2.8, -2.7, 1.0, 0.9, 0.1])
+    rows = pd.DataFrame({"lfc_mean": change, "is_de_fdr": [True] * 6 + [False]})
+    height = np.array([9.0, 8, 7, 6, 3, 2, 10])
+    assert _top_genes(rows, height, 4).tolist() == [0, 1, 4, 5]
+    assert _top_genes(rows, height, 5).tolist() == [0, 1, 2, 4, 5]
+    assert _top_genes(rows, height, 1).tolist() == [4]
+    assert _top_genes(rows.assign(is_de_fdr=change < 0), height, 3).tolist() == [0, 1, 2]
+    assert _top_genes(rows, height, 0).tolist() == []

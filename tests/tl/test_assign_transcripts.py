@@ -486,3 +486,26 @@ def test_cells_are_known_by_the_column_that_more_transcripts_have(fitted):
     )
     found = assigned(both, scale=np.inf, cell_id_key="cell")["resolvi_true"]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["string", "Int64", "category"])
+def test_ids_of_no_cell_may_be_missing(kind):
+    """A comparison with pd.NA is neither true nor false."""
+    sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0)
+    rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+    points = sdata.points["transcripts"].compute()
+    missing = points["cell_id"].astype(str) == ""
+    assert missing.any()
+    if kind == "Int64":
+        number = {name: i + 1 for i, name in enumerate(sdata["table"].obs["cell_id"])}
+        ids = points["cell_id"].astype(str).map(number).astype("Int64")
+        sdata["table"].obs["cell_id"] = np.arange(1, sdata["table"].n_obs + 1)
+        sdata["cells"].index = sdata["cells"].index.map(number)
+    else:
+        ids = points["cell_id"].astype("string").mask(missing).astype(kind)
+    points["cell_id"] = ids
+    sdata.points["transcripts"] = PointsModel.parse(points, feature_key="gene", instance_key="cell_id")
+    found = rsd.tl.assign_transcripts(sdata, reassign=True, copy=True).compute()
+    ids = found["resolvi_cell_id"]
+    assert ids.isna().to_numpy()[missing.to_numpy()].all()  # what no cell has counted stays without
+    assert set(ids.dropna().astype(str)) <= set(sdata["table"].obs["cell_id"].astype(str))

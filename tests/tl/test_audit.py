@@ -303,3 +303,9 @@ def test_a_layer_without_numbers_is_named(leaky):
     leaky.layers["broken"].data[0] = np.nan
     with pytest.raises(ValueError, match=r"corrected_layer='broken' has values that are no numbers"):
         rsd.tl.audit(leaky, "cell_type", corrected_layer=["resolvi_counts", "broken"], **QUIET)
+
+
+def test_markers_are_lists_of_names(leaky):
+    """A name in place of a list would be taken for its letters."""
+    with pytest.raises(TypeError, match=r"`markers\['type_0'\]` must be a list of names; did you mean \['gene_00'\]"):
+        rsd.tl.audit(leaky, "cell_type", markers={"type_0": "gene_00"}, copy=True, **QUIET)

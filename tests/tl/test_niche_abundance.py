@@ -202,3 +202,59 @@ def test_groups_that_lie_in_few_units_are_warned_of():
             again = rsd.tl.differential_niche_abundance(table, rng=rng, **arguments)
         np.testing.assert_allclose(again["lfc_mean"], few["lfc_mean"], atol=0.3)
         assert again["lfc_std"].between(0.01, 10).all()
+
+
+def test_a_stray_cell_has_a_niche_by_distance():
+    """Far from all others the exponential of its distances is zero."""
+    table = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, rng=0, transcripts=False)["table"]
+    del table.uns["spatialdata_attrs"]
+    table.obsm["spatial"][0] -= 5000
+    rsd.tl.fit(table, max_epochs=1, show_progress_bar=False)
+    niche = rsd.tl.niche_abundance(table, "cell_type", weighting="distance", copy=True)
+    near = table.obsp["resolvi_distances"][0].tocoo()
+    weight = np.exp((near.data.min() - near.data) / np.median(table.obsp["resolvi_distances"].data))
+    of_label = {name: weight[(table.obs["cell_type"].iloc[near.col] == name).to_numpy()].sum() for name in niche}
+    np.testing.assert_allclose(niche.iloc[0], np.array([*of_label.values()]) / weight.sum(), rtol=1e-3)
+
+
+def test_niches_of_a_table_that_lost_neighbors_warn():
+    table = rsd.datasets.simulate_tissue(n_cells=300, n_genes=20, n_samples=2, rng=0, transcripts=False)["table"]
+    rsd.tl.fit(table, library_key="sample", max_epochs=1, show_progress_bar=False)
+    section = table[table.obs["sample"] == table.obs["sample"].iloc[0]].copy()
+    rsd.tl.niche_abundance(section, "cell_type")  # none is lost
+    fewer = table[table.obs["cell_type"] != table.obs["cell_type"].iloc[0]].copy()
+    with pytest.warns(
+        UserWarning, match=r"of \d+ cells had neighbors in the fit that are not in this table: their niches"
+    ):
+        rsd.tl.niche_abundance(fewer, "cell_type")
+
+
+@pytest.mark.filterwarnings("ignore:Groups whose cells lie in fewer than")
+def test_sections_are_those_of_the_fit_whoever_asks():
+    """Regions that overlap: patches across them would be more units than there are."""
+    sdata = rsd.datasets.simulate_tissue(n_cells=400, n_genes=20, n_samples=2, rng=0, transcripts=False)
+    rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+    settings = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 20, "n_samples": 100}
+    expected = rsd.tl.differential_niche_abundance(sdata, copy=True, **settings)
+    for found in (
+        rsd.ResolVI.from_table(sdata).differential_niche_abundance(**settings),
+        rsd.tl.differential_niche_abundance(sdata["table"], copy=True, **settings),
+    ):
+        pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Groups whose cells lie in fewer than")
+def test_groups_of_a_single_cell_are_left_out_unless_asked_for():
+    table = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, rng=0, transcripts=False)["table"]
+    rsd.tl.fit(table, max_epochs=1, show_progress_bar=False)
+    table.obs["group"] = table.obs["domain"].astype(str)
+    table.obs.loc[table.obs_names[0], "group"] = "rare"
+    for compare, settings in (
+        (rsd.tl.differential_expression, {"show_progress_bar": False}),
+        (rsd.tl.differential_niche_abundance, {"labels_key": "cell_type", "patch_size": 20}),
+    ):
+        with pytest.warns(UserWarning, match=r"obs\['group'\] with a single cell are not compared: 'rare'"):
+            found = compare(table, "group", n_samples=100, copy=True, **settings)
+        assert set(found["group1"]) == set(table.obs["group"]) - {"rare"}
+        with pytest.raises(ValueError, match="fewer than two cells"):
+            compare(table, "group", group1="rare", copy=True, **settings)

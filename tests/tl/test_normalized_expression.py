@@ -134,7 +134,9 @@ def test_the_batches_of_the_fit_are_found_again():
     ("arguments", "error", "message"),
     [
         ({"genes": ["no such gene"]}, KeyError, "no such gene.*gene_"),
-        ({"library_size": 0}, ValueError, "library_size.*positive, got 0"),
+        ({"library_size": 0}, ValueError, "library_size.*positive number or 'latent', not 0"),
+        ({"library_size": True}, ValueError, "library_size.*positive number or 'latent', not True"),
+        ({"library_size": np.inf}, ValueError, "library_size.*positive number or 'latent', not inf"),
         ({"n_samples": 0}, ValueError, "n_samples.*at least 1"),
         ({"weights": "other"}, ValueError, "'uniform' or 'importance', not 'other'"),
         ({"weights": "importance"}, ValueError, "n_samples=25"),

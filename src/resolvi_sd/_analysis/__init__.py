@@ -9,7 +9,14 @@ from resolvi_sd._analysis._expression import Detection, compare_expression, dete
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
 from resolvi_sd._analysis._labels import draw_labels, label_probabilities
-from resolvi_sd._analysis._niches import Weighting, block_totals, edge_weights, neighborhood_composition, table_edges
+from resolvi_sd._analysis._niches import (
+    Weighting,
+    block_totals,
+    edge_weights,
+    neighborhood_composition,
+    table_edges,
+    write_niches,
+)
 from resolvi_sd._analysis._normalized import (
     LibrarySize,
     cell_scale,
@@ -73,5 +80,7 @@ __all__ = [
     "stack_comparisons",
     "summarise_change",
     "table_edges",
+    "write_niches",
+    "write_niches",
     "widened",
 ]

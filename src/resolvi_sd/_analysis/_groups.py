@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def make_comparisons(
     groups
         The groups.
     group1
-        Each of these is compared; None: each group that has cells and is not in `group2`.
+        Each of these is compared; None: each group that has two cells and is not in `group2`.
     group2
         What they are compared with, together; None: all other groups.
     among
@@ -118,6 +119,7 @@ def make_comparisons(
         chosen = _codes(groups, group1, argument="group1")
     else:
         chosen = [code for code in range(len(groups.names)) if sizes[code] > 0 and code not in (reference or ())]
+        chosen = _without_single_cells(groups, chosen, sizes)
     both = sorted(set(chosen) & set(reference or ()))
     if both:
         raise ValueError(
@@ -135,6 +137,19 @@ def make_comparisons(
             "and `group2` leave no two of them that have cells."
         )
     return comparisons
+
+
+def _without_single_cells(groups: CellGroups, chosen: list[int], sizes: NDArray[np.int64]) -> list[int]:
+    """Leave out groups with a single cell, with a warning, unless these are most groups or no two others are left."""
+    single = [groups.names[code] for code in chosen if sizes[code] == 1]
+    if not single or len(chosen) - len(single) < max(2, len(single)):
+        return chosen
+    warnings.warn(
+        f"Groups of obs[{groups.key!r}] with a single cell are not compared: {listing(single)}.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return [code for code in chosen if sizes[code] > 1]
 
 
 def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among: NDArray[np.bool_], kind: str) -> None:

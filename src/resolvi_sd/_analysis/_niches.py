@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -9,12 +10,16 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._analysis._labels import LabelProbabilities
 from resolvi_sd._keys import Keys
 from resolvi_sd._validation import check_result
 
-__all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges"]
+__all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges", "write_niches"]
 
 Weighting = Literal["uniform", "distance", "weights"]
+
+# Sum of a cell's neighbor weights above which none is missing.
+_WHOLE = 0.999
 
 
 def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
@@ -25,15 +30,20 @@ def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
     matrix
         Connectivities, distances or weights of the fit, `(n_cells, n_cells)`, sparse.
     weighting
-        `"uniform"`: all alike; `"distance"`: exp(-distance / median distance); `"weights"`: the weights of the fit,
-        by which neighbors leak into the cell.
+        `"uniform"`: all alike; `"distance"`: exp(-distance / median distance), in each row over that of the nearest;
+        `"weights"`: the weights of the fit, by which neighbors leak into the cell.
     """
     if weighting != "distance":
         return sp.csr_matrix(matrix)
     decayed = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
     # Cells that coincide or touch say nothing of the scale; where all do, they count alike whatever it is.
     apart = decayed.data[decayed.data > 0]
-    decayed.data = np.exp(-decayed.data / (float(np.median(apart)) if len(apart) else 1.0))
+    scale = float(np.median(apart)) if len(apart) else 1.0
+    # From the nearest of each cell on, as rows are normalised: of a stray cell all would be zero.
+    nearest = np.full(decayed.shape[0], np.inf, dtype=np.float32)
+    row = np.repeat(np.arange(len(nearest)), np.diff(decayed.indptr))
+    np.minimum.at(nearest, row, decayed.data)
+    decayed.data = np.exp((nearest[row] - decayed.data) / np.float32(scale))
     return decayed
 
 
@@ -56,6 +66,15 @@ def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating])
     composition: NDArray[np.float32] = np.full(found.shape, np.nan, dtype=np.float32)
     np.divide(found, total, out=composition, where=total > 0)
     return composition
+
+
+def write_niches(
+    adata: AnnData, keys: Keys, composition: NDArray[np.float32], labels: LabelProbabilities, labels_key: str | None
+) -> None:
+    """Write the composition of the neighborhoods, and which labels it is of (empty: those of the fit)."""
+    adata.obsm[keys.niche] = composition
+    adata.uns[keys.niche_labels] = np.array(labels.names, dtype=object)
+    adata.uns[keys.niche_labels_key] = labels_key or ""
 
 
 def block_totals(
@@ -100,4 +119,21 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
     check_result(name, adata.obsp, where="table.obsp", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
+    _warn_of_lost_neighbors(adata, keys)
     return edge_weights(adata.obsp[name], weighting)
+
+
+def _warn_of_lost_neighbors(adata: AnnData, keys: Keys) -> None:
+    """Warn if the table was subset since the fit, whose neighbor weights summed to 1 in each cell."""
+    fitted_cells = adata.uns.get(keys.model, {}).get("data", {}).get("n_cells")
+    if fitted_cells is None or adata.n_obs >= int(fitted_cells) or keys.weights not in adata.obsp:
+        return
+    total = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel()
+    lost = int(((total > 0) & (total < _WHOLE)).sum())
+    if lost:
+        warnings.warn(
+            f"{lost:,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table: their niches are "
+            "those of the neighbors that are left. Use the whole table, and choose cells from the result.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -54,8 +54,8 @@ def check_request(fitted: FittedModel, library_size: LibrarySize, n_samples: int
     if isinstance(library_size, str):
         if library_size != "latent":
             raise ValueError(f"`library_size` must be a number or 'latent', not {library_size!r}.")
-    elif not library_size > 0:
-        raise ValueError(f"`library_size` must be positive, got {library_size}.")
+    elif isinstance(library_size, bool) or not 0 < library_size < np.inf:
+        raise ValueError(f"`library_size` must be a positive number or 'latent', not {library_size!r}.")
     if weights == "importance" and n_samples == 1:
         raise ValueError("`weights='importance'` weighs draws of a cell against each other: pass e.g. `n_samples=25`.")
     if size and fitted.setup.size_factor_key is None:

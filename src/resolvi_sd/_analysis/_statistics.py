@@ -84,7 +84,7 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
     `lfc_mean`, `lfc_median`, `lfc_std`.
     """
     n_draws = len(change)
-    if mode == "change":
+    if mode == "change" and delta > 0:
         up, down = ((sign * change >= delta).mean(axis=0) for sign in (1, -1))
     else:
         up = (change > 0).mean(axis=0) + 0.5 * (change == 0).mean(axis=0)

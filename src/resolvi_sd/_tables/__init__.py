@@ -3,7 +3,7 @@
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
-from resolvi_sd._tables._instances import annotation, check_element, instance_rows
+from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
 from resolvi_sd._tables._labels import Labels, read_labels
 from resolvi_sd._tables._matrices import read_matrix
@@ -43,6 +43,7 @@ __all__ = [
     "read_transcripts",
     "resolve_table",
     "size_unit",
+    "system_of",
     "table_counts",
     "table_view",
     "text_categories",

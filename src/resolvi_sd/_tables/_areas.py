@@ -11,9 +11,8 @@ from anndata import AnnData
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 from spatialdata import SpatialData
-from spatialdata.transformations import get_transformation
 
-from resolvi_sd._tables._instances import RegionCells, instance_rows, to_affine
+from resolvi_sd._tables._instances import RegionCells, instance_rows, system_of, to_affine
 from resolvi_sd._tables._label_image import is_labels, label_axes, label_sums
 from resolvi_sd._tables._outlines import annotated_cells
 from resolvi_sd._tables._shapes import cell_shapes, is_circles
@@ -168,7 +167,9 @@ def _unit_of(sdata: SpatialData, coordinate_system: str, quantity: Quantity, uni
 
 def _one_to_one(element: Any, coordinate_system: str) -> bool:
     """Whether the element is placed in the coordinate system with one unit a pixel."""
-    if coordinate_system not in get_transformation(element, get_all=True):
+    try:
+        system_of(element, coordinate_system, where="those of the element")
+    except KeyError:
         return False
     linear = to_affine(element, coordinate_system, ("x", "y"))[:2, :2]
     return bool(np.allclose(linear.T @ linear, np.eye(2), rtol=0, atol=1e-6))

@@ -15,7 +15,7 @@ from spatialdata.transformations import get_transformation
 from resolvi_sd._tables._resolve import Groups
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
-__all__ = ["RegionCells", "annotation", "cells_by_region", "check_element", "instance_rows", "to_affine"]
+__all__ = ["RegionCells", "annotation", "cells_by_region", "check_element", "instance_rows", "system_of", "to_affine"]
 
 _ATTRS = "spatialdata_attrs"
 
@@ -128,13 +128,28 @@ def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hi
         where="sdata",
         hint=hint,
     )
-    check_key(
-        coordinate_system,
-        get_transformation(sdata[region], get_all=True),
-        argument="coordinate_system",
-        where=f"the coordinate systems of element {region!r}",
-        hint=f"All coordinate systems: {listing(sdata.coordinate_systems)}.",
-    )
+    hint = f"All coordinate systems: {listing(sdata.coordinate_systems)}."
+    system_of(sdata[region], coordinate_system, where=f"the coordinate systems of element {region!r}", hint=hint)
+
+
+def system_of(element: Any, coordinate_system: str, *, where: str, hint: str = "") -> str:
+    """Return what a coordinate system is called for an element.
+
+    That is its name; or, of objects that were put together by `spatialdata.concatenate({"A": ..., "B": ...})`, which
+    gives each a coordinate system of its own, the only one that begins with it, such as `"global-A"`. Cells of
+    different elements are never neighbors, so that it does not matter where these are to each other.
+
+    Raises
+    ------
+    KeyError
+        If the element is not placed in it.
+    """
+    placed = get_transformation(element, get_all=True)
+    renamed = [name for name in placed if name.startswith(f"{coordinate_system}-")]
+    if coordinate_system not in placed and len(renamed) == 1:
+        return str(renamed[0])
+    check_key(coordinate_system, placed, argument="coordinate_system", where=where, hint=hint)
+    return coordinate_system
 
 
 def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> NDArray[np.intp]:
@@ -169,5 +184,5 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
 
 def to_affine(element: Any, coordinate_system: str, axes: tuple[str, ...]) -> NDArray[np.float64]:
     """Return the transformation of an element to a coordinate system as a homogeneous matrix over `axes`."""
-    transformation = get_transformation(element, coordinate_system)
+    transformation = get_transformation(element, system_of(element, coordinate_system, where="those of the element"))
     return np.asarray(transformation.to_affine_matrix(input_axes=axes, output_axes=axes), dtype=np.float64)

@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import check_unique, listing
 
 __all__ = [
@@ -44,7 +45,8 @@ def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
         raise ValueError(f"`{argument}` must be cells × genes, but its shape is {values.shape}.")
     if values.dtype.kind not in "buif":
         raise TypeError(f"`{argument}` must hold real numbers, but its type is {values.dtype}.")
-    csr = sp.csr_matrix(values)
+    # scipy knows no sparse matrices of half precision.
+    csr = sp.csr_matrix(values.astype(np.float32) if values.dtype == np.float16 else values)
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()
@@ -93,7 +95,7 @@ def check_no_rates(csr: sp.csr_matrix, counts: sp.csr_matrix, *, argument: str) 
 def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -> tuple[NDArray[np.int64], list[str]]:
     """Return the label of each cell as a number, -1 where it is missing, and the names of the labels that occur.
 
-    Names are in the order of the categories where there are any, else sorted.
+    Names are in the order of the categories where there are any; numbers come by size, other values by their text.
 
     Raises
     ------
@@ -103,14 +105,8 @@ def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -
     column = pd.Series(getattr(labels, "array", labels))
     if len(column) != n_cells:
         raise ValueError(f"`{argument}` has {len(column)} entries, but there are {n_cells} cells.")
-    given = column.notna().to_numpy()
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        order = [str(name) for name in column.cat.categories]
-    else:
-        order = sorted(set(column[given].astype(str)))
-    text = column.astype(object).where(given, "").astype(str).to_numpy()
-    codes = np.where(given, pd.Index(order).get_indexer(pd.Index(text)), -1).astype(np.int64)
-    present = np.unique(codes[given])
+    codes, order = text_categories(column)
+    present = np.unique(codes[codes >= 0])
     if len(present) < minimum:
         raise ValueError(
             f"`{argument}` has {len(present)} different labels besides missing ones "

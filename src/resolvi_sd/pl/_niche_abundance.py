@@ -44,7 +44,7 @@ _PER_ROW = 6
 def niche_abundance(
     data: SpatialData | AnnData,
     *,
-    groupby: str,
+    groupby: str | None = None,
     group1: str | Sequence[str] | None = None,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
@@ -67,9 +67,10 @@ def niche_abundance(
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.niche_abundance` must have been run as well.
+        :func:`resolvi_sd.tl.niche_abundance` or :func:`resolvi_sd.tl.differential_niche_abundance` must have been run
+        as well.
     groupby
-        Column of `obs` with the groups; cells without a value are left out.
+        Column of `obs` with the groups; cells without a value are left out. None: the groups that were compared.
     group1
         Comparisons to draw, by their first group, in this order; None: all those of groups in `groupby`, if any.
     {table}
@@ -103,6 +104,13 @@ def niche_abundance(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     niche, labels = _read_niche(adata, keys)
+    if groupby is None:
+        if keys.dna not in adata.uns:
+            raise ValueError(
+                "No groups have been compared yet: name the column of `obs` with the groups to draw, groupby=..., or "
+                "run `resolvi_sd.tl.differential_niche_abundance` first."
+            )
+        groupby = str(adata.uns[keys.dna]["groupby"].iloc[0])
     groups = read_categories(adata, groupby, argument="groupby", palette=None)
     composition = 100 * _mean_niche(niche, groups)
     comparisons = _find_comparisons(adata, keys, groups, group1)

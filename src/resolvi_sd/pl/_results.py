@@ -153,10 +153,19 @@ def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in genes if name not in adata.var_names]
     if unknown:
         raise KeyError(
-            " ".join(f"{name!r} is not among the genes of the table{_closest(adata, name)}." for name in unknown)
+            " ".join(f"{name!r} is {_no_gene(adata, name)}." for name in unknown)
             + f" The table has {adata.n_vars} genes, such as {listing(adata.var_names[:5])}."
         )
     return genes
+
+
+def _no_gene(adata: AnnData, name: str) -> str:
+    if name in adata.obs:
+        return (
+            "a column of `table.obs` and no gene: `squidpy.pl.spatial_scatter` and spatialdata-plot draw it on the "
+            "tissue, `resolvi_sd.pl.sources` the shares"
+        )
+    return f"not among the genes of the table{_closest(adata, name)}"
 
 
 def _closest(adata: AnnData, name: str) -> str:

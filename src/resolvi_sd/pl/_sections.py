@@ -26,6 +26,7 @@ from resolvi_sd._tables import (
     instance_rows,
     label_axes,
     one_group,
+    system_of,
 )
 from resolvi_sd._validation import check_key, group_names, listing
 from resolvi_sd.pl._results import Place
@@ -189,6 +190,7 @@ def _outlines(
         ids = element.index
     else:
         ids = ids.astype(np.int64)
+    coordinate_system = system_of(element, coordinate_system, where=f"the coordinate systems of {region!r}")
     box = sd.get_extent(element, coordinate_system=coordinate_system)
     (left, right), (bottom, top) = box["x"], box["y"]
     extent = (float(left), float(right), float(bottom), float(top))

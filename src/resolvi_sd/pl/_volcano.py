@@ -63,8 +63,8 @@ def volcano(
     group1
         Comparisons to draw, by their first group, in this order; None: all of them.
     n_genes
-        Number of genes to name in each panel: the highest of those that were called. A name for which there is no room
-        is left out.
+        Number of genes to name in each panel: the highest of those that were called, half of them in either direction.
+        A name for which there is no room is left out.
     genes
         Genes to name in place of these, called or not.
     {table}
@@ -188,7 +188,14 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
 
 
 def _top_genes(rows: pd.DataFrame, height: NDArray[np.float64], n_genes: int) -> NDArray[np.int64]:
-    """Return the highest genes that were called; of equally high ones, those that change most."""
+    """Return the highest genes that were called; of equally high ones, those that change most.
+
+    Half of them are higher and half are lower in the first group; where one has fewer, the other one has more.
+    """
     called = np.flatnonzero(rows["is_de_fdr"].to_numpy(dtype=bool))
-    change = rows["lfc_mean"].to_numpy(dtype=np.float64)[called]
-    return called[np.lexsort((-np.abs(change), -height[called]))[:n_genes]].astype(np.int64)
+    change = rows["lfc_mean"].to_numpy(dtype=np.float64)
+    ordered = called[np.lexsort((-np.abs(change[called]), -height[called]))]
+    up, down = ordered[change[ordered] > 0], ordered[change[ordered] <= 0]
+    n_down = min(len(down), max(n_genes // 2, n_genes - len(up)))
+    chosen = np.isin(ordered, np.concatenate([up[: n_genes - n_down], down[:n_down]]))
+    return ordered[chosen].astype(np.int64)

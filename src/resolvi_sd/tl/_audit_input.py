@@ -26,7 +26,7 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._tables import cell_positions, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_result, listing
+from resolvi_sd._validation import check_key, check_names, check_result, listing
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit_input", "audit_labels", "audit_reference", "translated"]
@@ -121,6 +121,8 @@ def audit_input(
     rng: np.random.Generator,
 ) -> AuditInput:
     """Gather what is judged, and what it is held against."""
+    for label, genes in (markers or {}).items():
+        check_names(genes, argument=f"markers[{label!r}]")
     if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
         raise ValueError(
             f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "

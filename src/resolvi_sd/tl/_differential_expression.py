@@ -156,6 +156,11 @@ def differential_expression(
         If a group has fewer than two cells with counts, a group is on both sides, a number is out of range, or the
         genes of the table are no longer those of the fit.
 
+    Warns
+    -----
+    UserWarning
+        If groups have a single cell, and are not compared (with `group1` left out).
+
     Notes
     -----
     Of groups that differ by nothing (cells of one type at random, MERFISH, 135 genes), 4 genes are called on average

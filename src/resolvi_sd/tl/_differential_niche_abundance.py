@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
@@ -29,10 +30,11 @@ from resolvi_sd._analysis import (
     summarise_change,
     table_edges,
     widened,
+    write_niches,
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._tables import cell_positions, resolve_table
+from resolvi_sd._tables import annotation, cell_positions, group_by, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
 
@@ -124,7 +126,9 @@ def differential_niche_abundance(
       its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, and `lfc_std`, half the
       width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, mean share of the label among
       the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the patches or samples that they lie
-      in; `groupby` and `labels_key`, the same in all rows.
+      in; `groupby` and `labels_key`, the same in all rows;
+    - `.obsm['resolvi_niche']` and its labels in `uns`: what was compared, as by
+      :func:`resolvi_sd.tl.niche_abundance` with this `labels_key` and `weighting`.
 
     Raises
     ------
@@ -136,7 +140,8 @@ def differential_niche_abundance(
     Warns
     -----
     UserWarning
-        If the cells of a group lie in fewer than four units.
+        If the cells of a group lie in fewer than four units, groups have a single cell and are not compared, or
+        neighbors of the fit are not in the table any more.
 
     References
     ----------
@@ -194,6 +199,7 @@ def differential_niche_abundance(
     if copy:
         return result
     adata.uns[keys.dna] = result
+    write_niches(adata, keys, mean, labels, labels_key)
     return None
 
 
@@ -242,7 +248,7 @@ def _samples(adata: AnnData, sample_key: str) -> NDArray[np.int64]:
 def _patches(
     data: SpatialData | AnnData, adata: AnnData, keys: Keys, table_key: str, patch_size: int
 ) -> NDArray[np.int64]:
-    """Patch of each cell, cut from the positions that the graph was made of."""
+    """Patch of each cell, cut from the positions that the graph was made of, and within the sections that it has."""
     params = adata.uns.get(keys.neighbors, {}).get("params", {})
     positions = cell_positions(
         data,
@@ -251,7 +257,15 @@ def _patches(
         spatial_key=params.get("spatial_key", "spatial"),
         coordinate_system=params.get("coordinate_system", "global"),
     )
-    patches = cut_patches(positions.coordinates, positions.library, patch_size=patch_size)
+    library = positions.library
+    columns = None if isinstance(data, SpatialData) else annotation(adata)
+    if columns is not None and not adata.obs[columns[0]].isna().any():
+        # A table on its own: whether its regions were sections of the fit, or parts of one, says the graph.
+        regions = group_by(adata, columns[0], argument="region_key").codes
+        edges = sp.csr_matrix(adata.obsp[keys.connectivities]).tocoo()
+        if not (regions[edges.row] != regions[edges.col]).any():
+            library = library * np.int32(regions.max() + 1) + regions
+    patches = cut_patches(positions.coordinates, library, patch_size=patch_size)
     codes: NDArray[np.int64] = np.empty(adata.n_obs, dtype=np.int64)
     codes[patches.order] = np.repeat(np.arange(len(patches)), patches.sizes())
     return codes

@@ -91,7 +91,8 @@ def fit(
     spatial_key
         Entry of `obsm` with the coordinates of a table that annotates no element.
     coordinate_system
-        Coordinate system of the SpatialData object in which distances are measured.
+        Coordinate system of the SpatialData object in which distances are measured. Of elements that
+        `spatialdata.concatenate` has put together, `"global"` is the one of each, `"global-A"`, ...
     n_neighbors
         Nearest cells that may leak into a cell.
     distance

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import Weighting, label_probabilities, neighborhood_composition, table_edges
+from resolvi_sd._analysis import Weighting, label_probabilities, neighborhood_composition, table_edges, write_niches
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_takes_results
@@ -60,6 +59,11 @@ def niche_abundance(
     ValueError
         If `weighting` is unknown, or no cell has a label.
 
+    Warns
+    -----
+    UserWarning
+        If neighbors of the fit are not in the table any more.
+
     Examples
     --------
     >>> import resolvi_sd as rsd
@@ -78,7 +82,5 @@ def niche_abundance(
     composition = neighborhood_composition(edges, labels.values)
     if copy:
         return pd.DataFrame(composition, index=adata.obs_names, columns=list(labels.names))
-    adata.obsm[keys.niche] = composition
-    adata.uns[keys.niche_labels] = np.array(labels.names, dtype=object)
-    adata.uns[keys.niche_labels_key] = labels_key or ""
+    write_niches(adata, keys, composition, labels, labels_key)
     return None

@@ -124,8 +124,9 @@ def _look(transcripts: Transcripts) -> tuple[Any, object]:
     for partition in range(ids.npartitions):
         frame = ids.partitions[partition].compute()
         others = frame.loc[columns.cell_rows(frame) < 0, columns.cell_id].astype(object).unique()
-        found: list[object] = [value for value in _UNASSIGNED if value in others]
-        found += [value for value in others if pd.isna(value)]
+        missing = [value for value in others if pd.isna(value)]
+        known = [value for value in others if not pd.isna(value)]  # a comparison with pd.NA is neither true nor false
+        found: list[object] = [*(value for value in _UNASSIGNED if value in known), *missing]
         if found:
             break
     dtype = frame[columns.cell_id].dtype
