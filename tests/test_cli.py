@@ -192,3 +192,16 @@ def test_what_was_compared_can_be_drawn(fitted, tmp_path):
 def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "resolvi_sd", "--version"], capture_output=True, text=True, check=True)
     assert rsd.__version__ in done.stdout
+
+
+def test_sums_are_a_table_of_their_own(fitted, tmp_path):
+    fitted.write_h5ad(tmp_path / "fitted.h5ad")
+    before = (tmp_path / "fitted.h5ad").read_bytes()
+    asked = ["pseudobulk", str(tmp_path / "fitted.h5ad"), str(tmp_path / "bulk.h5ad"), "--groupby", "cell_type"]
+    main([*asked, "--min_cells", "1"])
+    found, expected = ad.read_h5ad(tmp_path / "bulk.h5ad"), rsd.tl.pseudobulk(fitted, "cell_type", min_cells=1)
+    np.testing.assert_array_equal(found.X, expected.X)
+    assert found.obs_names.equals(expected.obs_names)
+    with pytest.raises(SystemExit, match="exists already"):
+        main(asked)
+    assert (tmp_path / "fitted.h5ad").read_bytes() == before

@@ -35,6 +35,9 @@ __all__ = ["ModelInput", "as_fitted", "read_input"]
 
 # More categories than this, with fewer cells than this in each, are taken for measurements.
 _MANY_CATEGORIES, _FEW_CELLS = 50, 10
+# Counted molecules of cells of one size vary as much as they are many (Poisson), of cells of all sizes far more: below
+# half of that, of at least so many cells, something has made them equal.
+_LEAST_DISPERSION, _ENOUGH_CELLS = 0.5, 50
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,8 @@ def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "t
     Warns
     -----
     UserWarning
-        If cells have no counts, the rows look like spots, sections seem to lie on top of each other, no cell has a
-        neighbor, or all are at one place.
+        If cells have no counts, or all the same number of molecules, the rows look like spots, sections seem to lie on
+        top of each other, no cell has a neighbor, all are at one place, or columns of groups seem to be measurements.
     """
     check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
     view = table_view(
@@ -106,7 +109,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "t
     covariates = tuple(
         group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
     )
-    _warn_continuous(setup, view, covariates)
+    _warn_continuous(setup, view, labels, covariates)
     sizes, setup = _sizes(data, view.adata, setup, table_key)
     if setup.neighbors_key is None:
         graph = nearest_graph(
@@ -121,6 +124,7 @@ def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "t
     else:
         graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
     _warn_empty(view)
+    _warn_of_equal_depth(view, setup)
     _warn_of_places(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
 
@@ -154,11 +158,13 @@ def _sizes(
     return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 
 
-def _warn_continuous(setup: Setup, view: TableView, covariates: tuple[Groups, ...]) -> None:
+def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covariates: tuple[Groups, ...]) -> None:
     """Warn of columns that seem to be measurements: each of their values would have an effect of its own."""
     names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
     if setup.batch_key is not None:
         names.append((setup.batch_key, view.batch_names))
+    if setup.labels_key is not None and labels is not None:
+        names.append((setup.labels_key, labels.names))
     for key, found in names:
         if len(found) > _MANY_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
             warnings.warn(
@@ -167,6 +173,20 @@ def _warn_continuous(setup: Setup, view: TableView, covariates: tuple[Groups, ..
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _warn_of_equal_depth(view: TableView, setup: Setup) -> None:
+    """Warn if cells have the same number of molecules, more nearly than counting would leave to cells of one size."""
+    molecules = view.molecules[view.has_counts]
+    if len(molecules) >= _ENOUGH_CELLS and molecules.var() < _LEAST_DISPERSION * molecules.mean():
+        where = "X" if setup.layer is None else f"layers[{setup.layer!r}]"
+        warnings.warn(
+            f"All cells have nearly the same number of molecules in `{where}` ({molecules.mean():.0f} ± "
+            f"{molecules.std():.1f}): are these counts that were normalized and rounded? The model needs them as they "
+            "were measured.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_empty(view: TableView) -> None:

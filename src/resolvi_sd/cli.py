@@ -48,6 +48,8 @@ _COMMANDS = {
     "niche_abundance": _Shown(),
     "differential_niche_abundance": _Shown("niche_abundance", "dna"),
 }
+# The command whose result is a table of its own.
+_EXPORT = "pseudobulk"
 # Arguments of the functions that are no options, and options that are no arguments.
 _NO_OPTIONS: set[str | int] = {"data", "query", "reference", "copy", "write"}
 _NO_ARGUMENTS = {"data", "reference", "output", "backed", "settings", "plot", "csv"}
@@ -108,6 +110,14 @@ def _make_parser() -> ArgumentParser:
         if frame:
             command.add_argument("--csv", type=Path | None, help="file for the result, which is in the table as well")
         commands.add_subcommand(name, command, help=summary)
+    summary = (tl.pseudobulk.__doc__ or "").partition("\n")[0]
+    command = ArgumentParser(description=summary)
+    command.add_argument("data", type=Path, help="SpatialData store (.zarr) or table (.h5ad) with a fit")
+    command.add_argument("output", type=Path, help="table (.h5ad) to write; it must not exist")
+    command.add_function_arguments(tl.pseudobulk, skip=_NO_OPTIONS)
+    command.add_argument("--backed", action="store_true", help="leave the counts on disk")
+    command.add_argument("--settings", action="config", help="file (.yaml) with options")
+    commands.add_subcommand(_EXPORT, command, help=summary)
     return parser
 
 
@@ -136,6 +146,9 @@ def _run(name: str, options: dict[str, Any]) -> None:
     path, output = options["data"], options["output"]
     _check_places(path, output, plot=options.get("plot"), csv=options.get("csv"))
     given = {key: value for key, value in options.items() if key not in _NO_ARGUMENTS}
+    if name == _EXPORT:
+        _write_table(tl.pseudobulk(_read(path, given["table_key"], backed=options["backed"]), **given), output)
+        return
     if options.get("reference") is not None:
         given["reference"] = _read(options["reference"], given.get("reference_table_key", "table"), backed=False)
     if path.is_dir():
@@ -218,8 +231,13 @@ def _run_on_table(name: str, path: Path, output: Path, given: dict[str, Any], *,
         table = tl.map_query(table, copy=True, **given)  # of other genes
     else:
         getattr(tl, name)(table, **given)
-    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}-") as folder:
-        written = Path(folder) / output.name
-        table.write_h5ad(written)
-        os.replace(written, output)
+    _write_table(table, output)
     return table
+
+
+def _write_table(table: AnnData, path: Path) -> None:
+    """Write a table in full before it takes the place of another one, if there is one."""
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as folder:
+        written = Path(folder) / path.name
+        table.write_h5ad(written)
+        os.replace(written, path)

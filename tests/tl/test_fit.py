@@ -397,6 +397,22 @@ def test_tables_that_were_put_together_have_no_fit(tissue):
     rsd.tl.latent(table[:100].copy(), show_progress_bar=False)
 
 
+def test_counts_that_were_normalized_and_rounded_are_told(tissue):
+    table = tissue.tables["table"]
+    depth = np.asarray(table.X.sum(axis=1))
+    rounded = sp.csr_matrix(np.rint(table.X.toarray() / depth.reshape(-1, 1) * 100))
+    table.layers["rounded"] = rounded
+    with pytest.warns(UserWarning, match=r"same number of molecules in `layers\['rounded'\]` \(\d+ ± \d\.\d\)"):
+        rsd.tl.fit(tissue, layer="rounded", **QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:Labels with a single cell")
+def test_measurements_are_no_labels(tissue):
+    tissue["table"].obs["age"] = np.random.default_rng(0).random(tissue["table"].n_obs).round(3)
+    with pytest.warns(UserWarning, match=r"obs\['age'\] has \d+ categories for 300 cells: is it a measurement\?"):
+        rsd.tl.fit(tissue, labels_key="age", **QUICK)
+
+
 def test_measurements_are_no_categories(tissue):
     table = tissue.tables["table"]
     table.obs["volume"] = np.random.default_rng(0).random(table.n_obs)
