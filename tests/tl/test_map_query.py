@@ -109,6 +109,7 @@ def test_a_query_with_other_genes_gets_a_new_table():
 
 @pytest.mark.filterwarnings("ignore:.*genes of the reference are not in the query")
 @pytest.mark.filterwarnings("ignore:The correction removed")
+@pytest.mark.filterwarnings("ignore:The '(future.infer_string|mode.chained_assignment)' option:DeprecationWarning")
 @pytest.mark.parametrize("as_object", [False, True])
 def test_genes_that_a_query_lacks_are_neither_compared_nor_summed_nor_judged(as_object, tmp_path):
     """They were called in 32 of 90 cases: the decoder expects them, and the table has none."""

@@ -44,7 +44,8 @@ def map_query(
 
     What was learned on the reference is kept, unless `freeze` is False. With `max_epochs`, the neighbor weights of the
     query's cells and the effects of batches that the reference did not have are learned; without, weights follow the
-    distances, and new batches are taken for an average one.
+    distances, and new batches are taken for an average one. The range of leakage is the reference's in units of the
+    median distance between neighbors, and that is the query's own: coordinates may be in other units.
 
     Genes are matched by name. The results of a query with other genes than the reference's belong to a table of the
     reference's genes: genes that the query lacks count as zero there, with a warning, and others are dropped. This new
