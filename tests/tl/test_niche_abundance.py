@@ -224,7 +224,7 @@ def test_niches_of_a_table_that_lost_neighbors_warn():
     rsd.tl.niche_abundance(section, "cell_type")  # none is lost
     fewer = table[table.obs["cell_type"] != table.obs["cell_type"].iloc[0]].copy()
     with pytest.warns(
-        UserWarning, match=r"of \d+ cells had neighbors in the fit that are not in this table: their niches"
+        UserWarning, match=r"of \d+ cells had neighbors in the fit that are not in this table\. Their niches"
     ):
         rsd.tl.niche_abundance(fewer, "cell_type")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._labels import LabelProbabilities
 from resolvi_sd._keys import Keys
+from resolvi_sd._results import warn_of_partial_niches
 from resolvi_sd._validation import check_result
 
 __all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges", "write_niches"]
 
 Weighting = Literal["uniform", "distance", "weights"]
-
-# Sum of a cell's neighbor weights above which none is missing.
-_WHOLE = 0.999
 
 
 def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
@@ -119,21 +116,5 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
     check_result(name, adata.obsp, where="table.obsp", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
-    _warn_of_lost_neighbors(adata, keys)
+    warn_of_partial_niches(adata, keys, stacklevel=3)
     return edge_weights(adata.obsp[name], weighting)
-
-
-def _warn_of_lost_neighbors(adata: AnnData, keys: Keys) -> None:
-    """Warn if the table was subset since the fit, whose neighbor weights summed to 1 in each cell."""
-    fitted_cells = adata.uns.get(keys.model, {}).get("data", {}).get("n_cells")
-    if fitted_cells is None or adata.n_obs >= int(fitted_cells) or keys.weights not in adata.obsp:
-        return
-    total = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel()
-    lost = int(((total > 0) & (total < _WHOLE)).sum())
-    if lost:
-        warnings.warn(
-            f"{lost:,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table: their niches are "
-            "those of the neighbors that are left. Use the whole table, and choose cells from the result.",
-            UserWarning,
-            stacklevel=4,
-        )

@@ -16,7 +16,7 @@ from resolvi_sd._results._read import (
     read_fit,
     warn_of_other_counts,
 )
-from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors
+from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors, warn_of_partial_niches
 from resolvi_sd._results._write import (
     check_inputs_kept,
     check_place_free,
@@ -48,6 +48,7 @@ __all__ = [
     "restore",
     "save_folder",
     "warn_of_lost_neighbors",
+    "warn_of_partial_niches",
     "warn_of_other_counts",
     "write_fit",
     "write_labels",

@@ -23,7 +23,7 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result
 from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = ["restore", "warn_of_lost_neighbors"]
+__all__ = ["restore", "warn_of_lost_neighbors", "warn_of_partial_niches"]
 
 # Logarithms are taken of no less: smaller weights than the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
@@ -99,9 +99,27 @@ def warn_of_lost_neighbors(
 
     Weights of a cell summed to 1 in the fit: what is missing went to cells that are gone.
     """
-    if int((molecules > 0).sum()) >= fitted.module.data.n_train:
+    # Cells without molecules that are gone have given none.
+    if int((molecules > 0).sum()) < fitted.module.data.n_train:
+        _warn(adata, _neighbor_sums(adata, keys) < _WHOLE, so=so, stacklevel=stacklevel + 1)
+
+
+def warn_of_partial_niches(adata: AnnData, keys: Keys, *, stacklevel: int) -> None:
+    """Warn if the table has lost some neighbors of its cells since the fit, if there is one."""
+    fitted_cells = adata.uns.get(keys.model, {}).get("data", {}).get("n_cells")
+    if fitted_cells is None or adata.n_obs >= int(fitted_cells) or keys.weights not in adata.obsp:
         return
-    lost = np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1)).ravel() < _WHOLE
+    left = _neighbor_sums(adata, keys)
+    so = "Their niches are those of the neighbors that are left. Use the whole table, and choose cells from the result."
+    _warn(adata, (left > 0) & (left < _WHOLE), so=so, stacklevel=stacklevel + 1)
+
+
+def _neighbor_sums(adata: AnnData, keys: Keys) -> NDArray[np.floating]:
+    """Sum of each cell's neighbor weights, which was 1 in the fit, or 0 without neighbors."""
+    return np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1), dtype=np.float32).ravel()
+
+
+def _warn(adata: AnnData, lost: NDArray[np.bool_], *, so: str, stacklevel: int) -> None:
     if lost.any():
         warnings.warn(
             f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. {so}",

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from resolvi_sd._tables._resolve import column_text, text_categories
 from resolvi_sd._validation import check_key, listing
 
-__all__ = ["UNLABELED", "Labels", "read_labels"]
+__all__ = ["Labels", "read_labels"]
 
-# What cells without a label are called, if nothing else is said.
-UNLABELED = "unknown"
+# What cells without a label are called where nothing else is said.
+_UNLABELED = "unknown"
 
 # In any case of letters.
 _PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
@@ -59,7 +59,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     column = adata.obs[labels_key]
     text = column_text(column)
     unlabeled = _is_value(column, text, unlabeled_category)
-    if unlabeled_category != UNLABELED and not unlabeled.any():
+    if unlabeled_category != _UNLABELED and not unlabeled.any():
         warnings.warn(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
             f"have a label. Values: {listing(dict.fromkeys(text))}.",

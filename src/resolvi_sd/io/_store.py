@@ -35,6 +35,7 @@ __all__ = [
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
 
+_MISSING = ("None", "NaN", "<NA>")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)")
 
 
@@ -243,7 +244,13 @@ def _is_same(memory: pd.Series[Any], disk: Any) -> bool:
     if all(pd.api.types.is_numeric_dtype(column.dtype) for column in (memory, disk)):
         one, other = (column.to_numpy(dtype=np.float64, na_value=np.nan) for column in (memory, disk))
         return np.array_equal(one, other, equal_nan=True)
-    return np.array_equal(_strings(memory), _strings(disk))
+    return np.array_equal(_with_one_missing(memory), _with_one_missing(disk))
+
+
+def _with_one_missing(column: pd.Series[Any]) -> NDArray[np.str_]:
+    """Values as text, missing ones as "nan": anndata has stored them as the text of what stood for them."""
+    text = _strings(column)
+    return np.where(column.isna().to_numpy() | np.isin(text, _MISSING), "nan", text)
 
 
 def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
