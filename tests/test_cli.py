@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import anndata as ad
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,6 +179,7 @@ def test_what_was_compared_can_be_drawn(fitted, tmp_path):
     fitted.write_h5ad(tmp_path / "fitted.h5ad")
     asked = ["--groupby", "domain", "--labels_key", "cell_type", "--patch_size", "20", "--n_samples", "100"]
     files = {"--plot": tmp_path / "dna.png", "--csv": tmp_path / "dna.csv"}
+    before = plt.get_fignums()
     main(
         [
             "differential_niche_abundance",
@@ -187,6 +189,7 @@ def test_what_was_compared_can_be_drawn(fitted, tmp_path):
         ]
     )
     assert all(path.stat().st_size for path in files.values())
+    assert plt.get_fignums() == before
 
 
 def test_the_module_is_the_command():

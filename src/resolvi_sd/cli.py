@@ -161,7 +161,15 @@ def _run(name: str, options: dict[str, Any]) -> None:
     if frame and options["csv"] is not None:
         resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
     if plot and options["plot"] is not None:
-        getattr(pl, plot)(data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+        _draw(plot, data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+
+
+def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
+    """Write a picture of a result, and leave no figure open."""
+    import matplotlib.pyplot as plt
+
+    axes = getattr(pl, plot)(data, **arguments, return_ax=True)
+    plt.close((axes[0] if isinstance(axes, list) else axes).get_figure(root=True))
 
 
 def _check_places(path: Path, output: Path | None, *, plot: Path | None, csv: Path | None) -> None:

@@ -62,7 +62,8 @@ def niche_abundance(
     follows, with the
     same rows: the mean log2 fold change of the share with its 95 % interval (1.96 standard deviations of the bootstrap
     to either side); filled where it was called at the false discovery rate of the test, orange where the label is
-    more abundant around the first group and blue where it is less.
+    more abundant around the first group and blue where it is less. The rate is that of all calls of a comparison, so
+    the interval of a call may reach zero.
 
     Parameters
     ----------
