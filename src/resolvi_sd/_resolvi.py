@@ -523,9 +523,9 @@ class ResolVI(Estimates):
             layers={name: own.layers[name] for name in own.layers if name is not None},
             # Where cells lie may be known from the elements of a SpatialData object only.
             obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
-            # And on which section, its regions.
-            uns={key: own.uns[key] for key in (TableModel.ATTRS_KEY,) if key in own.uns},
         )
+        if TableModel.ATTRS_KEY in own.uns:
+            table.uns[TableModel.ATTRS_KEY] = own.uns[TableModel.ATTRS_KEY]  # regions may be sections
         # Functions of `tl` leave counts and latent as they are: no copies are needed.
         write_fit(table, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
         return table

@@ -37,6 +37,8 @@ class _Shown(NamedTuple):
     frame: str | None = None
 
 
+# The command whose result is a table of its own.
+_EXPORT = "pseudobulk"
 _COMMANDS = {
     "fit": _Shown("sources"),
     "map_query": _Shown("sources"),
@@ -47,9 +49,8 @@ _COMMANDS = {
     "differential_expression": _Shown("volcano", "de"),
     "niche_abundance": _Shown(),
     "differential_niche_abundance": _Shown("niche_abundance", "dna"),
+    _EXPORT: _Shown(),
 }
-# The command whose result is a table of its own.
-_EXPORT = "pseudobulk"
 # Arguments of the functions that are no options, and options that are no arguments.
 _NO_OPTIONS: set[str | int] = {"data", "query", "reference", "copy", "write"}
 _NO_ARGUMENTS = {"data", "reference", "output", "backed", "settings", "plot", "csv"}
@@ -101,8 +102,11 @@ def _make_parser() -> ArgumentParser:
             command.add_argument("reference", type=Path, help="store or table with a fit")
         if name == "audit":
             command.add_argument("--reference", type=Path | None, help="table (.h5ad) of single-cell counts")
+        if name == _EXPORT:
+            command.add_argument("output", type=Path, help="table (.h5ad) to write; it must not exist")
+        else:
+            command.add_argument("--output", type=Path | None, help="copy of DATA to write into; it must not exist")
         command.add_function_arguments(function, skip=_NO_OPTIONS)
-        command.add_argument("--output", type=Path | None, help="copy of DATA to write into; it must not exist")
         command.add_argument("--backed", action="store_true", help="leave the counts on disk")
         command.add_argument("--settings", action="config", help="file (.yaml) with options")
         if plot:
@@ -110,14 +114,6 @@ def _make_parser() -> ArgumentParser:
         if frame:
             command.add_argument("--csv", type=Path | None, help="file for the result, which is in the table as well")
         commands.add_subcommand(name, command, help=summary)
-    summary = (tl.pseudobulk.__doc__ or "").partition("\n")[0]
-    command = ArgumentParser(description=summary)
-    command.add_argument("data", type=Path, help="SpatialData store (.zarr) or table (.h5ad) with a fit")
-    command.add_argument("output", type=Path, help="table (.h5ad) to write; it must not exist")
-    command.add_function_arguments(tl.pseudobulk, skip=_NO_OPTIONS)
-    command.add_argument("--backed", action="store_true", help="leave the counts on disk")
-    command.add_argument("--settings", action="config", help="file (.yaml) with options")
-    commands.add_subcommand(_EXPORT, command, help=summary)
     return parser
 
 

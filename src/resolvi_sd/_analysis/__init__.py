@@ -80,7 +80,6 @@ __all__ = [
     "stack_comparisons",
     "summarise_change",
     "table_edges",
-    "write_niches",
-    "write_niches",
     "widened",
+    "write_niches",
 ]

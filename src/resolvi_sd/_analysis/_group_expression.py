@@ -93,7 +93,6 @@ def group_totals(
         Cells that may be used.
     """
     n_groups, n_genes = len(groups.names), len(genes)
-    every = n_genes == counts.shape[1]
     observed, own, expected, reference, squared, product = np.zeros((6, n_groups, n_genes))
     size, size_squared = np.zeros((2, n_groups))
     for block in blocks:
@@ -101,15 +100,16 @@ def group_totals(
         codes, place = groups.codes[block.rows][member], np.flatnonzero(member)
         shape = (n_groups, len(block.rows))
         sums = sp.csr_matrix((np.ones(len(place)), (codes, place)), shape=shape)
-        theirs, block_own = (x if every else x[:, genes] for x in (counts[block.rows], block.own))
-        mine = np.asarray(block_own.sum(axis=1), dtype=np.float64).ravel()
+        if n_genes < counts.shape[1]:
+            block = _among(block, genes)
+        mine = np.asarray(block.own.sum(axis=1), dtype=np.float64).ravel()
         by_size = sp.csr_matrix((mine[place], (codes, place)), shape=shape)
-        observed += (sums @ theirs).toarray()
-        own += (sums @ block_own).toarray()
-        squared += (sums @ block_own.power(2)).toarray()
-        product += (by_size @ block_own).toarray()
-        expected += by_size @ (block.expression if every else _among(block.expression, genes))
-        reference += by_size @ (block.reference if every else _among(block.reference, genes))
+        observed += (sums @ counts[block.rows]).toarray()[:, genes]
+        own += (sums @ block.own).toarray()
+        squared += (sums @ block.own.power(2)).toarray()
+        product += (by_size @ block.own).toarray()
+        expected += by_size @ block.expression
+        reference += by_size @ block.reference
         size += np.asarray(sums @ mine)
         size_squared += np.asarray(sums @ np.square(mine))
     n_cells = groups.sizes(among)
@@ -120,10 +120,12 @@ def group_totals(
     return GroupTotals(n_cells, size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
 
 
-def _among(expression: NDArray[np.float32], genes: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return the expression of some genes, of which the sum in each cell is 1."""
-    chosen = expression[:, genes]
-    return np.asarray(chosen / chosen.sum(axis=1, keepdims=True))
+def _among(block: CellBlock, genes: NDArray[np.intp]) -> CellBlock:
+    """Return what is said of some genes, whose expression sums to 1 in each cell."""
+    expression, reference = (
+        rho[:, genes] / rho[:, genes].sum(axis=1, keepdims=True) for rho in (block.expression, block.reference)
+    )
+    return CellBlock(block.rows, block.own[:, genes], expression, reference)
 
 
 def draw_expression(

@@ -48,8 +48,8 @@ __all__ = [
     "restore",
     "save_folder",
     "warn_of_lost_neighbors",
-    "warn_of_partial_niches",
     "warn_of_other_counts",
+    "warn_of_partial_niches",
     "write_fit",
     "write_labels",
 ]

@@ -167,9 +167,7 @@ def _unit_of(sdata: SpatialData, coordinate_system: str, quantity: Quantity, uni
 
 def _one_to_one(element: Any, coordinate_system: str) -> bool:
     """Whether the element is placed in the coordinate system with one unit a pixel."""
-    try:
-        system_of(element, coordinate_system, where="those of the element")
-    except KeyError:
+    if system_of(element, coordinate_system) is None:
         return False
     linear = to_affine(element, coordinate_system, ("x", "y"))[:2, :2]
     return bool(np.allclose(linear.T @ linear, np.eye(2), rtol=0, atol=1e-6))

@@ -15,7 +15,16 @@ from spatialdata.transformations import get_transformation
 from resolvi_sd._tables._resolve import Groups
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
-__all__ = ["RegionCells", "annotation", "cells_by_region", "check_element", "instance_rows", "system_of", "to_affine"]
+__all__ = [
+    "RegionCells",
+    "annotation",
+    "cells_by_region",
+    "check_element",
+    "check_placed",
+    "instance_rows",
+    "system_of",
+    "to_affine",
+]
 
 _ATTRS = "spatialdata_attrs"
 
@@ -129,27 +138,28 @@ def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hi
         hint=hint,
     )
     hint = f"All coordinate systems: {listing(sdata.coordinate_systems)}."
-    system_of(sdata[region], coordinate_system, where=f"the coordinate systems of element {region!r}", hint=hint)
+    check_placed(sdata[region], coordinate_system, where=f"the coordinate systems of element {region!r}", hint=hint)
 
 
-def system_of(element: Any, coordinate_system: str, *, where: str, hint: str = "") -> str:
-    """Return what a coordinate system is called for an element.
+def check_placed(element: Any, coordinate_system: str, *, where: str, hint: str = "") -> None:
+    """Raise KeyError unless an element is placed in a coordinate system."""
+    if system_of(element, coordinate_system) is None:
+        placed = get_transformation(element, get_all=True)
+        check_key(coordinate_system, placed, argument="coordinate_system", where=where, hint=hint)
+
+
+def system_of(element: Any, coordinate_system: str) -> str | None:
+    """Return what a coordinate system is called for an element; None if that is not placed in it.
 
     That is its name; or, of objects that were put together by `spatialdata.concatenate({"A": ..., "B": ...})`, which
     gives each a coordinate system of its own, the only one that begins with it, such as `"global-A"`. Cells of
     different elements are never neighbors, so that it does not matter where these are to each other.
-
-    Raises
-    ------
-    KeyError
-        If the element is not placed in it.
     """
     placed = get_transformation(element, get_all=True)
-    renamed = [name for name in placed if name.startswith(f"{coordinate_system}-")]
-    if coordinate_system not in placed and len(renamed) == 1:
-        return str(renamed[0])
-    check_key(coordinate_system, placed, argument="coordinate_system", where=where, hint=hint)
-    return coordinate_system
+    if coordinate_system in placed:
+        return coordinate_system
+    renamed = [str(name) for name in placed if name.startswith(f"{coordinate_system}-")]
+    return renamed[0] if len(renamed) == 1 else None
 
 
 def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> NDArray[np.intp]:
@@ -184,5 +194,5 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
 
 def to_affine(element: Any, coordinate_system: str, axes: tuple[str, ...]) -> NDArray[np.float64]:
     """Return the transformation of an element to a coordinate system as a homogeneous matrix over `axes`."""
-    transformation = get_transformation(element, system_of(element, coordinate_system, where="those of the element"))
+    transformation = get_transformation(element, system_of(element, coordinate_system) or coordinate_system)
     return np.asarray(transformation.to_affine_matrix(input_axes=axes, output_axes=axes), dtype=np.float64)

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._tables._instances import annotation, system_of, to_affine
+from resolvi_sd._tables._instances import annotation, check_placed, to_affine
 from resolvi_sd._tables._resolve import group_by, resolve_table
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
@@ -129,8 +129,8 @@ def read_transcripts(
     check_key(gene, points.columns, argument="gene_key", where=where)
     matrix = np.eye(3)
     if coordinate_system is not None:
-        system = system_of(points, coordinate_system, where=f"the coordinate systems of {where}")
-        matrix = to_affine(points, system, ("x", "y"))
+        check_placed(points, coordinate_system, where=f"the coordinate systems of {where}")
+        matrix = to_affine(points, coordinate_system, ("x", "y"))
     adata = resolve_table(sdata, table_key)
     ids, rows = _cells(adata, region, points[[cell_id_key]], where=key, why=why)
     return Transcripts(key, points, TranscriptColumns(cell_id_key, gene, ids, rows, adata.var_names, matrix))

@@ -190,7 +190,7 @@ def _outlines(
         ids = element.index
     else:
         ids = ids.astype(np.int64)
-    coordinate_system = system_of(element, coordinate_system, where=f"the coordinate systems of {region!r}")
+    coordinate_system = system_of(element, coordinate_system) or coordinate_system
     box = sd.get_extent(element, coordinate_system=coordinate_system)
     (left, right), (bottom, top) = box["x"], box["y"]
     extent = (float(left), float(right), float(bottom), float(top))

@@ -34,7 +34,7 @@ from resolvi_sd._analysis import (
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._tables import annotation, cell_positions, group_by, resolve_table
+from resolvi_sd._tables import Groups, annotation, cell_positions, cross, group_by, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
 
@@ -257,15 +257,15 @@ def _patches(
         spatial_key=params.get("spatial_key", "spatial"),
         coordinate_system=params.get("coordinate_system", "global"),
     )
-    library = positions.library
+    sections = Groups(positions.library, positions.library_names)
     columns = None if isinstance(data, SpatialData) else annotation(adata)
     if columns is not None and not adata.obs[columns[0]].isna().any():
         # A table on its own: whether its regions were sections of the fit, or parts of one, says the graph.
-        regions = group_by(adata, columns[0], argument="region_key").codes
+        regions = group_by(adata, columns[0], argument="region_key")
         edges = sp.csr_matrix(adata.obsp[keys.connectivities]).tocoo()
-        if not (regions[edges.row] != regions[edges.col]).any():
-            library = library * np.int32(regions.max() + 1) + regions
-    patches = cut_patches(positions.coordinates, library, patch_size=patch_size)
+        if not (regions.codes[edges.row] != regions.codes[edges.col]).any():
+            sections = cross(regions, sections)
+    patches = cut_patches(positions.coordinates, sections.codes, patch_size=patch_size)
     codes: NDArray[np.int64] = np.empty(adata.n_obs, dtype=np.int64)
     codes[patches.order] = np.repeat(np.arange(len(patches)), patches.sizes())
     return codes
