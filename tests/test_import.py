@@ -26,6 +26,11 @@ def test_listing_the_names_loads_nothing_heavy() -> None:
     assert not _modules_after("import resolvi_sd; dir(resolvi_sd)") & HEAVY
 
 
+def test_using_results_does_not_load_what_only_training_and_plots_need() -> None:
+    loaded = _modules_after("import resolvi_sd; resolvi_sd.tl, resolvi_sd.io")
+    assert "torch" in loaded and not loaded & {"lightning", "squidpy", "scanpy", "matplotlib"}
+
+
 def test_public_modules_are_listed_and_importable() -> None:
     for name in ("datasets", "gr", "io", "metrics", "pl", "tl"):
         assert name in dir(resolvi_sd)

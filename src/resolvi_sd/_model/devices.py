@@ -21,7 +21,6 @@ from resolvi_sd._model.extension import keep_known_rows
 from resolvi_sd._model.loader import PatchStream, batch_size_of
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.peers import Peers
-from resolvi_sd._model.training import train
 from resolvi_sd._scratch import scratch_folder
 from resolvi_sd._tiles import Patches, Tissue
 
@@ -70,6 +69,8 @@ def train_on_devices(
     RuntimeError
         If a script starts processes while it is imported by one: it needs `if __name__ == "__main__":`.
     """
+    from resolvi_sd._model.training import train  # Lightning, which takes a third of the time of all imports
+
     chosen = _choose(accelerator, devices)
     settings: dict[str, Any] = {"accelerator": accelerator, "show_progress_bar": show_progress_bar}
     if len(chosen) == 1:
@@ -190,6 +191,8 @@ def _work(
     settings: dict[str, Any],
 ) -> None:
     """Train as one of several processes, and write what came of it."""
+    from resolvi_sd._model.training import train
+
     torch.set_num_threads(n_threads)
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     peers = Peers(rank, len(devices))
