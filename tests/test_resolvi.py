@@ -421,9 +421,74 @@ def test_a_query_may_have_its_counts_elsewhere(adata):
     assert abs(found.get_corrected_counts() - expected).max() == 0
 
 
-def test_a_spatialdata_object_is_no_table():
-    with pytest.raises(TypeError, match=r"must be an AnnData, not SpatialData.*sdata\.tables"):
-        rsd.ResolVI(rsd.datasets.simulate_tissue(n_cells=50, n_genes=10, rng=0, transcripts=False))
+def test_a_spatialdata_object_is_no_table(adata, tmp_path):
+    sdata = rsd.datasets.simulate_tissue(n_cells=50, n_genes=10, rng=0, transcripts=False)
+    model = trained(adata)
+    model.save(tmp_path)
+    for call in (
+        rsd.ResolVI,
+        rsd.ResolVI.setup_anndata,
+        model.get_latent_representation,
+        model.write,
+        lambda data: rsd.ResolVI.load_query_data(data, model),
+        lambda data: rsd.ResolVI.load(tmp_path, data),
+    ):
+        with pytest.raises(TypeError, match=r"must be an AnnData, not SpatialData.*sdata\.tables"):
+            call(sdata)
+
+
+def test_the_table_of_the_model_is_that_also_where_it_is_named(adata):
+    model = trained(adata)
+    asked = {"weights": "importance", "n_samples": 3, "show_progress_bar": False}
+    expected = model.get_normalized_expression(**asked)
+    pd.testing.assert_frame_equal(model.get_normalized_expression(adata, **asked), expected)
+    adata._inplace_subset_obs(np.arange(adata.n_obs)[::-1])
+    with pytest.raises(ValueError, match="cells of the table are not those .* in another order"):
+        model.get_normalized_expression(adata, **asked)
+
+
+def test_results_do_not_replace_what_the_model_reads(adata):
+    rsd.tl.fit(adata, layer="counts", labels_key="label", **QUICK)
+    rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="resolvi_predicted")
+    model = rsd.ResolVI(adata, semisupervised=True)
+    model.train(**QUICK)
+    with pytest.raises(ValueError, match=r"reads obs\['resolvi_predicted'\].*Choose another"):
+        model.write()
+    model.write(key_added="second")
+    assert "second_predicted" in adata.obs
+
+
+def test_a_loaded_model_is_quiet_where_it_is_asked_to_be(adata, tmp_path, capsys):
+    trained(adata).save(tmp_path)
+    again = rsd.ResolVI.load(tmp_path, adata)
+    again.get_normalized_expression(library_size="latent", show_progress_bar=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_measured_sizes_are_saved_with_the_model(tmp_path):
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=30, rng=0, transcripts=False)
+    sdata.tables["table"].obs.drop(columns="area", inplace=True, errors="ignore")
+    rsd.tl.fit(sdata, size_factor_key="area", **QUICK)
+    table = sdata.tables["table"]
+    assert "area" not in table.obs
+    model = rsd.ResolVI.from_table(sdata)
+    model.save(tmp_path, save_anndata=True)
+    again = rsd.ResolVI.load(tmp_path)
+    asked = {"library_size": "latent", "size_scaling": True, "show_progress_bar": False}
+    pd.testing.assert_frame_equal(
+        again.get_normalized_expression(**asked), model.get_normalized_expression(**asked), rtol=1e-4, atol=1e-4
+    )
+    again.write(key_added="again")
+    np.testing.assert_array_equal(again.adata.obs["again_size"], table.obs["resolvi_size"])
+
+
+def test_a_query_whose_training_fails_is_left_as_it_was(adata):
+    reference, query = two_sections(adata)
+    mapped = rsd.ResolVI.load_query_data(query, trained(reference), freeze=False)
+    before = mapped.get_latent_representation()
+    with pytest.raises(FloatingPointError, match="Lower the learning rate"):
+        mapped.train(max_epochs=3, lr=1e30, show_progress_bar=False)
+    np.testing.assert_array_equal(mapped.get_latent_representation(), before)
 
 
 def test_batches_to_decode_with_may_be_numbers(adata):

@@ -19,6 +19,7 @@ from resolvi_sd._model import (
     Posterior,
     ResolviModule,
     TrainingConfig,
+    copy_module,
     extend_module,
     infer,
     patch_size_of,
@@ -51,12 +52,12 @@ def fit_model(
     show_progress_bar: bool = True,
     mapped: FittedModel | None = None,
 ) -> FittedModel:
-    """Train a model, from scratch or, for a query, from `mapped`; global random states are left alone."""
+    """Train a model, from scratch or, for a query, from a copy of `mapped`; global random states are left alone."""
     view = model_input.view
     with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
         seed = draw_seed(generator)
         torch.manual_seed(seed)
-        module = ResolviModule(config, summarise(model_input)) if mapped is None else mapped.module
+        module = ResolviModule(config, summarise(model_input)) if mapped is None else copy_module(mapped.module)
         patch_size = patch_size_of(training, module.data.n_train)
         patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
         history = train_on_devices(

@@ -29,7 +29,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, category_codes, fitted_counts, most_probable
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_is_table, check_positive_int
 
 __all__ = ["Estimates"]
 
@@ -58,6 +58,10 @@ class Estimates(TableTasks):
     @abstractmethod
     def posterior(self) -> Posterior:
         """Posterior expectations of all cells of the table."""
+
+    @abstractmethod
+    def _infer(self, *, show_progress_bar: bool = True) -> Posterior:
+        """Return the posterior, which is computed if it is not known yet."""
 
     def get_latent_representation(
         self,
@@ -160,7 +164,7 @@ class Estimates(TableTasks):
         names = [fitted.genes[column] for column in columns]
         categories = category_codes(table, fitted)
         settings = decoding_categories(fitted, categories, transform_batch)
-        scale = self._scale(adata, library_size, size_scaling=size_scaling)
+        scale = self._scale(adata, library_size, size_scaling=size_scaling, show_progress_bar=show_progress_bar)
         if weights == "importance":
             self._check_own_cells(adata, "weights='importance'")
             if not return_mean:
@@ -318,8 +322,9 @@ class Estimates(TableTasks):
 
     def _table(self, adata: AnnData | None) -> AnnData:
         table = self.adata if adata is None else adata
+        check_is_table(table)
         self.fitted.require_genes(table.var_names)
-        if adata is None:
+        if table is self.adata:
             self._check_unchanged()
         return table
 
@@ -342,12 +347,12 @@ class Estimates(TableTasks):
         return fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
 
     def _scale(
-        self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool
+        self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool, show_progress_bar: bool
     ) -> np.float32 | NDArray[np.float32]:
         own = relative = None
         if library_size == "latent":
             self._check_own_cells(adata, "library_size='latent'")
-            own = self.posterior.molecules[:, 0]
+            own = self._infer(show_progress_bar=show_progress_bar).molecules[:, 0]
         if size_scaling and self._input.sizes is not None:
             relative = self._input.sizes / self.fitted.module.data.median_size
         return cell_scale(library_size, own, relative)

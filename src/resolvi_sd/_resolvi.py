@@ -22,6 +22,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
     Setup,
+    check_inputs_kept,
     check_place_free,
     label_colors,
     load_folder,
@@ -38,7 +39,7 @@ from resolvi_sd._tables import (
     resolve_table,
     table_counts,
 )
-from resolvi_sd._validation import check_key, check_names, check_positive_int
+from resolvi_sd._validation import check_is_table, check_key, check_names, check_positive_int, check_takes_results
 
 __all__ = ["ResolVI"]
 
@@ -86,7 +87,7 @@ class ResolVI(Estimates):
         dispersion: Literal["gene", "gene-batch"] = "gene",
         config: ModelConfig | None = None,
     ) -> None:
-        _check_table(adata)
+        check_is_table(adata)
         setup = _read_setup(adata)
         if semisupervised and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
@@ -153,7 +154,7 @@ class ResolVI(Estimates):
         KeyError, ValueError, TypeError
             If something is missing or wrong.
         """
-        _check_table(adata)
+        check_is_table(adata)
         check_positive_int(n_neighbors, argument="n_neighbors")
         setup = Setup(
             n_neighbors=n_neighbors,
@@ -263,9 +264,14 @@ class ResolVI(Estimates):
         ValueError
             If the table of the model has other cells or genes by now.
         """
+        return self._infer()
+
+    def _infer(self, *, show_progress_bar: bool = True) -> Posterior:
         self._check_unchanged()
         if self._posterior is None:
-            self._posterior = infer_posterior(self.fitted, self._input, generator=as_generator(0))
+            self._posterior = infer_posterior(
+                self.fitted, self._input, generator=as_generator(0), show_progress_bar=show_progress_bar
+            )
         return self._posterior
 
     @property
@@ -288,8 +294,8 @@ class ResolVI(Estimates):
         Raises
         ------
         ValueError
-            If the genes or cells of the table are not those of the model, or entries that are no results would be
-            replaced.
+            If the genes or cells of the table are not those of the model, or entries that are no results, or that the
+            model reads, would be replaced.
         """
         target, keys = self._table(adata), Keys(key_added)
         if not target.obs_names.equals(self._cells):
@@ -297,6 +303,8 @@ class ResolVI(Estimates):
                 f"The {target.n_obs:,} cells of `adata` are not the {len(self._cells):,} of the model, in the same "
                 "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
             )
+        check_takes_results(target)
+        check_inputs_kept(self.fitted.setup, keys)
         check_place_free(target, keys)
         write_fit(target, self.fitted, self._given_away(), self._input.graph, sizes=self._input.sizes, keys=keys)
 
@@ -319,7 +327,8 @@ class ResolVI(Estimates):
         """
         if save_anndata:
             self._check_unchanged()
-        save_folder(Path(folder), self.fitted, self._cells, overwrite=overwrite)
+        measured = None if self.fitted.setup.size_unit is None else self._input.sizes
+        save_folder(Path(folder), self.fitted, self._cells, sizes=measured, overwrite=overwrite)
         if save_anndata:
             self.adata.write_h5ad(Path(folder) / _TABLE)
 
@@ -353,8 +362,13 @@ class ResolVI(Estimates):
                     "with `save_anndata=True`."
                 )
             adata = read_h5ad(path)
-        fitted = load_folder(Path(folder), adata.obs_names)
-        model_input = read_input(adata, replace(fitted.setup, labels_key=None))
+        check_is_table(adata)
+        fitted, sizes = load_folder(Path(folder), adata.obs_names)
+        setup = replace(fitted.setup, labels_key=None)
+        if sizes is None:
+            model_input = read_input(adata, setup)
+        else:
+            model_input = replace(read_input(adata, replace(setup, size_factor_key=None)), sizes=sizes, setup=setup)
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
@@ -455,6 +469,7 @@ class ResolVI(Estimates):
                 f"`reference_model` must be a ResolVI, not {type(reference_model).__name__}; a saved one is read by "
                 "`ResolVI.load(folder, adata)`."
             )
+        check_is_table(adata)
         reference = reference_model.fitted
         layer = query_layer(adata, layer, reference.setup.layer)
         aligned = align_genes(adata, reference.genes, layer)
@@ -529,15 +544,6 @@ class ResolVI(Estimates):
         # Functions of `tl` leave counts and latent as they are: no copies are needed.
         write_fit(table, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
         return table
-
-
-def _check_table(adata: object) -> None:
-    """Raise TypeError unless it is a table."""
-    if not isinstance(adata, AnnData):
-        raise TypeError(
-            f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
-            "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
-        )
 
 
 def _read_setup(adata: AnnData) -> Setup:

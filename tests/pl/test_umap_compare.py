@@ -40,6 +40,11 @@ def test_each_cell_in_its_place_and_color(embedded):
     assert ax.collections[0].get_rasterized()
 
 
+def test_one_representation_may_be_named_by_itself(embedded):
+    (ax,) = rsd.pl.umap_compare(embedded, color="cell_type", representations="X_map", return_ax=True)
+    assert len(drawn_rows(ax)[0]) == 64
+
+
 def test_same_sample_in_all_panels(embedded):
     embedded.obsm["X_twice"] = 2 * embedded.obsm["X_map"]
     first, second = rsd.pl.umap_compare(

@@ -124,6 +124,8 @@ def test_most_probable_genes_are_named(compared):
 def test_chosen_genes_are_named_called_or_not(compared):
     stroma = rsd.pl.volcano(compared, group1="stroma", genes=["GENE3", "GENE8"], return_ax=True)[0]
     assert {text.get_text() for text in names_of(stroma)} == {"GENE3", "GENE8"}
+    stroma = rsd.pl.volcano(compared, group1="stroma", genes="GENE3", return_ax=True)[0]
+    assert [text.get_text() for text in names_of(stroma)] == ["GENE3"]
 
 
 @pytest.mark.parametrize(("figsize", "least"), [((10, 3.3), 10), ((6, 2), 5)])  # the second is an inch high inside

@@ -281,6 +281,14 @@ def test_a_section_of_several_batches_keeps_the_metrics_of_its_latent(_leaky):
     assert "latent_batch_mixing" not in set(result["metric"])
 
 
+def test_a_column_of_the_fit_that_is_gone_is_named(_leaky):
+    table = _leaky.tables["table"].copy()
+    table.uns["resolvi"]["setup"]["library_key"] = "region"
+    del table.obs["sample"]
+    with pytest.raises(KeyError, match=r"fitted with `batch_key='sample'`, which `obs` lacks"):
+        rsd.tl.audit(table, "cell_type", copy=True, **QUIET)
+
+
 def test_markers_that_are_not_in_the_panel_are_left_out(leaky):
     pure = leaky.var["marker_of"].astype(str)
     markers = {name: pure.index[pure == name].tolist() for name in leaky.obs["cell_type"].cat.categories}

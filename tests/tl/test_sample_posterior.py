@@ -180,6 +180,11 @@ def test_bad_summaries_are_told_what_exists(fitted, arguments, message):
         rsd.tl.posterior_summary(fitted, **arguments, **QUIET)
 
 
+def test_a_single_quantile_is_asked_for_in_a_list(fitted):
+    with pytest.raises(TypeError, match=r"`quantiles` must be a list of probabilities.*not 0\.5"):
+        rsd.tl.posterior_summary(fitted, site="latent", quantiles=0.5, **QUIET)
+
+
 def test_a_table_without_its_graph_says_what_to_do(tissue, fitted):
     with pytest.raises(KeyError, match=r"Please run `resolvi_sd.tl.fit\(\.\.\., key_added='resolvi'\)` first"):
         rsd.tl.sample_posterior(tissue, **QUIET)

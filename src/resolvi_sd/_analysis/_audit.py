@@ -100,7 +100,7 @@ class AuditInput:
     graph: Any
     coordinates: NDArray[np.float64]
     latents: Mapping[str, NDArray[np.floating]]
-    batch: NDArray[np.object_] | None
+    batch: NDArray[np.int64] | None
     reference: Reference | None
     markers: Mapping[str, Sequence[str]] | None
     truth: Any

@@ -3,7 +3,7 @@
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
 from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._model.devices import train_on_devices
-from resolvi_sd._model.extension import extend_module
+from resolvi_sd._model.extension import copy_module, extend_module
 from resolvi_sd._model.importance import Weights, check_weights, weigh_draws, weighted_expression, weighted_own
 from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
@@ -28,6 +28,7 @@ __all__ = [
     "Weights",
     "check_weights",
     "classify",
+    "copy_module",
     "decode",
     "encode",
     "extend_module",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 from torch import Tensor
 
 from resolvi_sd._model.module import DataSummary, ResolviModule
 
-__all__ = ["extend_module", "keep_known_rows"]
+__all__ = ["copy_module", "extend_module", "keep_known_rows"]
 
 
 def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool = True) -> ResolviModule:
@@ -51,8 +52,15 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
     return module.eval()
 
 
+def copy_module(module: ResolviModule) -> ResolviModule:
+    """Return a copy of a model that keeps what the model was given to keep."""
+    copied = deepcopy(module)
+    keep_known_rows(copied)
+    return copied
+
+
 def keep_known_rows(module: ResolviModule) -> None:
-    """Keep the gradient from the rows that a model was given to keep; these hooks do not survive pickling."""
+    """Keep the gradient from the rows that a model was given to keep; copies and pickles lose these hooks."""
     for name, n_known in module.known_rows.items():
         module.get_parameter(name).register_hook(_only_after(n_known))
 

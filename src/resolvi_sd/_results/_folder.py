@@ -18,11 +18,18 @@ from resolvi_sd._results._fitted import FittedModel, check_format, from_state, t
 __all__ = ["load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
-_WEIGHT, _HISTORY, _CELLS = "weights.", "history.", "neighbor_logits"
+_WEIGHT, _HISTORY, _CELLS, _SIZES = "weights.", "history.", "neighbor_logits", "sizes"
 
 
-def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, overwrite: bool = False) -> None:
-    """Write the model and the neighbor weights of its cells.
+def save_folder(
+    folder: Path,
+    fitted: FittedModel,
+    cells: pd.Index[Any],
+    *,
+    sizes: NDArray[np.float32] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write the model and what it knows of each cell.
 
     Parameters
     ----------
@@ -32,6 +39,8 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
         The model.
     cells
         Names of the cells, to know them again.
+    sizes
+        Their sizes, where these were measured from outlines.
     overwrite
         Replace a model that is in `folder`; other files there stay.
 
@@ -56,6 +65,7 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
+    tensors |= {} if sizes is None else {_SIZES: sizes}
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
@@ -71,8 +81,8 @@ def save_folder(folder: Path, fitted: FittedModel, cells: pd.Index[Any], *, over
         path.replace(folder / name)
 
 
-def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:
-    """Read a model for the cells it was fitted on.
+def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, NDArray[np.float32] | None]:
+    """Read a model for the cells it was fitted on, and their sizes if they were written.
 
     Raises
     ------
@@ -96,7 +106,7 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> FittedModel:
     fitted = from_state(state, n_cells=len(cells), n_neighbors=logits.shape[1])
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
-    return fitted
+    return fitted, tensors.get(_SIZES)
 
 
 def _existing(folder: Path, name: str) -> Path:

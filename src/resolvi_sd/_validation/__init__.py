@@ -21,7 +21,7 @@ from resolvi_sd._validation._names import (
     shortened,
 )
 from resolvi_sd._validation._places import check_coordinates, warn_overlapping_sections, warn_spots
-from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_takes_results
+from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 
 __all__ = [
     "MOST_LISTED",
@@ -33,6 +33,7 @@ __all__ = [
     "check_folder",
     "check_genes",
     "check_has_molecules",
+    "check_is_table",
     "check_key",
     "check_names",
     "check_not_corrected",

@@ -12,7 +12,7 @@ from anndata.abc import CSCDataset, CSRDataset
 
 from resolvi_sd._validation._names import check_unique
 
-__all__ = ["STORED", "check_cells", "check_genes", "check_takes_results"]
+__all__ = ["STORED", "check_cells", "check_genes", "check_is_table", "check_takes_results"]
 
 # Matrices of a table whose values are in a file.
 STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
@@ -47,6 +47,15 @@ def check_genes(names: pd.Index[Any]) -> None:
             "tells sources apart by their expression profiles. Was the panel filtered too strictly?"
         )
     check_unique(names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()` first.")
+
+
+def check_is_table(adata: object) -> None:
+    """Raise TypeError unless it is a table."""
+    if not isinstance(adata, AnnData):
+        raise TypeError(
+            f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
+            "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
+        )
 
 
 def check_takes_results(adata: AnnData, *, copy: bool = False) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results import corrected_counts, fitted_counts
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_key, group_names
 from resolvi_sd.pl._results import check_written
 
 __all__ = ["CORRECTED", "COUNTS", "choose_cells", "embed", "is_embedding", "read_representations"]
@@ -47,6 +47,7 @@ def read_representations(
     ValueError
         If there is none, or an entry of `obsm` has fewer than two columns.
     """
+    names = group_names(names)
     if not names:
         raise ValueError(f"`representations` is empty; name {COUNTS!r}, {CORRECTED!r} or entries of `table.obsm`.")
     matrices: dict[str, Any] = {}

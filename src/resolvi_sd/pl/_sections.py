@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -116,13 +117,20 @@ def find_sections(
     ValueError
         If cells are not in their element, or their coordinates are not finite.
     """
+
+    @cache
+    def positions() -> NDArray[np.float64]:
+        found = cell_positions(
+            data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system
+        )
+        return found.coordinates[:, :2]
+
     columns = annotation(adata) if isinstance(data, SpatialData) else None
     key = place.library_key
     libraries = None if key is None else group_by(adata, key, argument="library_key")
     if columns is None:
         groups = libraries or one_group(adata.n_obs, "all")
-        chosen = _choose(groups, library_id)
-        return _dots(data, chosen, table_key, place)
+        return tuple(_dots(name, rows, positions()[rows]) for name, rows in _choose(groups, library_id))
     regions = group_by(adata, columns[0], argument="region_key")
     chosen = _choose(regions if libraries is None else cross(regions, libraries), library_id)
     sections: list[Section] = []
@@ -131,7 +139,7 @@ def find_sections(
         hint = "Add the element, or leave its cells out with library_id=."
         check_element(data, region, place.coordinate_system, hint=hint)
         if region in data.points or (region in data.labels and "z" in label_axes(data[region])):
-            sections += _dots(data, [(name, rows)], table_key, place)
+            sections.append(_dots(name, rows, positions()[rows]))
         else:
             ids = pd.Index(adata.obs[columns[1]].iloc[rows])
             sections.append(_outlines(data, name, rows, region, ids, place.coordinate_system))
@@ -197,19 +205,7 @@ def _outlines(
     return Outlines(name, rows, extent, element, kind, ids, coordinate_system)
 
 
-def _dots(
-    data: SpatialData | AnnData,
-    chosen: list[tuple[str, NDArray[np.intp]]],
-    table_key: str,
-    place: Place,
-) -> tuple[Dots, ...]:
-    positions = cell_positions(
-        data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system
-    ).coordinates[:, :2]
-    return tuple(_section_dots(name, rows, positions[rows]) for name, rows in chosen)
-
-
-def _section_dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> Dots:
+def _dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> Dots:
     diameter = room_of(coordinates)
     low, high = coordinates.min(axis=0) - diameter / 2, coordinates.max(axis=0) + diameter / 2
     return Dots(name, rows, (float(low[0]), float(high[0]), float(low[1]), float(high[1])), coordinates, diameter)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_key
+from resolvi_sd._validation import check_key, group_names
 from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
@@ -99,7 +99,8 @@ def volcano(
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
     if n_genes < 0:
         raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
-    for gene in genes or ():
+    named = group_names(() if genes is None else genes)
+    for gene in named:
         check_key(gene, comparisons[0].rows["gene"], argument="genes", where=f"table.uns[{keys.de!r}]['gene']")
     check_save(save)
     axes = open_panels(
@@ -121,7 +122,7 @@ def volcano(
     for panel, comparison, height in zip(axes, comparisons, heights, strict=True):
         rows = comparison.rows
         chosen = (
-            _top_genes(rows, height, n_genes) if genes is None else rows["gene"].isin(genes).to_numpy().nonzero()[0]
+            _top_genes(rows, height, n_genes) if genes is None else rows["gene"].isin(named).to_numpy().nonzero()[0]
         )
         points = np.column_stack([rows["lfc_mean"].to_numpy(dtype=np.float64), height])
         label_points(panel, points, chosen.tolist(), rows["gene"].iloc[chosen].astype(str).tolist(), fontsize=8)

@@ -19,6 +19,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import (
     FittedModel,
+    category_codes,
     corrected_counts,
     corrected_layer_name,
     fitted_counts,
@@ -151,9 +152,7 @@ def audit_input(
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
     seed = draw_seed(rng)
     truth = read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None
-    batch = None if setup.batch_key is None else _as_labels(adata.obs[setup.batch_key])
-    if batch is not None and len(set(batch)) < 2:
-        batch = None  # a query of one batch, mapped onto several
+    batch = category_codes(adata, fitted)[:, 0]
     measured = fitted.measured
     if fitted.unmeasured:
         raw, truth = raw[:, measured], None if truth is None else truth[:, measured]
@@ -168,7 +167,7 @@ def audit_input(
         graph=adata.obsp[keys.connectivities],
         coordinates=positions.coordinates,
         latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
-        batch=batch,
+        batch=batch if len(np.unique(batch)) > 1 else None,
         reference=reference,
         markers=markers,
         truth=truth,

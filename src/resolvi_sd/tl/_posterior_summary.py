@@ -75,6 +75,8 @@ def posterior_summary(
     ------
     KeyError
         If there is no fit, or a cell or gene is not in the table.
+    TypeError
+        If `quantiles` is not a list of numbers.
     ValueError
         If the site or a statistic is unknown, the site is a point estimate, a probability or number is out of range,
         or the genes of the table are no longer those of the fit.
@@ -122,6 +124,10 @@ def _check(site: str, statistics: Sequence[str], quantiles: Sequence[float]) -> 
         )
     if site not in sampled:
         raise ValueError(f"site={site!r} is unknown; choose from {', '.join(map(repr, sampled))}.")
+    if np.ndim(quantiles) != 1:
+        raise TypeError(
+            f"`quantiles` must be a list of probabilities, e.g. `quantiles=[0.05, 0.95]`, not {quantiles!r}."
+        )
     outside = [value for value in quantiles if not 0 <= value <= 1]
     if outside:
         raise ValueError(f"`quantiles` must lie between 0 and 1, not {outside}.")
