@@ -1,4 +1,4 @@
-"""Every key that is written into a table, in one place (DESIGN: what one call writes)."""
+"""Every key that is written into a table, in one place."""
 
 from __future__ import annotations
 

@@ -40,13 +40,6 @@ def test_dots_and_intervals(compared):
     np.testing.assert_array_equal(np.argsort(dots.get_sizes()), np.argsort(rows["corrected_fraction1"]))
 
 
-def test_detection_in_the_counts_where_none_were_corrected(compared):
-    full = rsd.pl.rank_genes(compared, group1="tumor", return_ax=True)[0].collections[1].get_sizes()
-    del compared.uns["resolvi_de"]["corrected_fraction1"]
-    raw = rsd.pl.rank_genes(compared, group1="tumor", return_ax=True)[0].collections[1].get_sizes()
-    assert (raw > full).all()  # 0.2 to 1 against 0.1 to 0.9
-
-
 def test_probabilities_share_one_scale(compared):
     axes = rsd.pl.rank_genes(compared, return_ax=True)
     limits = {ax.collections[1].get_clim() for ax in axes}

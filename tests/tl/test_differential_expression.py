@@ -179,15 +179,16 @@ def test_results_survive_stores_and_scanpy_reads_them(fitted, tmp_path):
 def test_scanpys_view_is_made_again(fitted):
     table = fitted.tables["table"]
     with pytest.raises(KeyError, match=r"'resolvi_de'.*run .*differential_expression"):
-        rsd.tl.rank_genes_groups(fitted, "cell_type")
+        rsd.tl.rank_genes_groups(fitted)
     rsd.tl.differential_expression(fitted, groupby="cell_type", n_samples=50, **QUIET)
     before = table.uns.pop(KEY)
     rsd.tl.rank_genes_groups(fitted)
     assert table.uns[KEY]["params"] == before["params"]
     for name in ("names", "scores", "logfoldchanges", "pvals_adj"):
         assert table.uns[KEY][name].tolist() == before[name].tolist()
-    with pytest.raises(ValueError, match=r"compares groups of obs\['cell_type'\], not of obs\['domain'\]"):
-        rsd.tl.rank_genes_groups(fitted, "domain")
+    table.obs["cell_type"] = table.obs["domain"]
+    with pytest.raises(ValueError, match=r"'resolvi_de'.* are not in obs\['cell_type'\].*Compare again"):
+        rsd.tl.rank_genes_groups(fitted)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

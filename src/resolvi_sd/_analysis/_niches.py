@@ -75,7 +75,7 @@ def write_niches(
 
 
 def block_totals(
-    composition: NDArray[np.float32], block: NDArray[np.int64], side: NDArray[np.int64], n_sides: int
+    composition: NDArray[np.float32], block: NDArray[np.int64], side: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the sums of the composition, and the number of cells, of each block and side.
 
@@ -86,20 +86,18 @@ def block_totals(
     block
         Block of each cell, from 0.
     side
-        Side of each cell; -1 for none.
-    n_sides
-        Number of sides.
+        Side of each cell, 0 or 1; -1 for none.
 
     Returns
     -------
-    Blocks × sides × labels, and blocks × sides.
+    Blocks × 2 × labels, and blocks × 2.
     """
     n_blocks = int(block.max()) + 1
     rows = np.flatnonzero((side >= 0) & ~np.isnan(composition).any(axis=1))
-    place = block[rows] * n_sides + side[rows]
-    indicator = sp.csr_matrix((np.ones(len(rows)), (place, np.arange(len(rows)))), (n_blocks * n_sides, len(rows)))
-    totals = np.asarray(indicator @ composition[rows].astype(np.float64)).reshape(n_blocks, n_sides, -1)
-    return totals, np.bincount(place, minlength=n_blocks * n_sides).reshape(n_blocks, n_sides).astype(np.float64)
+    place = block[rows] * 2 + side[rows]
+    indicator = sp.csr_matrix((np.ones(len(rows)), (place, np.arange(len(rows)))), (n_blocks * 2, len(rows)))
+    totals = np.asarray(indicator @ composition[rows].astype(np.float64)).reshape(n_blocks, 2, -1)
+    return totals, np.bincount(place, minlength=n_blocks * 2).reshape(n_blocks, 2).astype(np.float64)
 
 
 def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matrix:

@@ -201,7 +201,7 @@ def check_format(state: Mapping[str, Any]) -> None:
 
 
 def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> FittedModel:
-    """Inverse of :func:`to_state`, for a table that now has `n_cells` rows; its neighbor weights are zero still.
+    """Inverse of :func:`to_state`, for a table that now has `n_cells` rows; its neighbor weights are not restored.
 
     Raises
     ------
@@ -245,7 +245,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         seed=int(state["seed"]),
         labels=labels,
         covariates=covariates,
-        is_query=bool(state.get("is_query", False)),
+        is_query=bool(state["is_query"]),
         colors=_names(state.get("colors", ())),
         unmeasured=_names(state.get("unmeasured", ())),
     )

@@ -1,4 +1,4 @@
-"""Find the fitted model of a table again."""
+"""What a fit left in a table: the model, the counts that it read and corrected, the categories of the cells."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _TOLERANCE = 0.02
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
-    """Return the model that was fitted on `adata`, with neighbor weights of zero.
+    """Return the model that was fitted on `adata`, without the neighbor weights of its cells.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
             "object."
         )
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
-    n_fitted = int(adata.uns[keys.model]["data"].get("n_cells", adata.n_obs))
+    n_fitted = int(adata.uns[keys.model]["data"]["n_cells"])
     if adata.n_obs > n_fitted:
         raise ValueError(
             f"The table has {adata.n_obs:,} cells, and the fit in `uns[{keys.model!r}]` {n_fitted:,}: were tables "

@@ -26,9 +26,6 @@ __all__ = ["simulate_from_model"]
 _COMPONENTS = 8
 # Micrometres.
 _SPACING, _RADIUS = 10.0, 4.5
-_TINY = 1e-30
-# Entries of the counts drawn in one go.
-_ENTRIES = 1 << 20
 
 
 def simulate_from_model(
@@ -194,22 +191,12 @@ def _table(
         var=pd.DataFrame({"true_dispersion": parameters.concentration}, index=pd.Index(genes)),
         layers={f"true_{source}": matrix for source, matrix in molecules.items()} | {"true_profile": profile},
         obsm={"spatial": coordinates, "true_latent": cells.latent.astype(np.float32), "true_shares": cells.shares},
-        obsp={"true_weights": _weights(cells)},
+        obsp={"true_weights": cells.graph.by_edge(cells.weights.astype(np.float32))},
         varm={
             "true_background": parameters.background[:, None],
             "true_type_profiles": parameters.expression(parameters.means).T.copy(),
         },
     )
-
-
-def _weights(cells: Cells) -> sp.csr_matrix:
-    """Return beta as cells × cells, CSR float32."""
-    mask, n_cells = cells.graph.mask, cells.graph.n_cells
-    indptr = np.concatenate([[0], np.cumsum(mask.sum(axis=1))])
-    weights = cells.weights[mask].astype(np.float32)
-    matrix = sp.csr_matrix((weights, cells.graph.index[mask], indptr), shape=(n_cells, n_cells))
-    matrix.sort_indices()
-    return matrix
 
 
 def _to_spatialdata(table: AnnData) -> SpatialData:

@@ -74,19 +74,20 @@ def check_integers(csr: sp.csr_matrix, *, argument: str) -> None:
             )
 
 
-def check_no_rates(csr: sp.csr_matrix, counts: sp.csr_matrix, *, argument: str) -> None:
-    """Raise if values that are not integers are in more entries than the raw counts: a correction removes molecules.
+def check_no_rates(corrected: sp.csr_matrix, counts: sp.csr_matrix) -> None:
+    """Raise if corrected counts with fractions are in more entries than the raw counts: a correction removes molecules.
 
     Raises
     ------
     ValueError
         Naming what to pass instead.
     """
-    if csr.data.dtype.kind != "f" or np.count_nonzero(csr.data) <= np.count_nonzero(counts.data):
+    values = corrected.data
+    if values.dtype.kind != "f" or np.count_nonzero(values) <= np.count_nonzero(counts.data):
         return
-    if (np.rint(csr.data) != csr.data).any():
+    if (np.rint(values) != values).any():
         raise ValueError(
-            f"`{argument}` has {np.count_nonzero(csr.data)} non-zero entries, the raw counts have "
+            f"`corrected` has {np.count_nonzero(values)} non-zero entries, the raw counts have "
             f"{np.count_nonzero(counts.data)}: these are expression rates, not molecules that a correction kept. Pass "
             "corrected counts (layer 'resolvi_counts'), or integer draws."
         )
@@ -117,7 +118,7 @@ def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -
     return rank[codes], [order[code] for code in present]
 
 
-def neighbor_matrix(graph: Any, n_cells: int, *, argument: str = "graph") -> sp.csr_matrix:
+def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:
     """Return a one for each neighbor (column) of a cell (row), `(n_cells, n_cells)` CSR int32.
 
     Every stored entry off the diagonal is an edge, so that connectivities and distances (where coincident cells are
@@ -133,12 +134,12 @@ def neighbor_matrix(graph: Any, n_cells: int, *, argument: str = "graph") -> sp.
     is_sparse = sp.issparse(graph)
     if not is_sparse:
         raise TypeError(
-            f"`{argument}` must be a sparse matrix of connectivities or distances, cells × cells, not "
+            f"`graph` must be a sparse matrix of connectivities or distances, cells × cells, not "
             f"{type(graph).__name__}; `resolvi_sd.gr.neighbors` makes them."
         )
     if graph.shape != (n_cells, n_cells):
         raise ValueError(
-            f"`{argument}` is {graph.shape[0]} × {graph.shape[1]}, but there are {n_cells} cells. Was the table "
+            f"`graph` is {graph.shape[0]} × {graph.shape[1]}, but there are {n_cells} cells. Was the table "
             "filtered after the graph was made?"
         )
     edges = sp.csr_matrix(graph).tocoo()
@@ -146,7 +147,7 @@ def neighbor_matrix(graph: Any, n_cells: int, *, argument: str = "graph") -> sp.
     ones = np.ones(int(between.sum()), dtype=np.int32)
     neighbors = sp.csr_matrix((ones, (edges.row[between], edges.col[between])), shape=(n_cells, n_cells))
     if neighbors.nnz == 0:
-        raise ValueError(f"`{argument}` has no edges: no cell has a neighbor.")
+        raise ValueError("`graph` has no edges: no cell has a neighbor.")
     neighbors.data[:] = 1  # duplicates were summed
     return neighbors
 

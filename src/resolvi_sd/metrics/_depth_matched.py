@@ -60,7 +60,7 @@ def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr
     kept = count_layer(corrected, argument="corrected")
     if raw.shape != kept.shape:
         raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
-    check_no_rates(kept, raw, argument="corrected")
+    check_no_rates(kept, raw)
     generator = as_generator(rng)
     depth, target = (np.asarray(m.sum(axis=1, dtype=np.float64)).ravel() for m in (raw, kept))
     keep = np.minimum(1.0, np.divide(target, depth, out=np.ones_like(depth), where=depth > 0))

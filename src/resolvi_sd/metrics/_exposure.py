@@ -172,7 +172,7 @@ def exposure_audit(
     raw, kept = molecule_counts(counts, argument="counts"), count_layer(corrected, argument="corrected")
     if raw.shape != kept.shape:
         raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
-    check_no_rates(kept, raw, argument="corrected")
+    check_no_rates(kept, raw)
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
     index = gene_index(gene_names, raw.shape[1], argument="gene_names")
     neighbors = neighbor_matrix(graph, raw.shape[0])

@@ -47,9 +47,6 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
         As :func:`matrix`, and if the layer holds dense rates.
     """
     layer = matrix(values, argument=argument)
-    if not layer.has_canonical_format:
-        layer = layer.copy()
-        layer.sum_duplicates()
     entries = layer.shape[0] * layer.shape[1]
     dense = np.count_nonzero(layer.data) > _RATES_NONZERO * entries
     if dense and layer.data.dtype.kind == "f" and (np.rint(layer.data) != layer.data).any():

@@ -122,7 +122,7 @@ def nuclear_agreement(
     raw, kept, inside = (matrix.astype(np.float64) for matrix in (raw, kept, inside))  # small integers overflow below
     if not raw.shape == kept.shape == inside.shape:
         raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}, nuclear {inside.shape}.")
-    check_no_rates(kept, raw, argument="corrected")
+    check_no_rates(kept, raw)
     _check_part(inside, raw, argument="nuclear", hint="Were transcripts of low quality left out of the counts? "
                 "See `quality_key` of `nuclear_counts`.")  # fmt: skip
     _check_part(kept, raw, argument="corrected", hint="Pass corrected counts, such as the layer 'resolvi_counts'.")

@@ -17,7 +17,7 @@ from resolvi_sd.pl._sections import Outlines, Section
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PanelRow", "add_colorbar", "draw_rows", "label_coordinates", "panel_size"]
+__all__ = ["PanelRow", "add_colorbar", "draw_rows", "label_coordinates"]
 
 _PANEL_WIDTH = 4.0  # with labels and color bar, in inches
 # Least and greatest height of the drawing itself, whatever the shape of the tissue, and the width and height that
@@ -97,7 +97,7 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
     import matplotlib.pyplot as plt
 
     n_columns = len(rows[0].titles)
-    heights = [panel_size(row.section)[1] for row in rows]
+    heights = [_panel_height(row.section) for row in rows]
     _, axes = plt.subplots(
         len(rows),
         n_columns,
@@ -111,11 +111,11 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
     return list(axes.ravel())
 
 
-def panel_size(section: Section) -> tuple[float, float]:
-    """Return width and height of a panel that shows the section with its labels and color bar, in inches."""
+def _panel_height(section: Section) -> float:
+    """Height of a panel of `_PANEL_WIDTH` that shows the section with its labels and color bar, in inches."""
     left, right, bottom, top = section.extent
     height = (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
-    return _PANEL_WIDTH, float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
+    return float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
 
 
 def label_coordinates(axes: Sequence[Axes], section: Section, units: str | None) -> None:

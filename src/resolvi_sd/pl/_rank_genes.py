@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["rank_genes"]
 
-_COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "raw_fraction1")
+_COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "corrected_fraction1")
 _ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _N_COLUMNS = 0.22, 2.7, 0.9, 4
 # Areas of the dots of a gene found in no cell and in all cells, in points squared.
 _AREAS = (6.0, 110.0)
@@ -54,7 +54,7 @@ def rank_genes(
     either side, of the means of the groups as :func:`resolvi_sd.tl.differential_expression` draws them. The color is
     the probability of the change, a dark rim marks genes that were called at the false discovery rate of the test,
     and the area of the dot grows with the fraction of the group's cells in which the gene is detected, in the corrected
-    counts where the table had them. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over
+    counts. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over
     standard deviation, so that `scanpy.pl.rank_genes_groups_dotplot` shows the same ones.
 
     Parameters
@@ -127,7 +127,7 @@ def _top_genes(rows: pd.DataFrame, n_genes: int) -> pd.DataFrame:
 
 def _draw_panel(ax: Axes, top: pd.DataFrame, scale: ColorScale) -> None:
     change, spread = (top[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_std"))
-    fraction = top["corrected_fraction1" if "corrected_fraction1" in top else "raw_fraction1"].to_numpy(np.float64)
+    fraction = top["corrected_fraction1"].to_numpy(np.float64)
     called = top["is_de_fdr"].to_numpy(dtype=bool)
     row = np.arange(len(top))
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)

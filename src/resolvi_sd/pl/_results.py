@@ -21,7 +21,6 @@ __all__ = [
     "Place",
     "check_written",
     "fitted",
-    "gene_column",
     "gene_counts",
     "read_shares",
     "resolve_genes",
@@ -195,7 +194,7 @@ def gene_counts(
     ValueError
         If the counts are none any more, or the corrected ones are not between 0 and these.
     """
-    before, after = (gene_column(adata, gene, layer) for layer in layers)
+    before, after = (_gene_column(adata, gene, layer) for layer in layers)
     with naming_the_fit(layers[0]):
         check_counts(before, adata, layer=layers[0])
     check_whole(after, keys, layers[1])
@@ -203,7 +202,7 @@ def gene_counts(
     return before, after
 
 
-def gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
+def _gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
     """Return one gene's values in a layer (None is X), `(n_cells,)`, without converting the others.
 
     Raises

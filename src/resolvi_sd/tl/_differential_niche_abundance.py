@@ -179,7 +179,7 @@ def differential_niche_abundance(
     few: dict[str, int] = {}
     for comparison in comparisons:
         side = np.where(usable, _sides(groups, comparison), -1)
-        summed = [block_totals(version, units, side, 2) for version in versions]
+        summed = [block_totals(version, units, side) for version in versions]
         n_cells = summed[0][1]
         totals = np.stack([total for total, _ in summed])
         means = bootstrap_means(totals, n_cells, n_samples=n_samples, rng=generator) + np.float32(pseudocount)

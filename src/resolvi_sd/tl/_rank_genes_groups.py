@@ -18,7 +18,6 @@ __all__ = ["rank_genes_groups"]
 
 def rank_genes_groups(
     data: SpatialData | AnnData,
-    groupby: str | None = None,
     *,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
@@ -33,8 +32,6 @@ def rank_genes_groups(
     ----------
     data
         A SpatialData object or table with `.uns['resolvi_de']`.
-    groupby
-        Column of `obs` with the groups that were compared; None is the one that the table names.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -47,9 +44,9 @@ def rank_genes_groups(
     Raises
     ------
     KeyError
-        If there is no fit, no table of differential expression, or no such column.
+        If there is no fit or no table of differential expression, or the column that was compared is gone.
     ValueError
-        If another column was compared, or the groups of the table are no longer in it.
+        If the groups that were compared are no longer in it.
 
     Examples
     --------
@@ -69,19 +66,13 @@ def rank_genes_groups(
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={keys.prefix!r})"
     check_result(keys.de, adata.uns, where="table.uns", tool=tool)
     result: pd.DataFrame = adata.uns[keys.de]
-    if "groupby" in result:
-        compared = str(result["groupby"].iloc[0])
-        if groupby not in (None, compared):
-            raise ValueError(f"`uns[{keys.de!r}]` compares groups of obs[{compared!r}], not of obs[{groupby!r}].")
-        groupby = compared
-    if groupby is None:
-        raise ValueError(f"`uns[{keys.de!r}]` does not name the column that was compared: pass `groupby=`.")
+    groupby = str(result["groupby"].iloc[0])
     known = cell_groups(adata, groupby, argument="groupby").names
     unknown = sorted(set(result["group1"].astype(str)) - set(known))
     if unknown:
         raise ValueError(
             f"The groups {listing(unknown)} of `uns[{keys.de!r}]` are not in obs[{groupby!r}], which has "
-            f"{listing(known)}: name the column that was compared."
+            f"{listing(known)}. Compare again with `{tool}`."
         )
     layer = keys.counts if keys.counts in adata.layers else fitted.setup.layer
     adata.uns[keys.rank_genes_groups] = scanpy_layout(result, groupby=groupby, layer=layer)
