@@ -277,8 +277,9 @@ def test_a_folder_that_does_not_fit_is_refused(adata, tmp_path):
         rsd.ResolVI.load(tmp_path / "model", adata[::-1].copy())
     with pytest.raises(ValueError, match="model was fitted on, in another order"):
         rsd.ResolVI.load(tmp_path / "model", adata[:, ::-1].copy())
-    with pytest.raises(FileNotFoundError, match="holds no model"):
-        rsd.ResolVI.load(tmp_path, adata)
+    for given in (adata, None):
+        with pytest.raises(FileNotFoundError, match="holds no model"):
+            rsd.ResolVI.load(tmp_path, given)
     # A newer format may name its entries and files otherwise.
     (tmp_path / "model" / "model.json").write_text(json.dumps({"format": 99}))
     (tmp_path / "model" / "model.safetensors").unlink()
@@ -480,6 +481,29 @@ def test_measured_sizes_are_saved_with_the_model(tmp_path):
     )
     again.write(key_added="again")
     np.testing.assert_array_equal(again.adata.obs["again_size"], table.obs["resolvi_size"])
+
+
+@pytest.mark.filterwarnings("ignore:This looks like spot data")
+@pytest.mark.parametrize("case", ["regions", "pixels", "lattice"])
+def test_neighbors_are_saved_with_the_model(case, tmp_path):
+    """Sections may be regions of a SpatialData object, coordinates those of its elements, and distances equal."""
+    n_samples = 2 if case == "regions" else 1
+    data = rsd.datasets.simulate_tissue(n_cells=400, n_genes=30, n_samples=n_samples, rng=0, transcripts=False)
+    table = data.tables["table"]
+    if case == "pixels":
+        table.obsm["spatial"] = table.obsm["spatial"] / 0.2125
+    if case == "lattice":
+        data = table
+        del table.uns["spatialdata_attrs"]
+        places = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+        table.obsm["spatial"] = 0.2125 * places[: table.n_obs]
+    rsd.tl.fit(data, **QUICK)
+    rsd.ResolVI.from_table(data).save(tmp_path)
+    again = rsd.ResolVI.load(tmp_path, table)
+    assert abs(again.get_corrected_counts() - table.layers["resolvi_counts"]).max() < 1e-3
+    again.write(key_added="again")
+    for name in ("weights", "flow", "distances"):
+        assert abs(table.obsp[f"again_{name}"] - table.obsp[f"resolvi_{name}"]).max() < 1e-3
 
 
 def test_a_query_whose_training_fails_is_left_as_it_was(adata):

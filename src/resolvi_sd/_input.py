@@ -77,8 +77,10 @@ class ModelInput:
         )
 
 
-def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "table") -> ModelInput:
-    """Read and check all that `setup` names, and build the graph; nothing is written.
+def read_input(
+    data: SpatialData | AnnData, setup: Setup, *, table_key: str = "table", graph: NeighborGraph | None = None
+) -> ModelInput:
+    """Read and check all that `setup` names, and build the graph unless it is known; nothing is written.
 
     Which table of a SpatialData object it is, is not part of the setup: tables are renamed, filtered and copied.
 
@@ -111,22 +113,26 @@ def read_input(data: SpatialData | AnnData, setup: Setup, *, table_key: str = "t
     )
     _warn_continuous(setup, view, labels, covariates)
     sizes, setup = _sizes(data, view.adata, setup, table_key)
-    if setup.neighbors_key is None:
-        graph = nearest_graph(
-            data,
-            view.coordinates,
-            view.library,
-            setup.n_neighbors,
-            distance=setup.distance,
-            table_key=table_key,
-            coordinate_system=setup.coordinate_system,
-        )
-    else:
-        graph = graph_from_table(view.adata, setup.neighbors_key, view.library)
+    if graph is None:
+        graph = _make_graph(data, view, setup, table_key)
     _warn_empty(view)
     _warn_of_equal_depth(view, setup)
     _warn_of_places(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
+
+
+def _make_graph(data: SpatialData | AnnData, view: TableView, setup: Setup, table_key: str) -> NeighborGraph:
+    if setup.neighbors_key is not None:
+        return graph_from_table(view.adata, setup.neighbors_key, view.library)
+    return nearest_graph(
+        data,
+        view.coordinates,
+        view.library,
+        setup.n_neighbors,
+        distance=setup.distance,
+        table_key=table_key,
+        coordinate_system=setup.coordinate_system,
+    )
 
 
 def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:

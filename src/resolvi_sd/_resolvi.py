@@ -22,6 +22,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
     Setup,
+    check_holds_model,
     check_inputs_kept,
     check_place_free,
     label_colors,
@@ -328,7 +329,7 @@ class ResolVI(Estimates):
         if save_anndata:
             self._check_unchanged()
         measured = None if self.fitted.setup.size_unit is None else self._input.sizes
-        save_folder(Path(folder), self.fitted, self._cells, sizes=measured, overwrite=overwrite)
+        save_folder(Path(folder), self.fitted, self._cells, self._input.graph, sizes=measured, overwrite=overwrite)
         if save_anndata:
             self.adata.write_h5ad(Path(folder) / _TABLE)
 
@@ -355,6 +356,7 @@ class ResolVI(Estimates):
             If the cells, genes, layer or columns of the table are not those of the model.
         """
         if adata is None:
+            check_holds_model(Path(folder))
             path = Path(folder) / _TABLE
             if not path.exists():
                 raise FileNotFoundError(
@@ -363,12 +365,13 @@ class ResolVI(Estimates):
                 )
             adata = read_h5ad(path)
         check_is_table(adata)
-        fitted, sizes = load_folder(Path(folder), adata.obs_names)
+        fitted, graph, sizes = load_folder(Path(folder), adata.obs_names)
         setup = replace(fitted.setup, labels_key=None)
         if sizes is None:
-            model_input = read_input(adata, setup)
+            model_input = read_input(adata, setup, graph=graph)
         else:
-            model_input = replace(read_input(adata, replace(setup, size_factor_key=None)), sizes=sizes, setup=setup)
+            found = read_input(adata, replace(setup, size_factor_key=None), graph=graph)
+            model_input = replace(found, sizes=sizes, setup=setup)
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
@@ -404,12 +407,13 @@ class ResolVI(Estimates):
         """
         adata = resolve_table(data, table_key)
         keys = Keys(key_added)
-        fitted, _, _ = restore(adata, keys)
+        fitted, _, graph = restore(adata, keys)
         setup = fitted.setup
         # What the fit found or measured is in the table, and is not looked for again.
-        found = replace(setup, neighbors_key=keys.neighbors, labels_key=None, size_factor_key=setup.size_column(keys))
+        found = replace(setup, labels_key=None, size_factor_key=setup.size_column(keys))
+        model_input = read_input(data, found, table_key=table_key, graph=graph)
         # A training from here writes the same results again, measured sizes too.
-        model_input = replace(read_input(data, found, table_key=table_key), setup=replace(setup, labels_key=None))
+        model_input = replace(model_input, setup=replace(setup, labels_key=None))
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod

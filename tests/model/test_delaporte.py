@@ -77,6 +77,14 @@ def test_gradients_equal_finite_differences(groups):
     assert torch.autograd.gradcheck(lambda *p: delaporte_log_prob(sparse, *p, group), (mu, lam, r))
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e-35, 1e-20])
+def test_gradient_of_a_signal_near_none(mean):
+    """One molecule, of the background then: d log P / d mu = 1 / lambda - 1 + O(mu)."""
+    counts, mu, lam, r, group = one_entry(1, mean, 1e-3, 5.0, dtype=torch.float32)
+    delaporte_log_prob(counts, mu.requires_grad_(), lam, r, group).sum().backward()
+    assert float(mu.grad) == pytest.approx(999, rel=1e-3)
+
+
 def test_probabilities_sum_to_one():
     x = np.arange(2000.0)
     counts = SparseRows.from_scipy(sp.csr_matrix(x[:, None]))

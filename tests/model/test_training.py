@@ -1,5 +1,7 @@
 """Training: the ELBO rises, only the cells of a step are updated, and it stops when it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,8 +88,21 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
     training = TrainingConfig(max_epochs=1, batch_size=50, patch_size=20, checkpoint_dir=str(tmp_path))
     run(training)
     for other in (small_tissue(n_cells=200, seed=1), small_tissue(n_cells=150)):
-        with pytest.raises(ValueError, match=r"resolvi.ckpt is of other data"):
+        with pytest.raises(ValueError, match=r"resolvi.ckpt is of another training"):
             run(training, tissue_and_coordinates=other)
+    with pytest.raises(ValueError, match=r"from another seed"):
+        run(training, seed=7)
+    with pytest.raises(ValueError, match=r"other settings"):
+        run(replace(training, lr=1e-3))
+
+
+def test_a_training_that_had_come_to_its_end_does_not_go_on(tmp_path):
+    config = TrainingConfig(epoch_limit=6, batch_size=50, patch_size=20, checkpoint_dir=str(tmp_path))
+    module, history = run(config)
+    again, same = run(config)
+    np.testing.assert_array_equal(same["elbo"], history["elbo"])
+    for name, parameter in module.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], parameter, rtol=0, atol=0, msg=name)
 
 
 def test_every_cell_is_in_one_minibatch_of_an_epoch():

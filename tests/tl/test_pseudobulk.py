@@ -33,6 +33,16 @@ def test_small_groups_and_cells_without_a_group_are_left_out(fitted):
     np.testing.assert_array_equal(raw.X[0], np.asarray(table.X[member].sum(0)).ravel())
 
 
+@pytest.mark.filterwarnings("ignore:4 of .* genes of the reference are not in the query")
+def test_molecules_are_those_of_the_genes_that_were_measured(fitted):
+    table = fitted.tables["table"]
+    query = rsd.tl.map_query(table[:, 4:].copy(), fitted, copy=True, max_epochs=0, show_progress_bar=False)
+    rsd.tl.normalized_expression(query, show_progress_bar=False)
+    bulk = rsd.tl.pseudobulk(query, "cell_type", layer="resolvi_expression", integer_counts=False)
+    assert list(bulk.var_names) == list(table.var_names[4:])
+    np.testing.assert_allclose(bulk.obs["n_molecules"], bulk.X.sum(1), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -140,8 +140,9 @@ class TrainingConfig:
     gradient_clip
         Largest norm of the gradient of the shared parameters.
     checkpoint_dir
-        Folder for checkpoints after every epoch; a fit that finds one there resumes from it, or raises if that is of
-        other data or of a model with other settings. None: no checkpoints.
+        Folder for checkpoints after every epoch. A fit that finds one there resumes from it, with as many epochs as it
+        is given now, or raises if that is of other data, settings or seed, or of a query of another reference. None: no
+        checkpoints.
 
     Examples
     --------

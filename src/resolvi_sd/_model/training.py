@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _MIN_EPOCHS = 20
 _FEWEST_CELLS_SEEN = 150_000
 # Longest share of the training that the divergence is warmed up in.
 _LONGEST_WARMUP = 0.6
+# Settings in which a training may differ from the one that it resumes.
+_LENGTH = ("max_epochs", "epoch_limit", "checkpoint_dir")
 
 
 class _Loop(pl.LightningModule):
@@ -198,7 +201,7 @@ def train(
         min(max(_MIN_EPOCHS, math.ceil(_FEWEST_CELLS_SEEN / len(patches.order))), config.epoch_limit // 2),
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
-    fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue)
+    fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue, config)
     loop = _Loop(module, config, schedule, n_steps, fingerprint, peers)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None
@@ -208,7 +211,8 @@ def train(
         )
         resume = Path(config.checkpoint_dir) / f"{_CHECKPOINT}.ckpt"
         if resume.exists():
-            _check_same(resume, fingerprint)
+            # Before the trainer is told how many epochs there are: none, where the training had come to its end.
+            loop.on_load_checkpoint(_read_checkpoint(resume, fingerprint))
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
@@ -241,24 +245,33 @@ def train(
     }
 
 
-def _fingerprint(module: ResolviModule, tissue: Tissue) -> str:
-    """Digest of all that a training has to have in common with one that it resumes."""
-    digest = hashlib.sha256(repr((module.config, module.data.n_categories, module.data.n_labels)).encode())
+def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) -> str:
+    """Digest of all that a training has to have in common with one that it resumes: all but its length.
+
+    The parameters that it starts from are those of a seed, or of a query's reference.
+    """
+    learned = [(name, parameter.requires_grad) for name, parameter in module.named_parameters()]
+    settings = replace(config, **{name: getattr(TrainingConfig, name) for name in _LENGTH})
+    same = (module.config, module.data.n_labels, module.known_rows, learned, settings, torch.initial_seed())
+    digest = hashlib.sha256(repr(same).encode())
     parts = {**vars(tissue), "counts": tissue.counts.data, "gene": tissue.counts.indices, "rows": tissue.counts.indptr}
+    parts |= {name: value.numpy() for name, value in module.state_dict().items()}
     for name, array in parts.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _check_same(checkpoint: Path, fingerprint: str) -> None:
-    """Raise unless the checkpoint is of the same data and the same kind of model."""
-    found = torch.load(checkpoint, map_location="cpu", weights_only=True).get("fingerprint")
-    if found != fingerprint:
+def _read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any]:
+    """Return a checkpoint, or raise unless it is of the same training."""
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if checkpoint.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"The checkpoint {checkpoint} is of other data, or of a model with other settings. Choose another "
+            f"The checkpoint {path} is of another training: of other data, with other settings of the model or of the "
+            "training, from another seed (`rng=`) or, for a query, of another reference. Choose another "
             "`checkpoint_dir`, or delete it to train from the start."
         )
+    return checkpoint
 
 
 @contextmanager

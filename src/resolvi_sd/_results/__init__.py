@@ -2,7 +2,7 @@
 
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup
-from resolvi_sd._results._folder import load_folder, save_folder
+from resolvi_sd._results._folder import check_holds_model, load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
     check_whole,
@@ -31,6 +31,7 @@ __all__ = [
     "Setup",
     "category_codes",
     "checked_counts",
+    "check_holds_model",
     "check_inputs_kept",
     "check_place_free",
     "check_whole",

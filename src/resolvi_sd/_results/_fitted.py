@@ -18,7 +18,7 @@ from resolvi_sd.gr._neighbors import Distance
 
 __all__ = ["FittedModel", "Setup", "check_format", "from_state", "to_state"]
 
-_FORMAT = 5
+_FORMAT = 6
 _PER_CELL = "neighbor_logits.weight"
 # What the priors took from the data, beside numbers of cells, genes and categories.
 _SUMMARY = ("n_cells", "n_train", "neighbor_distance", "depth", "median_size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
+from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = ["load_folder", "save_folder"]
+__all__ = ["check_holds_model", "load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
-_WEIGHT, _HISTORY, _CELLS, _SIZES = "weights.", "history.", "neighbor_logits", "sizes"
+_WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
+_LOGITS, _SIZES = "neighbor_logits", "sizes"
 
 
 def save_folder(
     folder: Path,
     fitted: FittedModel,
     cells: pd.Index[Any],
+    graph: NeighborGraph,
     *,
     sizes: NDArray[np.float32] | None = None,
     overwrite: bool = False,
@@ -39,6 +43,8 @@ def save_folder(
         The model.
     cells
         Names of the cells, to know them again.
+    graph
+        Their neighbors, in whose slots the neighbor weights are.
     sizes
         Their sizes, where these were measured from outlines.
     overwrite
@@ -64,7 +70,8 @@ def save_folder(
     state = to_state(fitted)
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
-    tensors[_CELLS] = fitted.module.neighbor_logits.weight.detach().numpy()
+    tensors[_LOGITS] = fitted.module.neighbor_logits.weight.detach().numpy()
+    tensors |= {_GRAPH + name: array for name, array in vars(graph).items()}
     tensors |= {} if sizes is None else {_SIZES: sizes}
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
@@ -81,8 +88,8 @@ def save_folder(
         path.replace(folder / name)
 
 
-def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, NDArray[np.float32] | None]:
-    """Read a model for the cells it was fitted on, and their sizes if they were written.
+def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, NeighborGraph, NDArray[np.float32] | None]:
+    """Read a model for the cells it was fitted on, their neighbors, and their sizes if they were written.
 
     Raises
     ------
@@ -91,28 +98,31 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, NDArra
     ValueError
         If it was written by a newer version, is not whole, or was fitted on other cells.
     """
-    state: dict[str, Any] = json.loads(_existing(folder, _DESCRIPTION).read_text())
+    check_holds_model(folder)
+    state: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())
     check_format(state)
-    tensors: dict[str, NDArray[Any]] = load_file(_existing(folder, _TENSORS))
+    check_holds_model(folder, _TENSORS)
+    tensors: dict[str, NDArray[Any]] = load_file(folder / _TENSORS)
     known = state.get("cells", {})
     if known.get("number") != len(cells) or known.get("digest") != _digest(cells):
         raise ValueError(
             f"The model was fitted on {known.get('number'):,} cells, and `adata` holds {len(cells):,} that are not the "
             "same in the same order. Load with the table of the fit; for other cells use `ResolVI.load_query_data`."
         )
-    logits = tensors[_CELLS]
+    logits = tensors[_LOGITS]
     for part, prefix in (("weights", _WEIGHT), ("history", _HISTORY)):
         state[part] = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
     fitted = from_state(state, n_cells=len(cells), n_neighbors=logits.shape[1])
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
-    return fitted, tensors.get(_SIZES)
+    graph = NeighborGraph(**{field.name: tensors[_GRAPH + field.name] for field in fields(NeighborGraph)})
+    return fitted, graph, tensors.get(_SIZES)
 
 
-def _existing(folder: Path, name: str) -> Path:
+def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
+    """Raise FileNotFoundError unless there is a model in the folder, whose description is written last."""
     if not (folder / name).exists():
         raise FileNotFoundError(f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`.")
-    return folder / name
 
 
 def _digest(cells: pd.Index[Any]) -> str:

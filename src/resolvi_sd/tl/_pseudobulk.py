@@ -102,7 +102,8 @@ def pseudobulk(
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
     else:
         values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]")
-    sums = group_sums(values, place, n_places)[kept]
+    measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
+    sums = group_sums(values, place, n_places)[kept][:, measured]
     of_sample, of_group = (
         np.array(x)[i] for x, i in zip((samples.names, groups.names), np.divmod(kept, n_groups), strict=True)
     )
@@ -115,6 +116,5 @@ def pseudobulk(
         },
         index=[f"{sample}:{group}" for sample, group in zip(of_sample, of_group, strict=True)],
     )
-    measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
     bulk = np.rint(sums).astype(np.int64) if integer_counts else sums
-    return AnnData(bulk[:, measured], obs=obs, var=adata.var[measured].copy())
+    return AnnData(bulk, obs=obs, var=adata.var[measured].copy())

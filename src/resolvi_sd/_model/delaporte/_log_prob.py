@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from resolvi_sd._model.delaporte._kernel import delaporte_entries
-from resolvi_sd._model.delaporte._terms import delaporte_terms
+from resolvi_sd._model.delaporte._terms import TINY_MEAN, delaporte_terms
 from resolvi_sd._tiles import SparseRows
 
 __all__ = ["delaporte_log_prob", "expected_signal", "poisson_log_prob"]
@@ -44,11 +44,11 @@ class _DelaporteLogProb(torch.autograd.Function):
         grad_r = mu / above
         grad_r -= odds
         entry_r = concentration.expand_as(mu)[row, gene]
-        entry_mu = mu[row, gene].clamp_min(torch.finfo(mu.dtype).tiny)
+        entry_mu = mu[row, gene].clamp_min(TINY_MEAN)
         flat = row * mu.shape[1] + gene
         grad_mu.view(-1).index_add_(0, flat, expected * entry_r / (entry_mu * (entry_r + entry_mu)))
         grad_r.view(-1).index_add_(0, flat, slope)
-        background = (counts.value - expected) / lam[row, gene].clamp_min(torch.finfo(mu.dtype).tiny)
+        background = (counts.value - expected) / lam[row, gene].clamp_min(TINY_MEAN)
         ctx.save_for_backward(grad_mu, grad_r, background, flat, group)
         ctx.groups = len(r)
         return log_prob

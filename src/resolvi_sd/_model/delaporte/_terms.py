@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["delaporte_terms"]
+__all__ = ["TINY_MEAN", "delaporte_terms"]
 
-_TINY_MEAN = 1e-30
+# Means are taken to be no less.
+TINY_MEAN = 1e-30
 
 
 def delaporte_terms(x: Tensor, mu: Tensor, lam: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,7 +28,7 @@ def delaporte_terms(x: Tensor, mu: Tensor, lam: Tensor, r: Tensor) -> tuple[Tens
     terms = count + 1
     entry = torch.repeat_interleave(torch.arange(len(x), device=x.device), terms)
     k = torch.arange(len(entry), device=x.device) - (terms.cumsum(0) - terms)[entry]
-    x64, mu64, lam64, r64 = (v.double()[entry] for v in (x, mu.clamp_min(_TINY_MEAN), lam, r))
+    x64, mu64, lam64, r64 = (v.double()[entry] for v in (x, mu.clamp_min(TINY_MEAN), lam, r))
     k64 = k.double()
     log_nb = torch.lgamma(r64 + k64) - torch.lgamma(r64) - torch.lgamma(k64 + 1) + k64 * torch.log(mu64 / (r64 + mu64))
     # xlogy: a term with no background molecules is 1 even where the background is zero.
