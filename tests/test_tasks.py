@@ -107,6 +107,8 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
         (first, second),
         (first.tolist(), np.flatnonzero(second)),
         ("cell_type == 'type_0'", "cell_type == 'type_1'"),
+        (list(model.adata.obs_names[first]), model.adata.obs_names[second][::-1]),
+        (pd.Series(first, model.adata.obs_names)[::-1], pd.Series(second, model.adata.obs_names).sort_index()),
     ]
     for idx1, idx2 in ways:
         found = compare(idx1=idx1, idx2=idx2, **arguments)
@@ -129,11 +131,14 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
         ({"idx1": [0, 1], "idx2": [1, 2]}, ValueError, "1 cells are in `idx1` and in `idx2`"),
         ({"idx1": [True, False]}, ValueError, "mask `idx1` has 2 values, and the table 300 cells"),
         ({"idx1": [0, 300]}, ValueError, "positions beyond the 300 cells"),
-        ({"idx1": []}, TypeError, "must be a mask or positions"),
+        ({"idx1": []}, TypeError, "must be a mask, positions or names"),
         ({"idx1": np.zeros(300, bool)}, ValueError, "`idx1` is empty"),
         ({"idx1": "cell_type == 'type_99'"}, ValueError, "names no cell"),
         ({"idx1": "type = 3"}, ValueError, "is no query on `obs`"),
         ({"idx1": [0.5]}, TypeError, "not float64 of 1 dimensions"),
+        ({"idx1": np.ones(300, bool)}, ValueError, "`idx1` are all cells"),
+        ({"idx1": ["nobody"]}, KeyError, r"`idx1` names 1 cells that are not in the table: 'nobody'"),
+        ({"idx1": pd.Series([True] * 300)}, ValueError, "whose index does not name the 300 cells"),
     ],
 )
 def test_cells_that_cannot_be_chosen(model, arguments, error, message):

@@ -195,6 +195,9 @@ class ResolVI(Estimates):
     ) -> None:
         """Fit the model, and infer the posterior of all cells.
 
+        Each call starts anew, also of a model that was trained or loaded, but that of a query, which goes on from where
+        it is. To train longer, ask for more epochs, or resume with `TrainingConfig(checkpoint_dir=...)`.
+
         Parameters
         ----------
         max_epochs
@@ -511,9 +514,10 @@ class ResolVI(Estimates):
             self._fitted.labels if self._fitted is not None else self._input.labels.names if self._input.labels else ()
         )
         labels = f", {len(names)} labels" if names else ""
+        n_batches = len(self._input.view.batch_names)
         return (
             f"ResolVI on {self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes, "
-            f"{len(self._input.view.batch_names)} batches{labels}: {state}"
+            f"{n_batches} {'batch' if n_batches == 1 else 'batches'}{labels}: {state}"
         )
 
     def _training_input(self) -> ModelInput:

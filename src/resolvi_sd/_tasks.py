@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,14 @@ from resolvi_sd._analysis import Mode, Weighting
 from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
+from resolvi_sd._validation import listing
 
 __all__ = ["TableTasks"]
 
-# A mask or positions of cells, or a query on `obs`.
-CellSelection = str | Sequence[bool] | Sequence[int] | NDArray[np.bool_] | NDArray[np.integer]
+# A mask, positions or names of cells, or a query on `obs`.
+CellSelection: TypeAlias = (
+    "str | Sequence[bool] | Sequence[int] | Sequence[str] | NDArray[np.bool_] | NDArray[np.integer] | pd.Series[bool]"
+)
 # Column of a table of results, which is made for one question, with the cells that were chosen for it.
 _CHOSEN = "idx"
 
@@ -138,9 +141,9 @@ class TableTasks(ABC):
         ----------
         {parameters}
         idx1, idx2
-            Cells to compare, in place of `groupby`, and what they are compared with (None: all others): a mask,
-            positions, or a query on `obs` (``"cell_type == 'T' and sample == 'a'"``). The groups of the result are
-            called so.
+            Cells to compare, in place of `groupby`, and what they are compared with (None: all others): a mask (a
+            Series is matched by the names in its index), positions, names, or a query on `obs`
+            (``"cell_type == 'T' and sample == 'a'"``). The groups of the result are called so.
 
         Returns
         -------
@@ -313,6 +316,8 @@ def _compared(
         raise ValueError(f"`idx1` chooses cells by themselves: leave out {', '.join(f'`{name}`' for name in given)}.")
     first = _chosen(table, idx1, argument="idx1")
     second = ~first if idx2 is None else _chosen(table, idx2, argument="idx2")
+    if not second.any():
+        raise ValueError("`idx1` are all cells of the table: there is nothing to compare them with.")
     if both := int((first & second).sum()):
         raise ValueError(f"{both:,} cells are in `idx1` and in `idx2`.")
     sides = np.select([first, second], [0, 1], -1)
@@ -321,7 +326,7 @@ def _compared(
 
 
 def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[np.bool_]:
-    """Return which cells a mask, positions or a query name.
+    """Return which cells a mask, positions, names or a query choose.
 
     Raises
     ------
@@ -335,10 +340,10 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
         except Exception as error:
             raise ValueError(f"{argument}={cells!r} is no query on `obs` (`obs.query(...)`): {error}") from error
     else:
-        values = np.asarray(cells)
+        values = _by_position(table, cells, argument=argument)
         if values.ndim != 1 or values.dtype.kind not in "biu":
             raise TypeError(
-                f"`{argument}` must be a mask or positions of cells, or a query on `obs`, not {values.dtype} of "
+                f"`{argument}` must be a mask, positions or names of cells, or a query on `obs`, not {values.dtype} of "
                 f"{values.ndim} dimensions."
             )
         if values.dtype.kind == "b" and len(values) != table.n_obs:
@@ -351,3 +356,24 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
             f"{argument}={cells!r} names no cell." if isinstance(cells, str) else f"`{argument}` is empty."
         )
     return chosen
+
+
+def _by_position(table: AnnData, cells: Any, *, argument: str) -> NDArray[Any]:
+    """Return a mask in the order of the table, or positions in place of names; all else as an array."""
+    if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells.dtype):
+        if not cells.index.is_unique or len(cells) != table.n_obs or not table.obs_names.isin(cells.index).all():
+            raise ValueError(
+                f"The mask `{argument}` is a Series of {len(cells):,} values whose index does not name the "
+                f"{table.n_obs:,} cells of the table, each once: pass `mask.to_numpy()` if it is in their order."
+            )
+        return cells.reindex(table.obs_names).to_numpy(dtype=bool)
+    values = np.asarray(cells)
+    if values.ndim != 1 or not len(values) or not all(isinstance(name, str) for name in values):
+        return values
+    found: NDArray[np.intp] = table.obs_names.get_indexer(pd.Index(values, dtype=object))
+    if (found < 0).any():
+        raise KeyError(
+            f"`{argument}` names {int((found < 0).sum()):,} cells that are not in the table: "
+            f"{listing(values[found < 0], 5)}. It has: {listing(table.obs_names, 5)}."
+        )
+    return found

@@ -364,3 +364,20 @@ def test_an_audit_of_a_backed_table_knows_the_truth(tmp_path):
     backed = rsd.io.read_backed(tmp_path / "tissue.zarr")
     found = rsd.tl.audit(backed, "cell_type", copy=True, show_progress_bar=False)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-5)
+
+
+def test_a_store_that_is_gone_is_not_read_as_zeros(tissue, tmp_path):
+    path = tmp_path / "section.zarr"
+    sd.deepcopy(tissue).write(path)
+    sdata = rsd.io.read_backed(path)
+    rsd.tl.fit(sdata, max_epochs=1, write=True, show_progress_bar=False)
+    again = rsd.io.read_backed(path)
+    path.rename(tmp_path / "elsewhere.zarr")
+    for call in (
+        lambda: rsd.tl.latent(again, copy=True, show_progress_bar=False),
+        lambda: rsd.tl.decontaminated_counts(again, show_progress_bar=False),
+        lambda: rsd.tl.pseudobulk(again, "cell_type"),
+        lambda: rsd.tl.fit(again, max_epochs=1, show_progress_bar=False),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"is read from '.*section.zarr/.*', which does not exist any more"):
+            call()

@@ -23,6 +23,7 @@ from spatialdata.models import Labels2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
 from resolvi_sd._analysis import (
+    CellGroups,
     Comparison,
     cell_groups,
     make_comparisons,
@@ -84,12 +85,12 @@ def write_groups(adata: ad.AnnData) -> None:
     adata.obs["cell_type"] = pd.Categorical(names[np.arange(adata.n_obs) % 3], categories=list(names))
     groups = cell_groups(adata, "cell_type", argument="groupby")
     comparisons = make_comparisons(groups, None, None, among=np.ones(adata.n_obs, dtype=bool))
-    adata.uns["resolvi_de"] = _compare(comparisons, "gene", [f"GENE{i}" for i in range(40)], reach=4.0)
+    adata.uns["resolvi_de"] = _compare(groups, comparisons, "gene", [f"GENE{i}" for i in range(40)], reach=4.0)
     adata.uns["resolvi_rank_genes_groups"] = rank_genes_groups(
         adata.uns["resolvi_de"], groupby="cell_type", layer="resolvi_counts"
     )
     adata.uns["resolvi_dna"] = (
-        _compare(comparisons, "label", list(names), reach=2.0)
+        _compare(groups, comparisons, "label", list(names), reach=2.0)
         .rename(columns=lambda name: name.replace("_de", "_da"))
         .assign(labels_key="cell_type")
     )
@@ -100,16 +101,20 @@ def write_groups(adata: ad.AnnData) -> None:
     adata.uns["resolvi_niche_labels_key"] = "cell_type"
 
 
-def _compare(comparisons: list[Comparison], feature: str, names: list[str], *, reach: float) -> pd.DataFrame:
+def _compare(
+    groups: CellGroups, comparisons: list[Comparison], feature: str, names: list[str], *, reach: float
+) -> pd.DataFrame:
     """Return the summary of draws whose means go from `-reach` to `reach`, or are all zero in the last comparison."""
     rng = np.random.default_rng(1)
+    sizes = groups.sizes(np.ones(len(groups.codes), dtype=bool))
     tables = []
-    for number in range(len(comparisons)):
+    for number, comparison in enumerate(comparisons):
         means = rng.permutation(np.linspace(-reach, reach, len(names))) * (number < len(comparisons) - 1)
         draws = means + rng.uniform(0.3, 1.2, len(names)) * rng.standard_normal((1000, len(names)))
         table = summarise_change(draws.astype(np.float32), mode="change", delta=0.25, fdr=0.05)
         table["raw_fraction1"] = np.linspace(0.2, 1, len(names))
         table["corrected_fraction1"] = np.linspace(0.1, 0.9, len(names))
+        table["n_cells1"] = sizes[comparison.first]
         tables.append(table)
     return stack_comparisons(tables, comparisons, groupby="cell_type", feature=feature, names=names)
 

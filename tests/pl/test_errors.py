@@ -78,6 +78,11 @@ def test_wrong_number_of_axes_or_titles(adata):
         rsd.pl.sources(adata, title=["a", "b"])
 
 
+def test_limits_are_numbers(adata):
+    with pytest.raises(TypeError, match=r"`vmax` must be a number, not 'p99'"):
+        rsd.pl.sources(adata, vmax="p99")
+
+
 def test_limits_the_wrong_way_round(adata):
     with pytest.raises(ValueError, match="vmin < vmax, but vmin=2 and vmax=1"):
         rsd.pl.spatial(adata, "KRT8", vmin=2, vmax=1)

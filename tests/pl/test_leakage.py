@@ -31,7 +31,7 @@ def make_leakage(molecules=MOLECULES, cells=CELLS):
         {"source": names[source], "target": names[target], **{k: v.ravel() for k, v in columns.items()}}
     )
     genes = pd.DataFrame(GENES, columns=["source", "target", "gene", "molecules", "fraction"])
-    return {"labels_key": "cell_type", "pairs": pairs, "genes": genes}
+    return {"labels_key": "cell_type", "n_cells": 64, "pairs": pairs, "genes": genes}
 
 
 @pytest.fixture
@@ -148,7 +148,8 @@ def test_types_without_cells(leaked):
     leaked.uns["resolvi_leakage"] = make_leakage()
     rest = leaked[leaked.obs["cell_type"] != "tumor"].copy()
     rest.uns["cell_type_colors"] = COLORS[1:]
-    (ax,) = rsd.pl.leakage(rest, kind="flow", return_ax=True)
+    with pytest.warns(UserWarning, match="is of 64 cells"):
+        (ax,) = rsd.pl.leakage(rest, kind="flow", return_ax=True)
     nodes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert [node.get_facecolor() for node in nodes[:3]] == [to_rgba(color) for color in ("0.6", *COLORS[1:])]
 
@@ -160,6 +161,11 @@ def test_axes_and_titles_of_the_user(leaked):
     assert [ax.get_title() for ax in axes] == ["A", "B"]
     with pytest.raises(ValueError, match="1 axes, but there are 3 panels"):
         rsd.pl.leakage(leaked, ax=Figure().subplots())
+
+
+def test_a_table_that_lost_cells_is_warned_of(leaked):
+    with pytest.warns(UserWarning, match=r"leakage in `table.uns\['resolvi_leakage'\]` is of 64 cells, .* has 10 now"):
+        rsd.pl.leakage(leaked[:10].copy())
 
 
 def test_errors(leaked):

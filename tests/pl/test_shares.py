@@ -82,6 +82,17 @@ def test_default_colors_are_different(compared, n_groups):
     assert len(drawn) == n_groups
 
 
+def test_shares_are_drawn_where_the_record_of_the_fit_is_lost(compared):
+    del compared.uns["resolvi"]
+    axes = rsd.pl.shares(compared, groupby="sample", return_ax=True)
+    assert len(axes) == 3
+    with pytest.raises(KeyError, match="whose record is lost when tables are concatenated"):
+        rsd.pl.sources(compared)
+    del compared.obs["resolvi_true"]
+    with pytest.raises(KeyError, match="No fit under key_added='resolvi'"):
+        rsd.pl.shares(compared)
+
+
 def test_density_of_uniform_values_is_flat():
     """Without reflection the density would fall to a half at 0 and 1."""
     values = (np.arange(100_000) + 0.5) / 100_000

@@ -89,7 +89,8 @@ def test_groups_are_read_as_text_whatever_the_column_holds(compared):
     adata = compared if hasattr(compared, "obs") else compared.tables["table"]
     table = adata.uns["resolvi_de"]
     numbers = {"tumor": "1", "immune": "2", "stroma": "3"}
-    adata.uns["resolvi_de"] = table.assign(group1=table["group1"].astype(str).map(numbers))
+    adata.uns["resolvi_de"] = table.assign(group1=table["group1"].astype(str).map(numbers), groupby="number")
+    adata.obs["number"] = adata.obs["cell_type"].astype(str).map(numbers).astype(int)
     try:
         for plot in (rsd.pl.volcano, rsd.pl.rank_genes):
             (ax,) = np.atleast_1d(plot(compared, group1=2, return_ax=True))
@@ -119,6 +120,13 @@ def test_most_probable_genes_are_named(compared):
     assert {text.get_text() for text in names_of(tumor)} == set(expected)
     assert not names_of(stroma)
     assert not names_of(rsd.pl.volcano(compared, n_genes=0, return_ax=True)[0])
+
+
+@pytest.mark.parametrize("plot", [rsd.pl.volcano, rsd.pl.rank_genes, rsd.pl.niche_abundance])
+def test_a_table_that_lost_compared_cells_is_warned_of(compared, plot):
+    part = compared[compared.obs["cell_type"] != "immune"].copy()
+    with pytest.warns(UserWarning, match=r"cells that are gone: \d+ of 'immune' were compared, .* has 0\. Please"):
+        plot(part)
 
 
 def test_chosen_genes_are_named_called_or_not(compared):

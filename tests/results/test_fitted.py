@@ -1,5 +1,6 @@
 """A fitted model whose table has other genes, cells or counts now: questions are refused, or there is a warning."""
 
+import anndata as ad
 import numpy as np
 import pytest
 
@@ -118,3 +119,38 @@ def test_results_are_written_for_the_cells_and_genes_of_the_model_only(table):
         with pytest.raises(ValueError, match=message):
             model.write(other, key_added="again")
         assert "again" not in other.uns
+
+
+def test_parts_of_two_fits_are_not_taken_for_one():
+    tables = []
+    for seed in range(2):
+        table = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=seed, transcripts=False)["table"]
+        for name in [name for name in table.layers if name is not None]:
+            del table.layers[name]
+        rsd.tl.fit(table, max_epochs=5, rng=seed, **QUIET)
+        tables.append(table[:150])
+    both = ad.concat(tables, merge="same", uns_merge="first", index_unique="-", pairwise=True)
+    with pytest.warns(UserWarning, match=r"do not seem to be those of the fit: of 64 cells .* 32 have another latent"):
+        rsd.tl.latent(both, copy=True, **QUIET)
+
+
+def test_a_table_that_was_split_and_put_together_lacks_edges():
+    table = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0, transcripts=False)["table"]
+    for name in [name for name in table.layers if name is not None]:
+        del table.layers[name]
+    rsd.tl.fit(table, max_epochs=1, **QUIET)
+    one = (table.obs["cell_type"] == "type_0").to_numpy()
+    again = ad.concat([table[one], table[~one]], merge="same", uns_merge="same", pairwise=True)
+    for call in (rsd.tl.leakage, rsd.tl.niche_abundance):
+        with pytest.warns(UserWarning, match=r"\d+ of 300 cells had neighbors in the fit that are not in this table"):
+            call(again, labels_key="cell_type", copy=True)
+
+
+def test_names_of_fits_do_not_lie_in_each_others_results(table):
+    for name in ("resolvi_de", "resolvi_audit"):
+        with pytest.raises(ValueError, match=rf"key_added='{name}': the table has a fit of the name 'resolvi'"):
+            rsd.tl.fit(table, key_added=name, max_epochs=1, **QUIET)
+    other = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0, transcripts=False)["table"]
+    rsd.tl.fit(other, key_added="resolvi_de", max_epochs=1, **QUIET)
+    with pytest.raises(ValueError, match="key_added='resolvi': the table has a fit of the name 'resolvi_de'"):
+        rsd.tl.fit(other, max_epochs=1, **QUIET)

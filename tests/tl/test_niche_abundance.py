@@ -1,5 +1,8 @@
 """Neighborhoods: sums, planted differences, nulls without one, and bad input."""
 
+from functools import partial
+
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -258,3 +261,53 @@ def test_groups_of_a_single_cell_are_left_out_unless_asked_for():
         assert set(found["group1"]) == set(table.obs["group"]) - {"rare"}
         with pytest.raises(ValueError, match="fewer than two cells"):
             compare(table, "group", group1="rare", copy=True, **settings)
+
+
+@pytest.fixture(scope="module")
+def two_sides():
+    """A fitted table whose cells lie on either side of a line."""
+    settings = {"n_cells": 400, "n_genes": 20, "n_types": 4, "n_rare": 0, "rng": 0, "transcripts": False}
+    table = rsd.datasets.simulate_tissue(**settings)["table"]
+    rsd.tl.fit(table, max_epochs=1, show_progress_bar=False)
+    x = table.obsm["spatial"][:, 0]
+    table.obs["side"] = np.where(x > np.median(x), "right", "left")
+    return table
+
+
+SIDES = {"groupby": "side", "labels_key": "cell_type", "patch_size": 20, "n_samples": 500, "copy": True}
+
+
+def test_the_two_directions_of_a_comparison_are_mirror_images(two_sides):
+    found = rsd.tl.differential_niche_abundance(two_sides, **SIDES)
+    left, right = (found[found["group1"] == name].set_index("label") for name in ("left", "right"))
+    np.testing.assert_allclose(left["lfc_mean"], -right["lfc_mean"], atol=1e-6)
+    for name in ("proba_da", "is_da_fdr", "lfc_std"):
+        np.testing.assert_allclose(left[name].astype(float), right[name].astype(float), rtol=1e-5)
+    assert (left["abundance1"] == right["abundance2"]).all()
+
+
+def test_labels_that_no_cell_has_are_not_compared(two_sides):
+    table = two_sides.copy()
+    table.obs["cell_type"] = table.obs["cell_type"].cat.add_categories(["gone"])
+    expected, found = (rsd.tl.differential_niche_abundance(t, **SIDES) for t in (two_sides, table))
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_a_measurement_is_no_label(two_sides):
+    for call in (rsd.tl.niche_abundance, rsd.tl.leakage, rsd.tl.audit):
+        with pytest.raises(ValueError, match=r"labels_key='area' has 400 different values .*is it a measurement"):
+            call(two_sides, labels_key="area")
+
+
+def test_patches_are_cut_from_the_coordinates_of_the_graph():
+    rng = np.random.default_rng(0)
+    table = ad.AnnData(rng.poisson(2, (400, 10)).astype(np.float32))
+    table.obs["label"] = rng.choice(["a", "b"], 400)
+    table.obsm["microns"] = 100 * rng.random((400, 2))
+    table.obs["side"] = np.where(table.obsm["microns"][:, 0] < 50, "left", "right")
+    rsd.gr.neighbors(table, spatial_key="microns")
+    compare = partial(rsd.tl.differential_niche_abundance, table, "side", labels_key="label", patch_size=40, copy=True)
+    found = compare()
+    table.obsm["spatial"] = rng.permutation(table.obsm["microns"])
+    pd.testing.assert_frame_equal(compare(), found)
+    assert (found["n_units1"] + found["n_units2"]).max() < 2 * 13

@@ -57,3 +57,12 @@ def test_molecules_are_those_of_the_genes_that_were_measured(fitted):
 def test_bad_arguments(fitted, arguments, error, message):
     with pytest.raises(error, match=message):
         rsd.tl.pseudobulk(fitted, **{"groupby": "cell_type"} | arguments)
+
+
+@pytest.mark.parametrize("value", [np.nan, -1.0])
+def test_values_that_are_no_molecules_are_not_summed(fitted, value):
+    table = fitted.tables["table"]
+    table.layers["other"] = table.X.toarray().astype(np.float64)
+    table.layers["other"][0, 0] = value
+    with pytest.raises(ValueError, match=r"`layer` has values below zero, or that are no numbers"):
+        rsd.tl.pseudobulk(fitted, "cell_type", layer="other", min_cells=1)

@@ -7,7 +7,14 @@ from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_
 from resolvi_sd._analysis._entry_sources import entry_sources
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
-from resolvi_sd._analysis._groups import CellGroups, Comparison, cell_groups, check_sizes, make_comparisons
+from resolvi_sd._analysis._groups import (
+    CellGroups,
+    Comparison,
+    cell_groups,
+    check_sizes,
+    label_groups,
+    make_comparisons,
+)
 from resolvi_sd._analysis._labels import draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import (
     Weighting,
@@ -71,6 +78,7 @@ __all__ = [
     "group_totals",
     "importance_blocks",
     "importance_expression",
+    "label_groups",
     "label_probabilities",
     "make_comparisons",
     "neighborhood_composition",

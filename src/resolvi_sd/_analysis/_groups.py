@@ -12,9 +12,17 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._tables import text_categories
-from resolvi_sd._validation import MOST_LISTED, check_key, check_unique, group_names, listing, shortened
+from resolvi_sd._validation import (
+    MOST_LISTED,
+    check_key,
+    check_no_measurement,
+    check_unique,
+    group_names,
+    listing,
+    shortened,
+)
 
-__all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "make_comparisons"]
+__all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
 
 REST = "rest"
 
@@ -84,6 +92,23 @@ def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
         todo="Rename categories of it.",
     )
     return CellGroups(key, codes, names)
+
+
+def label_groups(adata: AnnData, key: str) -> CellGroups:
+    """Return the labels in a column of `obs`, as :func:`cell_groups` does.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If no cell has a label, or its values are so many that they must be measurements.
+    """
+    groups = cell_groups(adata, key, argument="labels_key")
+    if not (groups.codes >= 0).any():
+        raise ValueError(f"No cell has a label in obs[{key!r}]: all values are missing.")
+    check_no_measurement(len(np.unique(groups.codes)), adata.n_obs, key=key, argument="labels_key")
+    return groups
 
 
 def make_comparisons(
@@ -176,9 +201,9 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
     small = dict.fromkeys(side for side in sides if side[1] < 2)
     if small:
         shown = [f"{name!r} ({size} cell{'' if size == 1 else 's'})" for name, size in small]
-        doubt = "; are these groups, or measurements?" if len(shown) > MOST_LISTED else ""
+        doubt = " Are these groups, or measurements?" if len(shown) > MOST_LISTED else ""
         raise ValueError(
-            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {shortened(shown)}{doubt}. "
+            f"Groups of obs[{groups.key!r}] with fewer than two cells {kind}: {shortened(shown)}.{doubt} "
             "Merge them with others, or name the groups to compare in `group1`."
         )
 

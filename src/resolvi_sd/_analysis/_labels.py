@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._analysis._groups import cell_groups
+from resolvi_sd._analysis._groups import label_groups
 from resolvi_sd._keys import Keys
 
 __all__ = ["LabelProbabilities", "draw_labels", "label_probabilities"]
@@ -41,12 +41,10 @@ def label_probabilities(adata: AnnData, keys: Keys, labels_key: str | None) -> L
     KeyError
         If there is no such column, or no fit with labels.
     ValueError
-        If no cell has a label.
+        If no cell has a label, or the column has measurements.
     """
     if labels_key is not None:
-        groups = cell_groups(adata, labels_key, argument="labels_key")
-        if not (groups.codes >= 0).any():
-            raise ValueError(f"No cell has a label in obs[{labels_key!r}]: all values are missing.")
+        groups = label_groups(adata, labels_key)
         one_hot: NDArray[np.float32] = np.zeros((adata.n_obs, len(groups.names)), np.float32)
         labelled = np.flatnonzero(groups.codes >= 0)
         one_hot[labelled, groups.codes[labelled]] = 1

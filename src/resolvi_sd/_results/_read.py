@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, row_blocks, row_sums
+from resolvi_sd._csr import CSR, row_blocks
 from resolvi_sd._keys import Keys, fits
+from resolvi_sd._model import encode
 from resolvi_sd._results._fitted import FittedModel, Setup, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_result, first_fraction, listing
@@ -33,12 +33,12 @@ __all__ = [
     "warn_of_other_counts",
 ]
 
-# Fewer cells than this say too little, where corrected counts are whole molecules that were drawn.
-_FEWEST_CELLS = 100
+# Cells whose latent is held against what was written.
+_LOOKED_AT = 64
 # Molecules that rounding may add.
 _ROUNDING = 1e-3
-# Relative difference that rounding and draws do not make.
-_TOLERANCE = 0.02
+# Difference of latents that rounding does not make.
+_TOLERANCE = 0.01
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
@@ -114,27 +114,24 @@ def kept_counts(adata: AnnData, keys: Keys) -> CSR | None:
     return counts if first_fraction(counts.data) is None else None
 
 
-def warn_of_other_counts(
-    adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, stacklevel: int
-) -> None:
-    """Warn if `molecules` of the cells cannot be those of the fit: corrected counts are not their own share then.
+def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR, *, stacklevel: int) -> None:
+    """Warn if cells have another latent than the fit wrote: counts are not those that it read, or cells not its own.
 
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
-    counts that were drawn.
+    counts that were drawn, and for tables of several fits that were put together.
     """
-    # Corrected counts that are left in a store are not read for this.
-    in_memory = keys.counts in adata.layers and sp.issparse(adata.layers[keys.counts])
-    if not in_memory or keys.true not in adata.obs or adata.n_obs < _FEWEST_CELLS:
+    if keys.latent not in adata.obsm:
         return
-    by_share = float(np.nansum(molecules * adata.obs[keys.true].to_numpy(np.float64)))
-    corrected = float(row_sums(_corrected_matrix(adata, keys.counts, keys)).sum())
-    if abs(by_share - corrected) > _TOLERANCE * corrected + 5 * np.sqrt(corrected):
+    rows = np.unique(np.linspace(0, adata.n_obs - 1, _LOOKED_AT, dtype=np.int64))
+    again, _ = encode(fitted.module, counts[rows], category_codes(adata[rows], fitted), show_progress_bar=False)
+    others = np.abs(again - np.asarray(adata.obsm[keys.latent][rows])).max(axis=1) > _TOLERANCE
+    if others.any():
         where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
         warnings.warn(
-            f"The counts in `{where}` do not seem to be those of the fit: by the shares that it found, {by_share:,.0f} "
-            f"of their molecules are own, and `layers[{keys.counts!r}]` has {corrected:,.0f}. Whichever of the two was "
-            "replaced or transformed since, put it back, or fit anew from a layer that stays as it is: "
-            "`layer='counts'`.",
+            f"The counts in `{where}` do not seem to be those of the fit: of {len(rows)} cells that were looked at, "
+            f"{int(others.sum())} have another latent by them than the fit wrote into `obsm[{keys.latent!r}]`. "
+            "Whichever of the two was replaced or transformed since, put it back, or fit anew from a layer that stays "
+            "as it is: `layer='counts'`.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )
@@ -143,7 +140,7 @@ def warn_of_other_counts(
 def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys, *, stacklevel: int) -> CSR:
     """Return the counts that were fitted, with a warning if they cannot be those any more."""
     counts = fitted_counts(adata, fitted.setup.layer)
-    warn_of_other_counts(adata, fitted, keys, row_sums(counts), stacklevel=stacklevel + 1)
+    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=stacklevel + 1)
     return counts
 
 

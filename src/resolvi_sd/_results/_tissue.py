@@ -84,7 +84,7 @@ def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedM
         "where there is one).",
         stacklevel=stacklevel + 1,
     )
-    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=stacklevel + 1)
+    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=stacklevel + 1)
     tissue = Tissue.assemble(
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
     )
@@ -99,15 +99,16 @@ def warn_of_lost_neighbors(
 
     Weights of a cell summed to 1 in the fit: what is missing went to cells that are gone.
     """
-    # Cells without molecules that are gone have given none.
-    if int((molecules > 0).sum()) < fitted.module.data.n_train:
-        _warn(adata, _neighbor_sums(adata, keys) < _WHOLE, so=so, stacklevel=stacklevel + 1)
+    left = _neighbor_sums(adata, keys)
+    # Cells without molecules that are gone have given none. Tables that were put together again have all cells, and
+    # lack edges between them.
+    gone = int((molecules > 0).sum()) < fitted.module.data.n_train
+    _warn(adata, (left < _WHOLE) & (gone | (left > 0)), so=so, stacklevel=stacklevel + 1)
 
 
 def warn_of_partial_niches(adata: AnnData, keys: Keys, *, stacklevel: int) -> None:
     """Warn if the table has lost some neighbors of its cells since the fit, if there is one."""
-    fitted_cells = adata.uns.get(keys.model, {}).get("data", {}).get("n_cells")
-    if fitted_cells is None or adata.n_obs >= int(fitted_cells) or keys.weights not in adata.obsp:
+    if keys.weights not in adata.obsp:
         return
     left = _neighbor_sums(adata, keys)
     so = "Their niches are those of the neighbors that are left. Use the whole table, and choose cells from the result."

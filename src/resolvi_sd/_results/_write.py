@@ -32,7 +32,13 @@ def check_inputs_kept(setup: Setup, keys: Keys) -> None:
 
 
 def check_place_free(adata: AnnData, keys: Keys) -> None:
-    """Raise ValueError if results would replace, or remove, entries that are no results of a fit."""
+    """Raise ValueError if results would replace, or remove, entries that are no results of the fit of that name."""
+    for other in fits(adata.uns):
+        if keys.prefix in Keys(other).owned()["uns"][:-1] or other in keys.owned()["uns"][:-1]:
+            raise ValueError(
+                f"key_added={keys.prefix!r}: the table has a fit of the name {other!r}, and results of one would be in "
+                "the place of the other. Choose another `key_added=`."
+            )
     if keys.prefix in fits(adata.uns):
         return
     # A graph may be squidpy's under the same name.

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import zarr
 from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from resolvi_sd._csr import CSR, canonical, csr_in_files, is_canonical, map_rows, row_blocks
 from resolvi_sd._validation import STORED
@@ -43,9 +44,12 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
     ------
     NotImplementedError
         If the matrix is of another kind, or stored by columns.
+    FileNotFoundError
+        If the store of the matrix is gone.
     OSError
         If there is no room for the temporary files.
     """
+    _check_there(matrix, name)
     if isinstance(matrix, (da.Array, *STORED)) and not isinstance(matrix, CSCDataset):
         return csr_in_files(_checked(_stored_blocks(matrix), check), matrix.shape, _plain_type(matrix.dtype))
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
@@ -61,6 +65,17 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
     if check is not None:
         check(csr.data)
     return csr
+
+
+def _check_there(matrix: Any, name: str) -> None:
+    """Raise FileNotFoundError if the store of a matrix is gone: zarr reads zeros where chunks are missing."""
+    node = matrix.group if isinstance(matrix, CSRDataset) else matrix
+    store = node.store if isinstance(node, (zarr.Array, zarr.Group)) else None
+    if isinstance(store, LocalStore) and not (store.root / node.path).exists():
+        raise FileNotFoundError(
+            f"`{name}` is read from {str(store.root / node.path)!r}, which does not exist any more. If the store was "
+            "moved, read the table again from where it is now."
+        )
 
 
 def _plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -9,10 +9,13 @@ from resolvi_sd._validation._counts import (
 )
 from resolvi_sd._validation._files import check_folder, check_picture
 from resolvi_sd._validation._names import (
+    FEW_CELLS,
+    MOST_CATEGORIES,
     MOST_LISTED,
     check_complete,
     check_key,
     check_names,
+    check_no_measurement,
     check_positive_int,
     check_result,
     check_unique,
@@ -24,6 +27,8 @@ from resolvi_sd._validation._places import check_coordinates, warn_overlapping_s
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 
 __all__ = [
+    "FEW_CELLS",
+    "MOST_CATEGORIES",
     "MOST_LISTED",
     "STORED",
     "check_cells",
@@ -36,6 +41,7 @@ __all__ = [
     "check_is_table",
     "check_key",
     "check_names",
+    "check_no_measurement",
     "check_not_corrected",
     "check_number_type",
     "check_picture",

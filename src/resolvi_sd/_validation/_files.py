@@ -11,7 +11,7 @@ __all__ = ["check_folder", "check_picture"]
 
 def check_folder(path: Path, *, argument: str) -> None:
     """Raise FileNotFoundError if a file cannot be written because its folder does not exist."""
-    if not path.absolute().parent.is_dir():
+    if not path.expanduser().absolute().parent.is_dir():
         raise FileNotFoundError(f"{argument}={str(path)!r}: the folder {str(path.parent)!r} does not exist.")
 
 

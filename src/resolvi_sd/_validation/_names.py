@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 
 __all__ = [
+    "FEW_CELLS",
+    "MOST_CATEGORIES",
     "MOST_LISTED",
     "check_complete",
     "check_key",
     "check_names",
+    "check_no_measurement",
     "check_positive_int",
     "check_result",
     "check_unique",
@@ -23,6 +26,8 @@ __all__ = [
 
 # Most names that a message lists.
 MOST_LISTED = 20
+# More categories than this, with fewer cells than this in each, are taken for measurements.
+MOST_CATEGORIES, FEW_CELLS = 50, 10
 
 
 def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
@@ -145,6 +150,21 @@ def check_complete(column: pd.Series[Any], *, argument: str) -> None:
         raise ValueError(
             f"{argument}={column.name!r}: {missing} of {len(column)} cells have no value (NaN). "
             "Fill them in, or drop those cells first: `table[table.obs[key].notna()].copy()`."
+        )
+
+
+def check_no_measurement(n_names: int, n_cells: int, *, key: str, argument: str) -> None:
+    """Raise if a column of labels has so many values that it must be a measurement.
+
+    Raises
+    ------
+    ValueError
+        If there are more than 50, and fewer than ten cells of each.
+    """
+    if n_names > MOST_CATEGORIES and n_names > n_cells / FEW_CELLS:
+        raise ValueError(
+            f"{argument}={key!r} has {n_names:,} different values in {n_cells:,} cells: is it a measurement? It must "
+            "name labels, such as cell types; cut it into a few (`pandas.cut`), or merge rare ones."
         )
 
 

@@ -217,6 +217,7 @@ def neighbors(
         distances, connectivities = graph.to_sparse()
         return NeighborsResult(connectivities=connectivities, distances=distances)
     params = {"coord_type": "generic", "n_neighbors": n_neighbors, "transform": "none", "distance": distance}
+    params["spatial_key"] = spatial_key
     if isinstance(data, SpatialData):
         params["coordinate_system"] = coordinate_system
     if library_key is not None:

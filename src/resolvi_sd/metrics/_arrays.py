@@ -45,8 +45,9 @@ def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
         raise ValueError(f"`{argument}` must be cells × genes, but its shape is {values.shape}.")
     if values.dtype.kind not in "buif":
         raise TypeError(f"`{argument}` must hold real numbers, but its type is {values.dtype}.")
-    # scipy knows no sparse matrices of half precision.
-    csr = sp.csr_matrix(values.astype(np.float32) if values.dtype == np.float16 else values)
+    # scipy knows no sparse matrices of half precision, or of another byte order.
+    plain = np.dtype(np.float32) if values.dtype == np.float16 else values.dtype.newbyteorder("=")
+    csr = sp.csr_matrix(values.astype(plain, copy=False))
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()

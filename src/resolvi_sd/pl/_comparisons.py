@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 from anndata import AnnData
 
+from resolvi_sd._tables import column_text
 from resolvi_sd._validation import check_key, check_result, group_names, listing
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons"]
@@ -48,7 +50,7 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
     key
         Name of the result.
     columns
-        Columns that it must have beside `group1` and `group2`.
+        Columns that it must have beside those of all comparisons.
     tool
         The call that writes it, for the message.
 
@@ -58,16 +60,41 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
         If there is no such result.
     ValueError
         If it lacks a column.
+
+    Warns
+    -----
+    UserWarning
+        If cells that were compared are gone.
     """
     check_result(key, adata.uns, where="table.uns", tool=tool)
     table = adata.uns[key]
-    missing = [name for name in ("group1", "group2", *columns) if name not in getattr(table, "columns", ())]
+    wanted = ("groupby", "group1", "group2", "n_cells1", *columns)
+    missing = [name for name in wanted if name not in getattr(table, "columns", ())]
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks the columns {listing(missing)}. Please run `{tool}` again.")
-    return [
+    comparisons = [
         Comparison(str(group1), str(group2), rows)
         for (group1, group2), rows in table.groupby(["group1", "group2"], observed=True, sort=False)
     ]
+    _warn_of_lost_cells(adata, key, str(table["groupby"].iloc[0]), comparisons, tool)
+    return comparisons
+
+
+def _warn_of_lost_cells(adata: AnnData, key: str, groupby: str, comparisons: Iterable[Comparison], tool: str) -> None:
+    """Warn if a group has fewer cells than were compared; those without counts were not."""
+    if groupby not in adata.obs:
+        return
+    now = pd.Series(column_text(adata.obs[groupby])).value_counts()
+    for comparison in comparisons:
+        then, left = int(comparison.rows["n_cells1"].iloc[0]), int(now.get(comparison.group1, 0))
+        if left < then:
+            warnings.warn(
+                f"`table.uns[{key!r}]` is of cells that are gone: {then:,} of {comparison.group1!r} were compared, and "
+                f"the table has {left:,}. Please run `{tool}` again.",
+                UserWarning,
+                stacklevel=5,
+            )
+            return
 
 
 def choose_comparisons(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,19 @@ def count_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def replace_limits(limits: tuple[float, float], vmin: float | None, vmax: float | None) -> tuple[float, float]:
-    """Return the limits, with those that the user gave in place of the default ones."""
+    """Return the limits, with those that the user gave in place of the default ones.
+
+    Raises
+    ------
+    TypeError
+        If one is no number.
+    """
+    given: dict[str, object] = {"vmin": vmin, "vmax": vmax}
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Real):
+            raise TypeError(
+                f"`{name}` must be a number, not {value!r}; of a quantile pass its value, `np.quantile(...)`."
+            )
     return (limits[0] if vmin is None else vmin), (limits[1] if vmax is None else vmax)
 
 

@@ -47,7 +47,7 @@ def check_save(save: str | Path | None) -> None:
 def save_figure(ax: Axes, save: str | Path | None) -> None:
     """Write the figure of `ax` to a file, if asked to."""
     if save is not None:
-        figure_of(ax).savefig(save, dpi=_DPI, bbox_inches="tight")
+        figure_of(ax).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -21,6 +21,7 @@ from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure
 from resolvi_sd.pl._panels import add_colorbar
+from resolvi_sd.pl._results import warn_of_other_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,6 +192,8 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
             )
         table = pd.DataFrame(entry[name]).astype({"source": str, "target": str})
         tables[name] = table if own_type else table[table["source"] != table["target"]]
+    what = f"The leakage in `table.uns[{keys.leakage!r}]`"
+    warn_of_other_cells(adata, int(entry["n_cells"]), what=what, tool=tool, stacklevel=4)
     pairs = tables["pairs"]
     if not pairs["molecules"].sum() > 0:
         hint = "" if own_type else " between different types; `own_type=True` draws what did within a type"

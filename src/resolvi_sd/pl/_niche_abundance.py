@@ -141,7 +141,8 @@ def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[
             f"`table.obsm[{keys.niche!r}]` has {niche.shape[1]} columns, but `table.uns[{keys.niche_labels!r}]` names "
             f"{len(labels)}: {listing(labels)}. Please run `resolvi_sd.tl.niche_abundance(...)` again."
         )
-    return niche, labels
+    around = np.flatnonzero(np.nansum(niche, axis=0) > 0)  # a category may be left of cells that are gone
+    return niche[:, around], tuple(labels[column] for column in around)
 
 
 def _mean_niche(niche: NDArray[np.float64], groups: Categories) -> NDArray[np.float64]:
@@ -218,7 +219,7 @@ def _draw_composition(
     ax.set_xticks(np.arange(len(groups.names)), groups.names, rotation=90)
     ax.set_yticks(np.arange(len(labels)), labels)
     ax.set(xlabel=groups.key, ylabel="label of the neighbors")
-    add_colorbar([ax], scale)
+    add_colorbar([ax], scale, width=max(0.05, 0.3 / len(groups.names)))
 
 
 def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:

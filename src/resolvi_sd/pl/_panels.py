@@ -146,8 +146,8 @@ def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale]) -> None:
         add_colorbar(group, scale)
 
 
-def add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
-    """Draw one color bar for these axes, to the right of the last."""
+def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05) -> None:
+    """Draw one color bar for these axes, to the right of the last, whose width is that share of a panel's."""
     from matplotlib.cm import ScalarMappable
 
     figure = figure_of(axes[0])
@@ -157,5 +157,5 @@ def add_colorbar(axes: list[Axes], scale: ColorScale) -> None:
         figure.colorbar(colors, ax=axes, label=scale.label, extend=scale.extend)
     else:
         # As high as the panel, which fills only part of its axes' room when x and y have the same scale.
-        bar = axes[-1].inset_axes((1.03, 0.0, 0.05, 1.0))
+        bar = axes[-1].inset_axes((1.0 + 0.6 * width, 0.0, width, 1.0))
         figure.colorbar(colors, cax=bar, label=scale.label, extend=scale.extend)

@@ -28,6 +28,8 @@ __all__ = ["rank_genes"]
 
 _COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "corrected_fraction1")
 _ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _N_COLUMNS = 0.22, 2.7, 0.9, 4
+# Room for the label of the color bar, in rows.
+_LEAST_ROWS = 10
 # Areas of the dots of a gene found in no cell and in all cells, in points squared.
 _AREAS = (6.0, 110.0)
 _LEGEND_FRACTIONS = (0.1, 0.5, 1.0)
@@ -106,7 +108,7 @@ def rank_genes(
     axes = open_panels(
         [comparison.name for comparison in comparisons],
         ax=ax,
-        size=(_PANEL_WIDTH, _ROW_HEIGHT * max(len(top) for top in tops) + _MARGIN),
+        size=(_PANEL_WIDTH, _ROW_HEIGHT * max(_LEAST_ROWS, *(len(top) for top in tops)) + _MARGIN),
         figsize=figsize,
         title=title,
         n_columns=_N_COLUMNS,
@@ -144,6 +146,7 @@ def _draw_panel(ax: Axes, top: pd.DataFrame, scale: ColorScale) -> None:
         zorder=2,
     )
     ax.set_yticks(row, top["gene"].astype(str))
+    ax.margins(x=0.1)  # the largest dots are not cut
     ax.set(ylim=(len(top) - 0.4, -0.6), xlabel="log2 FC (mean ± SD)")
     ax.spines[["top", "right"]].set_visible(False)
 

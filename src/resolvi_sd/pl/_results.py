@@ -44,8 +44,14 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     if isinstance(record, Mapping) and "history" in record:
         return record
     names = [name for name, entry in adata.uns.items() if isinstance(entry, Mapping) and "history" in entry]
+    hint = ""
+    if keys.true in adata.obs:
+        hint = (
+            "It has the shares of one, whose record is lost when tables are concatenated: `resolvi_sd.pl.shares` draws "
+            "these, and a new fit needs another `key_added=`. "
+        )
     raise KeyError(
-        f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. "
+        f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. {hint}"
         "Please run `resolvi_sd.tl.fit(...)` first."
     )
 
@@ -85,6 +91,8 @@ def read_shares(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], ...]:
     KeyError
         If one is missing.
     """
+    if keys.true not in adata.obs:
+        fitted(adata, keys)  # says which fits there are
     check_written(keys, keys.shares, adata.obs.columns, where="table.obs")
     return tuple(adata.obs[key].to_numpy(dtype=np.float64) for key in keys.shares)
 

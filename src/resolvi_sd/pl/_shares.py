@@ -16,7 +16,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._categories import Categories, Palette, read_categories, single_category
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, label_inches, open_panels, save_figure
-from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares
+from resolvi_sd.pl._results import SHARE_TITLES, read_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,6 @@ def shares(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    fitted(adata, keys)
     values = np.column_stack(read_shares(adata, keys))
     groups = single_category(adata.n_obs, "all cells")
     if groupby is not None:

@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import AuditInput, Reference, cell_groups
+from resolvi_sd._analysis import AuditInput, Reference, label_groups
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
@@ -27,7 +27,7 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._tables import cell_positions, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_names, check_result, listing
+from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit_input", "audit_labels", "audit_reference", "translated"]
@@ -43,7 +43,7 @@ def audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.obje
             f"labels_key={labels_key!r} are predictions of the fit, which would judge itself: use labels from before "
             "it, such as clusters of the raw counts."
         )
-    groups = cell_groups(adata, labels_key, argument="labels_key")
+    groups = label_groups(adata, labels_key)
     names = np.array([*groups.names, None], dtype=object)
     labels: NDArray[np.object_] = names[groups.codes]
     found = pd.unique(labels[groups.codes >= 0])
@@ -76,6 +76,8 @@ def audit_reference(
             f"A reference needs its labels: reference_labels_key=..., one of {listing(reference.obs.columns)}."
         )
     check_key(labels_key, reference.obs.columns, argument="reference_labels_key", where="reference.obs")
+    todo = "Call `reference.var_names_make_unique()` first."
+    check_unique(reference.var_names, what="Gene names of the reference", todo=todo)
     shared = panel.intersection(reference.var_names)
     if not len(shared):
         raise ValueError(
@@ -123,6 +125,7 @@ def audit_input(
 ) -> AuditInput:
     """Gather what is judged, and what it is held against."""
     for label, genes in (markers or {}).items():
+        check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
         check_names(genes, argument=f"markers[{label!r}]")
     if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
         raise ValueError(
@@ -146,7 +149,7 @@ def audit_input(
     raw = fitted_counts(adata, setup.layer)
     corrections = {name: corrected_counts(adata, keys, raw, layer=layer) for name, layer in layers.items()}
     molecules = row_sums(raw)
-    warn_of_other_counts(adata, fitted, keys, molecules, stacklevel=3)
+    warn_of_other_counts(adata, fitted, keys, raw, stacklevel=3)
     if keys.weights in adata.obsp:
         so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)

@@ -208,7 +208,7 @@ def differential_expression(
     if weights == "importance":
         blocks = _weighted_blocks(adata, keys, rows, generator, batch_correction, show_progress_bar)
     else:
-        warn_of_other_counts(adata, fitted, keys, depth, stacklevel=2)
+        warn_of_other_counts(adata, fitted, keys, counts, stacklevel=2)
         categories = category_codes(adata, fitted)
         blocks = blocks_at_mean(
             fitted.module,

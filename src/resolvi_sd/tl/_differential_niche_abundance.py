@@ -33,7 +33,7 @@ from resolvi_sd._analysis import (
     write_niches,
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._random import RandomLike, as_generator, draw_seed
 from resolvi_sd._tables import Groups, annotation, cell_positions, cross, group_by, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
@@ -175,26 +175,32 @@ def differential_niche_abundance(
     versions = [mean]
     if not labels.certain:
         versions = [neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS)]
+    around = np.flatnonzero((mean[usable] > 0).any(axis=0))  # a category may be left of cells that are gone
+    seed = draw_seed(generator)
     tables = []
     few: dict[str, int] = {}
     for comparison in comparisons:
         side = np.where(usable, _sides(groups, comparison), -1)
-        summed = [block_totals(version, units, side) for version in versions]
+        summed = [block_totals(version[:, around], units, side) for version in versions]
         n_cells = summed[0][1]
         totals = np.stack([total for total, _ in summed])
-        means = bootstrap_means(totals, n_cells, n_samples=n_samples, rng=generator) + np.float32(pseudocount)
+        # The same draws for all comparisons, and with the sides in one order: two directions are mirror images.
+        draws, order = np.random.default_rng(seed), [0, 1] if comparison.first < min(comparison.second) else [1, 0]
+        means = bootstrap_means(totals[:, :, order], n_cells[:, order], n_samples=n_samples, rng=draws)[:, order]
         n_units = (n_cells > 0).sum(axis=0)
         names = (comparison.name1, comparison.name2)
         few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
-        table = _summary(np.log2(means), n_units, mode=mode, delta=delta, fdr=fdr, rng=generator)
+        logs = np.log2(means + np.float32(pseudocount))
+        table = _summary(logs, n_units, mode=mode, delta=delta, fdr=fdr, rng=draws)
         for i in range(2):
-            table[f"abundance{i + 1}"] = mean[side == i].mean(axis=0, dtype=np.float64)
+            table[f"abundance{i + 1}"] = mean[side == i][:, around].mean(axis=0, dtype=np.float64)
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
             table[f"n_units{i + 1}"] = int(n_units[i])
         tables.append(table)
     if few:
         _warn_of_few_units(few, sample_key)
-    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="label", names=labels.names)
+    names_around = [labels.names[column] for column in around]
+    result = stack_comparisons(tables, comparisons, groupby=groupby, feature="label", names=names_around)
     result["labels_key"] = pd.Categorical([labels_key or ""] * len(result))
     if copy:
         return result

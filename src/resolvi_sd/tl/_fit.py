@@ -78,7 +78,7 @@ def fit(
         SpatialData object are always sections of their own. None is `batch_key`.
     labels_key
         Column of `obs` with cell-type labels, for the semi-supervised model: it has a mixture component for each label
-        and a classifier, and predicts the labels of all cells.
+        and a classifier, and predicts the labels of all cells. Labels are text: numbers come back as `"1"`, `"2"`, ...
     unlabeled_category
         Value of `labels_key` of cells whose label is not known; NaN is the same.
     categorical_covariate_keys

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
-from resolvi_sd._analysis import CellGroups, cell_groups
+from resolvi_sd._analysis import CellGroups, label_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
@@ -66,14 +66,14 @@ def leakage(
       the target);
     - `.uns['resolvi_leakage']['genes']`: a DataFrame with a row for each pair and top gene: `source`, `target`, `gene`,
       `molecules`, `fraction` (of the gene's molecules counted in the target's cells);
-    - `.uns['resolvi_leakage']['labels_key']`: the column.
+    - `.uns['resolvi_leakage']['labels_key']`, `['n_cells']`: the column, and the number of cells.
 
     Raises
     ------
     KeyError
         If there is no fit, no such column, or no predictions.
     ValueError
-        If no cell has a type, or the genes of the table are no longer those of the fit.
+        If no cell has a type, the column has measurements, or the genes of the table are no longer those of the fit.
 
     Examples
     --------
@@ -101,6 +101,7 @@ def leakage(
     counted = group_sums(tissue.counts, groups.codes, len(groups.names))
     result = {
         "labels_key": groups.key,
+        "n_cells": adata.n_obs,
         "pairs": _pairs(molecules, counted, groups),
         "genes": _top_genes(molecules, counted, groups, np.asarray(fitted.genes, dtype=object), n_genes),
     }
@@ -117,10 +118,7 @@ def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> CellGroups:
             f"The table has no predicted labels (`obs[{keys.predicted!r}]`): name a column of `obs` with the types of "
             "the cells, `labels_key=...`, or fit with `labels_key=` first."
         )
-    groups = cell_groups(adata, labels_key or keys.predicted, argument="labels_key")
-    if not (groups.codes >= 0).any():
-        raise ValueError(f"No cell has a label in obs[{groups.key!r}]: all values are missing.")
-    return groups
+    return label_groups(adata, labels_key or keys.predicted)
 
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import CellGroups, cell_groups
@@ -101,7 +104,7 @@ def pseudobulk(
         # Held against the counts of the fit, if the table still has them: they may have been transformed in place.
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
     else:
-        values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]")
+        values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]", check=_check_molecules)
     measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
     sums = group_sums(values, place, n_places)[kept][:, measured]
     of_sample, of_group = (
@@ -118,3 +121,11 @@ def pseudobulk(
     )
     bulk = np.rint(sums).astype(np.int64) if integer_counts else sums
     return AnnData(bulk, obs=obs, var=adata.var[measured].copy())
+
+
+def _check_molecules(values: NDArray[Any]) -> None:
+    """Raise ValueError unless values are molecules, or rates."""
+    if len(values) and not (np.isfinite(values).all() and values.min() >= 0):
+        raise ValueError(
+            "`layer` has values below zero, or that are no numbers (NaN or infinity): these are no molecules to add up."
+        )
