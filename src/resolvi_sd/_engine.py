@@ -26,8 +26,8 @@ from resolvi_sd._model import (
     train_on_devices,
 )
 from resolvi_sd._random import draw_seed
-from resolvi_sd._results import FittedModel, Setup
-from resolvi_sd._tables import Groups
+from resolvi_sd._results import FittedModel, label_colors
+from resolvi_sd._tables import Groups, align_genes, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
 
 __all__ = ["combine_configs", "fit_model", "infer_posterior", "read_query", "summarise"]
@@ -95,40 +95,45 @@ def fit_model(
 def read_query(
     query: SpatialData | AnnData,
     reference: FittedModel,
-    setup: Setup,
+    reference_table: AnnData,
     *,
     table_key: str = "table",
-    colors: tuple[str, ...] = (),
-    unmeasured: tuple[str, ...] = (),
+    layer: str | None = None,
     freeze: bool = True,
+    **places: str | None,
 ) -> tuple[ModelInput, FittedModel]:
     """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
 
-    New batches and categories are added behind those of the reference. The depth and the size that the model expects of
-    a cell stay the reference's. Labels and an existing graph of the query are not looked at.
+    Genes are matched by name. New batches and categories are added behind those of the reference. The depth and the
+    size that the model expects of a cell stay the reference's. Labels and an existing graph of the query are not looked
+    at.
 
     Parameters
     ----------
     query
-        The query, with the genes of the reference.
-    reference
-        Fitted model.
-    setup
-        Where the query's input is.
+        The query; it is left alone.
+    reference, reference_table
+        Fitted model, and the table that it was fitted on.
     table_key
-        Name of its table in a SpatialData object.
-    colors
-        Colors of the reference's labels.
-    unmeasured
-        Genes that the query lacks, which are zero in its table.
+        Name of the query's table in a SpatialData object.
+    layer
+        Layer of the query with counts, `"X"` for its X; None: as in the reference.
     freeze
         Whether training keeps all that was learned on the reference.
+    places
+        `batch_key`, `library_key`, `spatial_key` and `coordinate_system` of the query; None: as in the reference.
 
     Returns
     -------
-    The query, with the batches and categories of the extended model, and that model.
+    The query, with the genes of the reference and the batches and categories of the extended model, and that model. Its
+    table is the query's own where the genes are the same in the same order, otherwise a new one.
     """
-    own = read_input(query, replace(setup, labels_key=None, neighbors_key=None), table_key=table_key)
+    given = resolve_table(query, table_key)
+    layer = query_layer(given, layer, reference.setup.layer)
+    table = align_genes(given, reference.genes, layer)
+    named: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
+    setup = replace(reference.setup, layer=layer, labels_key=None, neighbors_key=None, **named)
+    own = read_input(_with_table(query, table_key, table), setup, table_key=table_key)
     batches = Groups(own.view.batch, own.view.batch_names)
     # Without a batch key all cells are of the one batch, whatever it was called.
     batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)
@@ -157,11 +162,21 @@ def read_query(
         batches=batches.names,
         covariates=tuple(groups.names for groups in covariates),
         is_query=True,
-        colors=colors,
-        unmeasured=unmeasured,
+        colors=label_colors(reference_table, reference),
+        unmeasured=missing_genes(given.var_names, reference.genes),
         history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped
+
+
+def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) -> SpatialData | AnnData:
+    """Return the query with this table in place of its own; the query itself is left alone."""
+    if isinstance(query, AnnData):
+        return table
+    if query.tables[table_key] is table:
+        return query
+    elements = {name: dict(getattr(query, name)) for name in ("shapes", "labels", "points")}
+    return SpatialData(**elements, tables={table_key: table})
 
 
 def _joined(groups: Groups, known: tuple[str, ...]) -> Groups:

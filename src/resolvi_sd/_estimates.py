@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,19 +13,17 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis import (
+    ExpressionRequest,
     LibrarySize,
-    cell_scale,
     check_fpr,
-    check_request,
-    decoding_categories,
     decontaminate,
     expression_draws,
-    gene_columns,
     importance_expression,
+    mean_expression,
 )
 from resolvi_sd._csr import CSR
 from resolvi_sd._input import ModelInput
-from resolvi_sd._model import Posterior, Weights, classify, encode
+from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, category_codes, fitted_counts, most_probable
 from resolvi_sd._scratch import is_in_file
@@ -99,10 +98,14 @@ class Estimates(TableTasks):
             If the genes or categories of the table are not those of the model, or it has no counts any more.
         """
         table = self._table(adata)
-        mean, spread = encode(self.fitted.module, *self._counts(table), show_progress_bar=show_progress_bar)
-        if return_dist:
-            return mean, np.square(spread)
-        return mean if give_mean else mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
+        return latent_of(
+            self.fitted.module,
+            *self._counts(table),
+            give_mean=give_mean,
+            return_dist=return_dist,
+            rng=as_generator(rng),
+            show_progress_bar=show_progress_bar,
+        )
 
     def get_normalized_expression(
         self,
@@ -159,41 +162,34 @@ class Estimates(TableTasks):
             the genes of the table are not those of the model.
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
-        check_request(fitted, library_size, n_samples, weights, size_scaling)
-        columns = gene_columns(fitted.genes if gene_list is None else gene_list, fitted.genes, argument="gene_list")
-        names = [fitted.genes[column] for column in columns]
         categories = category_codes(table, fitted)
-        settings = decoding_categories(fitted, categories, transform_batch)
-        scale = self._scale(adata, library_size, size_scaling=size_scaling, show_progress_bar=show_progress_bar)
+        request = ExpressionRequest.of(
+            fitted,
+            categories,
+            genes=gene_list,
+            argument="gene_list",
+            transform_batch=transform_batch,
+            library_size=library_size,
+            size_scaling=size_scaling,
+            n_samples=n_samples,
+            weights=weights,
+        )
+        scale = self._scale(adata, request, show_progress_bar=show_progress_bar)
+        settings: dict[str, Any] = {"rng": generator, "show_progress_bar": show_progress_bar}
         if weights == "importance":
             self._check_own_cells(adata, "weights='importance'")
             if not return_mean:
                 raise ValueError("`weights='importance'` gives a weighted mean of the draws: leave `return_mean` True.")
-            mean = importance_expression(
-                fitted.module,
-                # Without labels, as the fit of a table is: a label would decide for its component.
-                replace(self._input, labels=None).tissue(),
-                self._input.graph,
-                settings,
-                columns,
-                n_samples=n_samples,
-                rng=generator,
-                show_progress_bar=show_progress_bar,
-            )
-            return pd.DataFrame(scale * mean, index=table.obs_names, columns=names)
-        draws = expression_draws(
-            fitted.module,
-            fitted_counts(table, fitted.setup.layer),
-            categories,
-            settings,
-            columns,
-            n_samples=n_samples,
-            rng=generator,
-            show_progress_bar=show_progress_bar,
-        )
-        if n_samples > 1 and not return_mean:
-            return np.stack([scale * drawn for drawn in draws])
-        return pd.DataFrame(scale * sum(draws) / n_samples, index=table.obs_names, columns=names)
+            # Without labels, as the fit of a table is: a label would decide for its component.
+            tissue = replace(self._input, labels=None).tissue()
+            mean = importance_expression(fitted.module, tissue, self._input.graph, request, scale, **settings)
+        else:
+            counts = fitted_counts(table, fitted.setup.layer)
+            if n_samples > 1 and not return_mean:
+                draws = expression_draws(fitted.module, counts, categories, request, **settings)
+                return np.stack([scale * drawn for drawn in draws])
+            mean = mean_expression(fitted.module, counts, categories, request, scale, **settings)
+        return pd.DataFrame(mean, index=table.obs_names, columns=list(request.names))
 
     def get_corrected_counts(self) -> CSR:
         """Return the expected own molecules of every cell, a copy.
@@ -347,15 +343,15 @@ class Estimates(TableTasks):
         return fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
 
     def _scale(
-        self, adata: AnnData | None, library_size: LibrarySize, *, size_scaling: bool, show_progress_bar: bool
+        self, adata: AnnData | None, request: ExpressionRequest, *, show_progress_bar: bool
     ) -> np.float32 | NDArray[np.float32]:
         own = relative = None
-        if library_size == "latent":
+        if request.needs_own:
             self._check_own_cells(adata, "library_size='latent'")
             own = self._infer(show_progress_bar=show_progress_bar).molecules[:, 0]
-        if size_scaling and self._input.sizes is not None:
+        if request.size_scaling and self._input.sizes is not None:
             relative = self._input.sizes / self.fitted.module.data.median_size
-        return cell_scale(library_size, own, relative)
+        return request.scale(own, relative)
 
     def _given_away(self) -> Posterior:
         """Return the posterior with copies of what users transform in place, as scanpy does with layers."""

@@ -23,18 +23,13 @@ from resolvi_sd._results import (
     FittedModel,
     Setup,
     check_holds_model,
-    check_inputs_kept,
-    check_place_free,
-    label_colors,
+    check_room,
     load_folder,
     restore,
     save_folder,
     write_fit,
 )
 from resolvi_sd._tables import (
-    align_genes,
-    missing_genes,
-    query_layer,
     read_labels,
     read_sizes,
     resolve_table,
@@ -308,8 +303,7 @@ class ResolVI(Estimates):
                 "order. Pass the table of the model, or a copy of it; for other cells use `ResolVI.load_query_data`."
             )
         check_takes_results(target)
-        check_inputs_kept(self.fitted.setup, keys)
-        check_place_free(target, keys)
+        check_room(target, self.fitted.setup, keys)
         write_fit(target, self.fitted, self._given_away(), self._input.graph, sizes=self._input.sizes, keys=keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
@@ -477,23 +471,25 @@ class ResolVI(Estimates):
                 "`ResolVI.load(folder, adata)`."
             )
         check_is_table(adata)
-        reference = reference_model.fitted
-        layer = query_layer(adata, layer, reference.setup.layer)
-        aligned = align_genes(adata, reference.genes, layer)
-        if aligned is not adata:
+        model_input, fitted = read_query(
+            adata,
+            reference_model.fitted,
+            reference_model.adata,
+            layer=layer,
+            batch_key=batch_key,
+            library_key=library_key,
+            spatial_key=spatial_key,
+            freeze=freeze,
+        )
+        table = model_input.view.adata
+        if table is not adata:
             warnings.warn(
                 "The genes of the query are not those of the reference in the same order: the table of the model, "
                 "`model.adata`, is a copy that has them so, and `model.write()` writes there.",
                 UserWarning,
                 stacklevel=2,
             )
-        colors = label_colors(reference_model.adata, reference)
-        setup = reference.setup.of_query(
-            layer=layer, batch_key=batch_key, library_key=library_key, spatial_key=spatial_key
-        )
-        unmeasured = missing_genes(adata.var_names, reference.genes)
-        model_input, fitted = read_query(aligned, reference, setup, colors=colors, unmeasured=unmeasured, freeze=freeze)
-        return cls._of(fitted, aligned, model_input)
+        return cls._of(fitted, table, model_input)
 
     @classmethod
     def _of(cls, fitted: FittedModel, adata: AnnData, model_input: ModelInput, *, is_loaded: bool = False) -> ResolVI:

@@ -33,6 +33,7 @@ def mixing(table):
     return (chemistry[nearest] != chemistry[:, None]).mean()
 
 
+@pytest.mark.filterwarnings("ignore:The counts in `table.X` do not seem to be those of the fit")  # other covariates
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(encode_covariates=True)])
 def test_the_decoder_takes_the_effect_of_a_covariate_over(two_chemistries, config):
     settings = dict(n_neighbors=5, max_epochs=30, config=config, **QUIET)

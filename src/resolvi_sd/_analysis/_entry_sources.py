@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from resolvi_sd._model import ResolviModule
-from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._tiles import SparseRows, Tissue, cut_minibatch
 
 __all__ = ["entry_sources"]
@@ -52,9 +51,7 @@ def entry_sources(
         counts = SparseRows(
             torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
         )
-        r = None if module.config.likelihood == "poisson" else module.concentration()
-        group = module.concentration_group(minibatch.core_batch)
-        signal = expected_signal(counts, rates.signal, rates.background, r, group) / counts.value
+        signal = module.expected_signal(counts, rates, minibatch.core_batch) / counts.value
         received = amount[row, 1:2] * weights[row] * profiles[minibatch.neighbor[row], gene[:, None]]
         parts = torch.cat([rates.own[row, gene][:, None], received], dim=1)
         parts *= (signal / parts.sum(dim=1).clamp_min(_TINY))[:, None]

@@ -1,9 +1,10 @@
-"""Expected true expression: of which cells, genes and batches, from which draws, on which scale."""
+"""Expected true expression, as tables and objects are asked for it: of which genes and batches, on which scale."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from resolvi_sd._csr import CSR
 from resolvi_sd._model import (
     ResolviModule,
     Sampler,
+    Weights,
     check_weights,
     decode,
     encode,
@@ -26,22 +28,162 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_key, check_names, check_positive_int, group_names, listing
 from resolvi_sd.gr._graph import NeighborGraph
 
-__all__ = [
-    "LibrarySize",
-    "cell_scale",
-    "check_request",
-    "decoding_categories",
-    "expression_draws",
-    "gene_columns",
-    "importance_expression",
-]
+__all__ = ["ExpressionRequest", "LibrarySize", "expression_draws", "importance_expression", "mean_expression"]
 
 LibrarySize = float | Literal["latent"]
 
 _ROWS = 2048
 
 
-def check_request(fitted: FittedModel, library_size: LibrarySize, n_samples: int, weights: str, size: bool) -> None:
+@dataclass(frozen=True)
+class ExpressionRequest:
+    """Which expression is asked for, checked.
+
+    Attributes
+    ----------
+    names, columns
+        The genes, and their columns.
+    settings
+        Batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over.
+    library_size
+        Sum of a cell over all genes; `"latent"`: its own molecules.
+    size_scaling
+        Whether these are divided by the cell's relative size.
+    n_samples, weights
+        Draws of the latent, and how they are weighed.
+    """
+
+    names: Sequence[str]
+    columns: slice | NDArray[np.int64]
+    settings: Sequence[NDArray[np.int64]]
+    library_size: LibrarySize
+    size_scaling: bool
+    n_samples: int
+    weights: Weights
+
+    @classmethod
+    def of(
+        cls,
+        fitted: FittedModel,
+        categories: NDArray[np.int64],
+        *,
+        genes: Sequence[str] | None,
+        argument: str,
+        transform_batch: str | Sequence[str] | None,
+        library_size: LibrarySize,
+        size_scaling: bool,
+        n_samples: int,
+        weights: Weights,
+    ) -> Self:
+        """Check what a user asks of cells with these batches and covariates; `argument` is what `genes` is called.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number is out of range, settings contradict each other or the fit, or a gene is named twice.
+        KeyError
+            If a gene or batch is not known.
+        """
+        _check_settings(fitted, library_size, n_samples, weights, size_scaling)
+        columns = slice(None) if genes is None else _gene_columns(genes, fitted.genes, argument=argument)
+        return cls(
+            names=fitted.genes if genes is None else list(genes),
+            columns=columns,
+            settings=_decoding_categories(fitted, categories, transform_batch),
+            library_size=library_size,
+            size_scaling=size_scaling,
+            n_samples=n_samples,
+            weights=weights,
+        )
+
+    @property
+    def needs_own(self) -> bool:
+        """Whether the own molecules of the cells are needed for the scale."""
+        return self.library_size == "latent"
+
+    def scale(
+        self, own: NDArray[np.floating] | None, relative_size: NDArray[np.floating] | None
+    ) -> np.float32 | NDArray[np.float32]:
+        """Return what expression is multiplied by: a number, or one for each cell, cells × 1.
+
+        Parameters
+        ----------
+        own
+            Own molecules of each cell, where they are needed.
+        relative_size
+            Size of each cell over that of the median cell, with `size_scaling`.
+        """
+        if not isinstance(self.library_size, str):
+            return np.float32(self.library_size)
+        if own is None:
+            raise ValueError("`library_size='latent'` needs the own molecules of the cells.")
+        molecules = own if relative_size is None else own / relative_size
+        return np.asarray(molecules, dtype=np.float32)[:, None]
+
+
+def expression_draws(
+    module: ResolviModule,
+    counts: CSR,
+    categories: NDArray[np.int64],
+    request: ExpressionRequest,
+    *,
+    rng: np.random.Generator,
+    show_progress_bar: bool,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the expression rho at the mean of the latent, or from each of several draws, cells × genes."""
+    mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
+    for latent in latent_draws(mean, spread, request.n_samples, rng):
+        drawn = decode(module, latent, request.settings[0], request.columns)
+        for setting in request.settings[1:]:
+            drawn += decode(module, latent, setting, request.columns)
+        drawn /= np.float32(len(request.settings))
+        yield drawn
+
+
+def mean_expression(
+    module: ResolviModule,
+    counts: CSR,
+    categories: NDArray[np.int64],
+    request: ExpressionRequest,
+    scale: np.float32 | NDArray[np.float32],
+    *,
+    rng: np.random.Generator,
+    show_progress_bar: bool,
+) -> NDArray[np.float32]:
+    """Return the mean of :func:`expression_draws`, times the scale, cells × genes."""
+    draws = expression_draws(module, counts, categories, request, rng=rng, show_progress_bar=show_progress_bar)
+    total = next(draws)
+    for drawn in draws:
+        total += drawn
+    total *= scale / np.float32(request.n_samples)
+    return total
+
+
+def importance_expression(
+    module: ResolviModule,
+    tissue: Tissue,
+    graph: NeighborGraph,
+    request: ExpressionRequest,
+    scale: np.float32 | NDArray[np.float32],
+    *,
+    rng: np.random.Generator,
+    show_progress_bar: bool,
+) -> NDArray[np.float32]:
+    """Return the importance-weighted mean of rho over draws, times the scale, cells × genes, block after block."""
+    sampler = Sampler.create(module, tissue, n_samples=request.n_samples, rng=rng)
+    expression: NDArray[np.float32] = np.empty((tissue.n_cells, len(request.names)), np.float32)
+    order = graph.compact_order(np.arange(tissue.n_cells), _ROWS)
+    for start in tqdm(range(0, len(order), _ROWS), desc="Weighing draws", disable=not show_progress_bar):
+        rows = order[start : start + _ROWS]
+        draws = weigh_draws(sampler, rows)
+        expression[rows] = weighted_expression(
+            module, draws, [setting[rows] for setting in request.settings], request.columns
+        )
+    expression *= scale
+    return expression
+
+
+def _check_settings(fitted: FittedModel, library_size: LibrarySize, n_samples: int, weights: str, size: bool) -> None:
     """Raise unless the settings of a request for expression make sense together.
 
     Raises
@@ -70,7 +212,7 @@ def check_request(fitted: FittedModel, library_size: LibrarySize, n_samples: int
         )
 
 
-def gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *, argument: str) -> NDArray[np.int64]:
+def _gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *, argument: str) -> NDArray[np.int64]:
     """Return the columns of some genes.
 
     Raises
@@ -90,7 +232,7 @@ def gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *, 
     return columns.astype(np.int64)
 
 
-def decoding_categories(
+def _decoding_categories(
     fitted: FittedModel, categories: NDArray[np.int64], transform_batch: str | Sequence[str] | None
 ) -> list[NDArray[np.int64]]:
     """Return the batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over.
@@ -116,69 +258,3 @@ def decoding_categories(
         setting[:, 0] = fitted.batches.index(name)
         settings.append(setting)
     return settings
-
-
-def expression_draws(
-    module: ResolviModule,
-    counts: CSR,
-    categories: NDArray[np.int64],
-    settings: Sequence[NDArray[np.int64]],
-    columns: slice | NDArray[np.int64],
-    *,
-    n_samples: int,
-    rng: np.random.Generator,
-    show_progress_bar: bool,
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the expression rho at the mean of the latent, or from each of several draws, cells × `columns`."""
-    mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
-    for latent in latent_draws(mean, spread, n_samples, rng):
-        drawn = decode(module, latent, settings[0], columns)
-        for setting in settings[1:]:
-            drawn += decode(module, latent, setting, columns)
-        drawn /= np.float32(len(settings))
-        yield drawn
-
-
-def importance_expression(
-    module: ResolviModule,
-    tissue: Tissue,
-    graph: NeighborGraph,
-    settings: Sequence[NDArray[np.int64]],
-    columns: slice | NDArray[np.int64],
-    *,
-    n_samples: int,
-    rng: np.random.Generator,
-    show_progress_bar: bool,
-) -> NDArray[np.float32]:
-    """Return the importance-weighted mean of rho over draws, cells × `columns`, block after block of cells."""
-    sampler = Sampler.create(module, tissue, n_samples=n_samples, rng=rng)
-    n_columns = tissue.n_genes if isinstance(columns, slice) else len(columns)
-    expression: NDArray[np.float32] = np.empty((tissue.n_cells, n_columns), np.float32)
-    order = graph.compact_order(np.arange(tissue.n_cells), _ROWS)
-    for start in tqdm(range(0, len(order), _ROWS), desc="Weighing draws", disable=not show_progress_bar):
-        rows = order[start : start + _ROWS]
-        draws = weigh_draws(sampler, rows)
-        expression[rows] = weighted_expression(module, draws, [setting[rows] for setting in settings], columns)
-    return expression
-
-
-def cell_scale(
-    library_size: LibrarySize, own: NDArray[np.floating] | None, relative_size: NDArray[np.floating] | None
-) -> np.float32 | NDArray[np.float32]:
-    """Return what expression is multiplied by: a number, or one for each cell, cells × 1.
-
-    Parameters
-    ----------
-    library_size
-        Sum of a cell over all genes; `"latent"`: its own molecules.
-    own
-        Own molecules of each cell, for `"latent"`.
-    relative_size
-        Size of each cell over that of the median cell, to divide by; None is not to.
-    """
-    if not isinstance(library_size, str):
-        return np.float32(library_size)
-    if own is None:
-        raise ValueError("`library_size='latent'` needs the own molecules of the cells.")
-    molecules = own if relative_size is None else own / relative_size
-    return np.asarray(molecules, dtype=np.float32)[:, None]

@@ -9,7 +9,7 @@ from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
-from resolvi_sd._model.rows import classify, decode, encode, latent_draws
+from resolvi_sd._model.rows import classify, decode, encode, latent_draws, latent_of
 from resolvi_sd._model.sampling import SITES, SOURCES, Sampler, Site
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "highest_level",
     "infer",
     "latent_draws",
+    "latent_of",
     "leaked_molecules",
     "molecules_to_keep",
     "patch_size_of",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from resolvi_sd._compiled import is_compiled
-from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob, poisson_log_prob
+from resolvi_sd._model.delaporte import mixture_log_prob
 from resolvi_sd._model.masked_dirichlet import softmax_log_density
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import Minibatch
@@ -71,13 +71,11 @@ def _log_likelihood(
     """Log-likelihood of the core cells' counts, summed."""
     counts, core_batch = minibatch.counts, minibatch.core_batch
     own, around = module.expression(latent, minibatch.core_categories), module.halo_expression(minibatch)
-    r, group = module.concentration(), module.concentration_group(core_batch)
     amount = module.amount(minibatch, latent, shares)
     if module.config.likelihood == "nb" and is_compiled(own):
+        r, group = module.concentration(), module.concentration_group(core_batch)
         return mixture_log_prob(
             counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group
         )
     rates = module.rates(minibatch, torch.cat([own, around]), amount, weights, background)
-    if module.config.likelihood == "poisson":
-        return poisson_log_prob(counts, rates.signal, rates.background).sum()
-    return delaporte_log_prob(counts, rates.signal, rates.background, r, group).sum()
+    return module.log_likelihood(counts, rates, core_batch).sum()

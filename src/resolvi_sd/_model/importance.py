@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resolvi_sd._model.delaporte import delaporte_log_prob, expected_signal, poisson_log_prob
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.rows import decode
 from resolvi_sd._model.sampling import Sampler
@@ -80,18 +79,12 @@ class _Conditional:
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Log-likelihood of each core cell's counts."""
-        rates, module = self.rates(latent), self.module
-        if module.config.likelihood == "poisson":
-            return poisson_log_prob(self.minibatch.counts, rates.signal, rates.background)
-        group = module.concentration_group(self.minibatch.core_batch)
-        return delaporte_log_prob(self.minibatch.counts, rates.signal, rates.background, module.concentration(), group)
+        return self.module.log_likelihood(self.minibatch.counts, self.rates(latent), self.minibatch.core_batch)
 
     def own(self, latent: Tensor) -> Tensor:
         """Return the expected own molecules of every stored count of the core."""
-        counts, module, rates = self.minibatch.counts, self.module, self.rates(latent)
-        r = None if module.config.likelihood == "poisson" else module.concentration()
-        group = module.concentration_group(self.minibatch.core_batch)
-        signal = expected_signal(counts, rates.signal, rates.background, r, group)
+        counts, rates = self.minibatch.counts, self.rates(latent)
+        signal = self.module.expected_signal(counts, rates, self.minibatch.core_batch)
         row, gene = counts.rows(), counts.gene
         return signal * rates.own[row, gene] / rates.signal[row, gene].clamp_min(_TINY)
 

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from resolvi_sd._compiled import is_compiled
 from resolvi_sd._model.config import ModelConfig
-from resolvi_sd._model.delaporte import Delaporte
+from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, expected_signal, poisson_log_prob
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density
 from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
 from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
-from resolvi_sd._tiles import Minibatch
+from resolvi_sd._tiles import Minibatch, SparseRows
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
 
@@ -160,6 +160,18 @@ class ResolviModule(nn.Module):
     def concentration_group(self, batch: Tensor) -> Tensor:
         """Row of :meth:`concentration` for each cell."""
         return batch if len(self.log_concentration) > 1 else torch.zeros_like(batch)
+
+    def log_likelihood(self, counts: SparseRows, rates: Rates, batch: Tensor) -> Tensor:
+        """Log-probability of the counts of each row, given its rates and batch."""
+        if self.config.likelihood == "poisson":
+            return poisson_log_prob(counts, rates.signal, rates.background)
+        group = self.concentration_group(batch)
+        return delaporte_log_prob(counts, rates.signal, rates.background, self.concentration(), group)
+
+    def expected_signal(self, counts: SparseRows, rates: Rates, batch: Tensor) -> Tensor:
+        """Return the molecules of every stored count expected not to be background, given its row's rates and batch."""
+        r = None if self.config.likelihood == "poisson" else self.concentration()
+        return expected_signal(counts, rates.signal, rates.background, r, self.concentration_group(batch))
 
     def background_profile(self) -> Tensor:
         """Background profile of each batch, batches × genes, rows sum to 1."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR, canonical, map_rows
-from resolvi_sd._model.delaporte import expected_signal
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
 from resolvi_sd._random import random_elements
@@ -209,9 +208,7 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
     rates, profiles = core_rates(module, minibatch, latent, shares, beta)
-    r = None if module.config.likelihood == "poisson" else module.concentration()
-    group = module.concentration_group(minibatch.core_batch)
-    signal = expected_signal(counts, rates.signal, rates.background, r, group)
+    signal = module.expected_signal(counts, rates, minibatch.core_batch)
     from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
     # Rounding must not make more of the molecules than there are.
     own = torch.minimum(signal * from_self / (from_self + from_others).clamp_min(_TINY), signal)

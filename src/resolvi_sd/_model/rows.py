@@ -13,7 +13,7 @@ from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import SparseRows, encoder_features
 
-__all__ = ["classify", "decode", "encode", "latent_draws"]
+__all__ = ["classify", "decode", "encode", "latent_draws", "latent_of"]
 
 _ROWS = 8192
 
@@ -34,6 +34,23 @@ def encode(
             centre, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
         mean[rows], spread[rows] = centre.numpy(), width.numpy()
     return mean, spread
+
+
+def latent_of(
+    module: ResolviModule,
+    counts: CSR,
+    categories: NDArray[np.int64],
+    *,
+    give_mean: bool,
+    return_dist: bool,
+    rng: np.random.Generator,
+    show_progress_bar: bool = True,
+) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean of the latent posterior of each row, one draw from it, or its mean and variance."""
+    mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
+    if return_dist:
+        return mean, np.square(spread)
+    return mean if give_mean else mean + spread * rng.standard_normal(mean.shape, dtype=np.float32)
 
 
 def latent_draws(

@@ -18,8 +18,7 @@ from resolvi_sd._results._read import (
 )
 from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors, warn_of_partial_niches
 from resolvi_sd._results._write import (
-    check_inputs_kept,
-    check_place_free,
+    check_room,
     most_probable,
     remove_audits,
     write_fit,
@@ -32,8 +31,7 @@ __all__ = [
     "category_codes",
     "checked_counts",
     "check_holds_model",
-    "check_inputs_kept",
-    "check_place_free",
+    "check_room",
     "check_whole",
     "check_within_counts",
     "corrected_counts",

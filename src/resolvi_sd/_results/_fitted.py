@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -52,25 +52,6 @@ class Setup:
         sizes = self.size_factor_key if self.size_unit is None else None
         named = (self.batch_key, self.library_key, self.labels_key, sizes, *self.categorical_covariate_keys)
         return tuple(dict.fromkeys(key for key in named if key is not None))
-
-    def of_query(
-        self,
-        *,
-        layer: str | None,
-        batch_key: str | None,
-        library_key: str | None,
-        spatial_key: str | None,
-        coordinate_system: str | None = None,
-    ) -> Setup:
-        """Return where the input of a query is: in `layer` (None is X), all else as here unless it is given."""
-        return replace(
-            self,
-            layer=layer,
-            batch_key=batch_key or self.batch_key,
-            library_key=library_key or self.library_key,
-            spatial_key=spatial_key or self.spatial_key,
-            coordinate_system=coordinate_system or self.coordinate_system,
-        )
 
     def size_column(self, keys: Keys) -> str | None:
         """Column of `obs` with the sizes of the cells of a fitted table; None without sizes."""

@@ -130,8 +130,8 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
         warnings.warn(
             f"The counts in `{where}` do not seem to be those of the fit: of {len(rows)} cells that were looked at, "
             f"{int(others.sum())} have another latent by them than the fit wrote into `obsm[{keys.latent!r}]`. "
-            "Whichever of the two was replaced or transformed since, put it back, or fit anew from a layer that stays "
-            "as it is: `layer='counts'`.",
+            "Whatever was replaced or transformed since (counts, batches and covariates, latent), put it back, or fit "
+            "anew from a layer that stays as it is: `layer='counts'`.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

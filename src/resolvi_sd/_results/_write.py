@@ -16,11 +16,20 @@ from resolvi_sd._results._fitted import FittedModel, Setup, to_state
 from resolvi_sd.gr._graph import NeighborGraph
 from resolvi_sd.gr._neighbors import is_own_graph, write_graph
 
-__all__ = ["check_inputs_kept", "check_place_free", "most_probable", "remove_audits", "write_fit", "write_labels"]
+__all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
 
-def check_inputs_kept(setup: Setup, keys: Keys) -> None:
-    """Raise ValueError if the results of a fit would take the place of what the fit reads."""
+def check_room(adata: AnnData, setup: Setup, keys: Keys, *, copy: bool = False) -> None:
+    """Raise ValueError if there is no place for the results of a fit.
+
+    They must not replace what the fit reads, nor, in the table itself, what are no results of the fit of that name.
+    """
+    _check_inputs_kept(setup, keys)
+    if not copy:
+        _check_place_free(adata, keys)
+
+
+def _check_inputs_kept(setup: Setup, keys: Keys) -> None:
     read = {"layers": (setup.layer,), "obs": setup.columns, "obsm": (setup.spatial_key,)}
     owned = keys.owned()
     lost = [f"{slot}[{name!r}]" for slot, names in read.items() for name in names if name in owned[slot]]
@@ -31,8 +40,7 @@ def check_inputs_kept(setup: Setup, keys: Keys) -> None:
         )
 
 
-def check_place_free(adata: AnnData, keys: Keys) -> None:
-    """Raise ValueError if results would replace, or remove, entries that are no results of the fit of that name."""
+def _check_place_free(adata: AnnData, keys: Keys) -> None:
     for other in fits(adata.uns):
         if keys.prefix in Keys(other).owned()["uns"][:-1] or other in keys.owned()["uns"][:-1]:
             raise ValueError(

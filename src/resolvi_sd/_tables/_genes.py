@@ -72,7 +72,7 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
             f"{len(missing)} of {len(genes)} genes of the reference are not in the query. In the model they count as "
             f"zero, comparisons, sums and audits leave them out: {listing(missing)}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     # Columns are chosen by a product with a zero-one matrix: a missing gene is an empty column.
     choice = sp.csr_matrix(

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import Setup, check_inputs_kept, check_place_free, write_fit
+from resolvi_sd._results import Setup, check_room, write_fit
 from resolvi_sd._tables import annotation, resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
 from resolvi_sd.gr._neighbors import Distance
@@ -211,9 +211,7 @@ def fit(
     if write:
         _check_store(data, table_key, setup, key_added, copy=copy)
     model_input = read_input(data, setup, table_key=table_key)
-    check_inputs_kept(model_input.setup, keys)
-    if not copy:
-        check_place_free(model_input.view.adata, keys)
+    check_room(model_input.view.adata, model_input.setup, keys, copy=copy)
     fitted = fit_model(
         model_input,
         model_config,

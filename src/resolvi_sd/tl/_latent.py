@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import encode
+from resolvi_sd._model import latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import category_codes, checked_counts, read_fit
 from resolvi_sd._tables import resolve_table
@@ -89,12 +89,16 @@ def latent(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
-    mean, spread = encode(fitted.module, counts, categories, show_progress_bar=show_progress_bar)
-    if return_dist:
-        return mean, np.square(spread)
-    if not give_mean:
-        mean = mean + spread * as_generator(rng).standard_normal(mean.shape, dtype=np.float32)
-    if copy:
-        return mean
-    adata.obsm[keys.latent] = mean
+    found = latent_of(
+        fitted.module,
+        counts,
+        categories,
+        give_mean=give_mean,
+        return_dist=return_dist,
+        rng=as_generator(rng),
+        show_progress_bar=show_progress_bar,
+    )
+    if copy or return_dist:
+        return found
+    adata.obsm[keys.latent] = found
     return None

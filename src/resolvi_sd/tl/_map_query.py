@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from anndata import AnnData
 from spatialdata import SpatialData
 
@@ -11,8 +9,8 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, check_inputs_kept, check_place_free, label_colors, read_fit, write_fit
-from resolvi_sd._tables import align_genes, missing_genes, query_layer, resolve_table
+from resolvi_sd._results import FittedModel, check_room, read_fit, write_fit
+from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_takes_results
 
 __all__ = ["map_query"]
@@ -122,34 +120,26 @@ def map_query(
             "The query is the table of the reference, whose fit would be replaced. Name the query's table with "
             "`table_key=`, or pass `copy=True` to get the results in a new table."
         )
-    layer = query_layer(table, layer, fitted.setup.layer)
     table_added = table_added or f"{table_key}_{key_added}"
     genes = tuple(table.var_names.astype(str))
-    if genes != fitted.genes and not copy:
-        _check_room(query, table_added, genes, fitted)
-    aligned = align_genes(table, fitted.genes, layer)
-    if aligned is table:
+    if genes == fitted.genes:
         check_takes_results(table, copy=copy)
-        aligned = table.copy() if copy else table
-    setup = fitted.setup.of_query(
+    elif not copy:
+        _check_room(query, table_added, genes, fitted)
+    model_input, mapped = read_query(
+        query,
+        fitted,
+        reference_table,
+        table_key=table_key,
         layer=layer,
         batch_key=batch_key,
         library_key=library_key,
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
-    )
-    model_input, mapped = read_query(
-        _with_table(query, table_key, aligned),
-        fitted,
-        setup,
-        table_key=table_key,
-        colors=label_colors(reference_table, fitted),
-        unmeasured=missing_genes(table.var_names, fitted.genes),
         freeze=freeze,
     )
-    check_inputs_kept(replace(model_input.setup, labels_key=None), keys)
-    if not copy:
-        check_place_free(aligned, keys)
+    aligned = model_input.view.adata
+    check_room(aligned, model_input.setup, keys, copy=copy)
     generator = as_generator(rng)
     if schedule is not None:
         mapped = fit_model(
@@ -163,8 +153,9 @@ def map_query(
             mapped=mapped,
         )
     posterior = infer_posterior(mapped, model_input, generator=generator, show_progress_bar=show_progress_bar)
+    target = aligned.copy() if copy and aligned is table else aligned
     write_fit(
-        aligned,
+        target,
         mapped,
         posterior,
         model_input.graph,
@@ -172,7 +163,7 @@ def map_query(
         keys=keys,
     )
     if copy:
-        return aligned
+        return target
     if aligned is not table and isinstance(query, SpatialData):
         query.tables[table_added] = aligned
     return None
@@ -212,13 +203,3 @@ def _check_room(query: SpatialData | AnnData, table_added: str, genes: tuple[str
             f"The query has other genes than the reference, so its results go into a new table, and there is a table "
             f"{table_added!r} already. Remove it, or choose another name with `table_added=`."
         )
-
-
-def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) -> SpatialData | AnnData:
-    """Return the query with this table in place of its own; the query itself is left alone."""
-    if isinstance(query, AnnData):
-        return table
-    if query.tables[table_key] is table:
-        return query
-    elements = {name: dict(getattr(query, name)) for name in ("shapes", "labels", "points")}
-    return SpatialData(**elements, tables={table_key: table})

@@ -11,15 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import (
-    LibrarySize,
-    cell_scale,
-    check_request,
-    decoding_categories,
-    expression_draws,
-    gene_columns,
-    importance_expression,
-)
+from resolvi_sd._analysis import ExpressionRequest, LibrarySize, importance_expression, mean_expression
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import ResolviModule, Weights, decode, encode
@@ -129,75 +121,61 @@ def normalized_expression(
     keys = Keys(key_added)
     check_takes_results(adata, copy=copy)
     fitted = read_fit(adata, keys)
-    check_request(fitted, library_size, n_samples, weights, size_scaling)
-    columns = slice(None) if genes is None else gene_columns(genes, adata.var_names, argument="genes")
     categories = category_codes(adata, fitted)
-    settings = decoding_categories(fitted, categories, transform_batch)
+    request = ExpressionRequest.of(
+        fitted,
+        categories,
+        genes=genes,
+        argument="genes",
+        transform_batch=transform_batch,
+        library_size=library_size,
+        size_scaling=size_scaling,
+        n_samples=n_samples,
+        weights=weights,
+    )
     lazy = genes is None and adata.n_obs * adata.n_vars * 4 > _LARGE
-    if lazy and (n_samples > 1 or len(settings) > 1):
+    if lazy and (n_samples > 1 or len(request.settings) > 1):
         raise ValueError(
             f"{adata.n_obs:,} cells × {adata.n_vars:,} genes are too many to average over: choose some `genes`, or one "
             "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
+    generator = as_generator(rng)
     if weights == "importance":
         restored, tissue, graph = restore(adata, keys)
-        counts = tissue.counts
+        scale = _scale(adata, fitted, keys, request, tissue.counts)
+        expression = importance_expression(
+            restored.module, tissue, graph, request, scale, rng=generator, show_progress_bar=show_progress_bar
+        )
     else:
         counts = checked_counts(adata, fitted, keys, stacklevel=2)
-    scale = _scale(adata, fitted, keys, library_size, counts, size_scaling=size_scaling)
-    if lazy:
-        expression = _lazy_expression(fitted.module, counts, categories, settings[0], scale, show_progress_bar)
-    elif weights == "importance":
-        expression = scale * importance_expression(
-            restored.module,
-            tissue,
-            graph,
-            settings,
-            columns,
-            n_samples=n_samples,
-            rng=as_generator(rng),
-            show_progress_bar=show_progress_bar,
-        )
-    else:
-        draws = expression_draws(
-            fitted.module,
-            counts,
-            categories,
-            settings,
-            columns,
-            n_samples=n_samples,
-            rng=as_generator(rng),
-            show_progress_bar=show_progress_bar,
-        )
-        expression = next(draws)
-        for drawn in draws:
-            expression += drawn
-        expression *= scale / np.float32(n_samples)
+        scale = _scale(adata, fitted, keys, request, counts)
+        if lazy:
+            expression = _lazy_expression(
+                fitted.module, counts, categories, request.settings[0], scale, show_progress_bar
+            )
+        else:
+            expression = mean_expression(
+                fitted.module, counts, categories, request, scale, rng=generator, show_progress_bar=show_progress_bar
+            )
     target = adata.copy() if copy else adata
     if genes is None:
         target.layers[keys.expression] = expression
     else:
-        target.obsm[keys.expression] = pd.DataFrame(expression, index=adata.obs_names, columns=list(genes))
+        target.obsm[keys.expression] = pd.DataFrame(expression, index=adata.obs_names, columns=list(request.names))
     return target if copy else None
 
 
 def _scale(
-    adata: AnnData,
-    fitted: FittedModel,
-    keys: Keys,
-    library_size: LibrarySize,
-    counts: CSR,
-    *,
-    size_scaling: bool,
+    adata: AnnData, fitted: FittedModel, keys: Keys, request: ExpressionRequest, counts: CSR
 ) -> np.float32 | NDArray[np.float32]:
     """Return what the expression of each cell is multiplied by."""
     own = relative = None
-    if library_size == "latent":
+    if request.needs_own:
         check_result(keys.true, adata.obs, where="table.obs", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
         own = np.nan_to_num(adata.obs[keys.true].to_numpy(np.float64)) * row_sums(counts)
-    if size_scaling:
+    if request.size_scaling:
         relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size
-    return cell_scale(library_size, own, relative)
+    return request.scale(own, relative)
 
 
 def _lazy_expression(
