@@ -130,6 +130,7 @@ def test_layout_is_squidpy_s(table):
             "n_neighbors": 4,
             "transform": "none",
             "distance": "centroid",
+            "spatial_key": "spatial",
             "library_key": "slide",
             "method": "resolvi_sd",
         },

@@ -89,7 +89,7 @@ def test_what_is_computed_later_has_counts_of_its_own(tissue, monkeypatch):
     expected = transcripts[columns].compute()
     asked = {"sites": ["own_counts", "expression"], "n_samples": 2}
     draws = rsd.tl.sample_posterior(sdata, **asked, **QUIET)
-    monkeypatch.setattr("resolvi_sd.tl._posterior_blocks._LARGE", 1)
+    monkeypatch.setattr("resolvi_sd._analysis._draws._LARGE", 1)
     later = rsd.tl.sample_posterior(sdata, **asked, **QUIET)
     normalise(table)
     np.testing.assert_array_equal(transcripts[columns].compute(), expected)

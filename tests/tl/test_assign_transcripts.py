@@ -14,6 +14,7 @@ from spatialdata.models import PointsModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale, get_transformation, set_transformation
 
 import resolvi_sd as rsd
+from resolvi_sd._analysis import _transcript_columns
 from resolvi_sd._analysis._transcripts import (
     Placement,
     estimate_scale,
@@ -21,7 +22,6 @@ from resolvi_sd._analysis._transcripts import (
     posterior_sources,
     signed_distance,
 )
-from resolvi_sd.tl import _transcript_sources
 
 SOURCES = ["resolvi_true", "resolvi_diffusion", "resolvi_background"]
 
@@ -229,7 +229,7 @@ def three_cells(monkeypatch):
     def shares(module, tissue, rows, genes):
         return np.where(genes[:, None] == 0, [0.4, 0.35, 0.2, 0.05], [0.04, 0.04, 0.02, 0.9])
 
-    monkeypatch.setattr(_transcript_sources, "entry_sources", shares)
+    monkeypatch.setattr(_transcript_columns, "entry_sources", shares)
     return sdata
 
 
@@ -260,7 +260,7 @@ def test_other_columns_are_read_without_computing(three_cells, monkeypatch):
     def never(self, frame):
         raise RuntimeError("computed")
 
-    monkeypatch.setattr(_transcript_sources.SourceColumns, "__call__", never)
+    monkeypatch.setattr(_transcript_columns.SourceColumns, "__call__", never)
     assert len(three_cells.points["transcripts"][["x", "gene"]].compute()) == 7
     with pytest.raises(RuntimeError, match="computed"):
         three_cells.points["transcripts"]["resolvi_true"].compute()

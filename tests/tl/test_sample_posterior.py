@@ -6,12 +6,12 @@ import spatialdata as sd
 import xarray as xr
 
 import resolvi_sd as rsd
+from resolvi_sd._analysis import _draws as blocks
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import infer
 from resolvi_sd._model.sampling import SITES
 from resolvi_sd._results._tissue import restore
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd.tl import _posterior_blocks as blocks
 
 QUIET = {"show_progress_bar": False}
 

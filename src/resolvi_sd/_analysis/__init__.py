@@ -1,10 +1,11 @@
 """What a fitted model says of cells, groups and transcripts: comparisons, niches, expression, the audit."""
 
-from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, AuditInput, Reference, audit_rows
+from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, audit_rows
+from resolvi_sd._analysis._audit_input import audit_input
 from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
 from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
-from resolvi_sd._analysis._entry_sources import entry_sources
+from resolvi_sd._analysis._draws import Draws, check_choices, named
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import (
@@ -34,29 +35,32 @@ from resolvi_sd._analysis._normalized import (
 from resolvi_sd._analysis._rank_genes import rank_genes_groups
 from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_expected_fdr, summarise_change
 from resolvi_sd._analysis._tables import stack_comparisons
-from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
+from resolvi_sd._analysis._transcript_columns import CellIds, Sample, SourceColumns
 
 __all__ = [
     "MAX_RELATIVE_RAW",
     "MIN_OWN",
-    "AuditInput",
     "CellBlock",
     "CellGroups",
+    "CellIds",
     "Comparison",
     "Decontaminated",
     "Detection",
+    "Draws",
     "GroupTotals",
     "ExpressionRequest",
     "LibrarySize",
     "Mode",
-    "Placement",
-    "Reference",
+    "Sample",
+    "SourceColumns",
     "Weighting",
+    "audit_input",
     "audit_rows",
     "block_totals",
     "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
+    "check_choices",
     "check_fpr",
     "check_settings",
     "check_sizes",
@@ -66,9 +70,7 @@ __all__ = [
     "draw_expression",
     "draw_labels",
     "edge_weights",
-    "entry_sources",
     "estimate_pseudocount",
-    "estimate_scale",
     "expression_draws",
     "group_totals",
     "importance_blocks",
@@ -77,9 +79,9 @@ __all__ = [
     "label_probabilities",
     "make_comparisons",
     "mean_expression",
+    "named",
     "neighborhood_composition",
     "posterior_expected_fdr",
-    "posterior_sources",
     "rank_genes_groups",
     "stack_comparisons",
     "summarise_change",

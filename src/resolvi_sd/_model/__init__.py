@@ -3,6 +3,7 @@
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
 from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._model.devices import train_on_devices
+from resolvi_sd._model.entry_sources import entry_sources
 from resolvi_sd._model.extension import copy_module, extend_module
 from resolvi_sd._model.importance import Weights, check_weights, weigh_draws, weighted_expression, weighted_own
 from resolvi_sd._model.leakage import leaked_molecules
@@ -31,6 +32,7 @@ __all__ = [
     "copy_module",
     "decode",
     "encode",
+    "entry_sources",
     "extend_module",
     "from_plain",
     "highest_level",

@@ -11,12 +11,12 @@ import shapely
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._analysis import CellIds, Sample, SourceColumns
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import read_fit, restore
 from resolvi_sd._tables import Outlines, Transcripts, cell_outlines, read_transcripts, resolve_table
-from resolvi_sd.tl._transcript_sources import CellIds, Sample, SourceColumns
 
 __all__ = ["assign_transcripts"]
 

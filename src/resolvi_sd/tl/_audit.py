@@ -10,14 +10,13 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import audit_rows
+from resolvi_sd._analysis import audit_input, audit_rows
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import read_fit
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_takes_results
-from resolvi_sd.tl._audit_input import audit_input, audit_labels, audit_reference, translated
 
 __all__ = ["audit"]
 
@@ -147,16 +146,17 @@ def audit(
         check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    labels = audit_labels(adata, keys, labels_key)
     judged = audit_input(
         data,
         adata,
         fitted,
         keys,
         table_key=table_key,
-        labels=labels,
-        reference_labels=translated(labels, label_map, labels_key),
-        reference=audit_reference(reference, reference_labels_key, reference_layer, adata.var_names),
+        labels_key=labels_key,
+        label_map=label_map,
+        reference=reference,
+        reference_labels_key=reference_labels_key,
+        reference_layer=reference_layer,
         markers=markers,
         corrected_layer=corrected_layer,
         rng=as_generator(rng),

@@ -12,11 +12,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._analysis import Draws, check_choices, named
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import SITES, Sampler
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.tl._posterior_blocks import Draws, check_choices, named
 
 __all__ = ["sample_posterior"]
 

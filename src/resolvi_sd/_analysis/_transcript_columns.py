@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from resolvi_sd._analysis import Placement, entry_sources, estimate_scale, posterior_sources
+from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ResolviModule
+from resolvi_sd._model import ResolviModule, entry_sources
 from resolvi_sd._tables import TranscriptColumns, Transcripts
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import listing

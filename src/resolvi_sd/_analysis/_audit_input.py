@@ -13,7 +13,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import AuditInput, Reference, label_groups
+from resolvi_sd._analysis._audit import AuditInput, Reference
+from resolvi_sd._analysis._groups import label_groups
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
@@ -30,13 +31,13 @@ from resolvi_sd._tables import cell_positions, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing
 from resolvi_sd.metrics import depth_matched
 
-__all__ = ["audit_input", "audit_labels", "audit_reference", "translated"]
+__all__ = ["audit_input"]
 
 _COMPONENTS = 30
 _TRUTH = "true_own"
 
 
-def audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
+def _audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
     """Return the label of each cell, None where it has none."""
     if labels_key == keys.predicted:
         raise ValueError(
@@ -52,7 +53,7 @@ def audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.obje
     return labels
 
 
-def translated(
+def _translated(
     labels: NDArray[np.object_], label_map: Mapping[str, str] | None, labels_key: str
 ) -> NDArray[np.object_]:
     """Return the labels under the names that the reference uses."""
@@ -63,7 +64,7 @@ def translated(
     return np.array([names.get(label, label) for label in labels], dtype=object)
 
 
-def audit_reference(
+def _audit_reference(
     reference: AnnData | None, labels_key: str | None, layer: str | None, panel: pd.Index[Any]
 ) -> Reference | None:
     """Check what the user gave as a reference."""
@@ -116,24 +117,29 @@ def audit_input(
     keys: Keys,
     *,
     table_key: str,
-    labels: NDArray[np.object_],
-    reference_labels: NDArray[np.object_],
-    reference: Reference | None,
+    labels_key: str,
+    label_map: Mapping[str, str] | None,
+    reference: AnnData | None,
+    reference_labels_key: str | None,
+    reference_layer: str | None,
     markers: Mapping[str, Sequence[str]] | None,
     corrected_layer: str | Sequence[str] | None,
     rng: np.random.Generator,
 ) -> AuditInput:
-    """Gather what is judged, and what it is held against."""
+    """Gather what is judged, and what it is held against; the arguments are those of :func:`resolvi_sd.tl.audit`."""
+    labels = _audit_labels(adata, keys, labels_key)
+    reference_labels = _translated(labels, label_map, labels_key)
+    known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
     for label, genes in (markers or {}).items():
         check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
         check_names(genes, argument=f"markers[{label!r}]")
-    if reference is not None and not set(reference_labels) & set(reference.labels) - {None}:
+    if known is not None and not set(reference_labels) & set(known.labels) - {None}:
         raise ValueError(
             f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "
-            f"{listing(pd.unique(reference.labels))}. Say which are the same: label_map={{...}}."
+            f"{listing(pd.unique(known.labels))}. Say which are the same: label_map={{...}}."
         )
-    if reference is not None:
-        _warn_unmatched(reference_labels, reference.labels)
+    if known is not None:
+        _warn_unmatched(reference_labels, known.labels)
     setup = fitted.setup
     tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
     layers = _corrected_layers(adata, keys, corrected_layer)
@@ -171,7 +177,7 @@ def audit_input(
         coordinates=positions.coordinates,
         latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
         batch=batch if len(np.unique(batch)) > 1 else None,
-        reference=reference,
+        reference=known,
         markers=markers,
         truth=truth,
         seed=seed,

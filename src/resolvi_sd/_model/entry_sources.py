@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resolvi_sd._model import ResolviModule
+from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import SparseRows, Tissue, cut_minibatch
 
 __all__ = ["entry_sources"]
