@@ -6,6 +6,7 @@ from pathlib import Path
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 import resolvi_sd as rsd
@@ -71,8 +72,9 @@ def test_own_data_page_runs_on_a_store_without_labels(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the packages that the page is about
-def test_interoperability_page_runs(monkeypatch):
+def test_interoperability_page_runs(monkeypatch, tmp_path):
     pytest.importorskip("igraph")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: None)
     sdata = rsd.datasets.simulate_tissue(n_cells=500, n_genes=40, transcripts=False, rng=0)
     code = code_of("interoperability.md").replace("EPCAM", sdata["table"].var_names[0]).replace("500", "150")
@@ -84,4 +86,7 @@ def test_interoperability_page_runs(monkeypatch):
     assert 10 < part.n_obs < 500
     assert table.obs["resolvi_true"].notna().sum() == part.n_obs
     assert "resolvi_counts" in sdata["kept"].layers
+    assert pd.read_csv("pseudobulk.csv", index_col=0).shape[0] == 40
+    exported = ad.read_h5ad("corrected.h5ad")
+    assert rsd.ResolVI.from_table(exported).is_trained and exported.obsm["spatial"].shape == (500, 2)
     plt.close("all")
