@@ -48,7 +48,6 @@ def test_a_layer_is_imported_by_its_name():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("resolvi_sd."):
                 folder, *module = (node.module or "").split(".")[1:]
-                # The folders of users' functions are no place for what only the package itself needs.
-                if module and folder not in (own, "gr"):
+                if module and folder != own:
                     inside.append(f"{path.relative_to(SOURCE)} imports from {node.module}")
     assert inside == []

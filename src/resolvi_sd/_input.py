@@ -11,6 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._graphs import NeighborGraph, graph_from_table, nearest_graph
 from resolvi_sd._results import FittedModel, Setup, category_codes
 from resolvi_sd._tables import (
     Groups,
@@ -27,9 +28,6 @@ from resolvi_sd._tables import (
 )
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import FEW_CELLS, MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections
-from resolvi_sd.gr._existing import graph_from_table
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import nearest_graph
 
 __all__ = ["ModelInput", "as_fitted", "read_input"]
 

@@ -13,10 +13,8 @@ from spatialdata.models import Labels2DModel, Labels3DModel, PointsModel
 from spatialdata.transformations import Scale, get_transformation
 
 import resolvi_sd as rsd
+from resolvi_sd._graphs import boundary_graph, graph_from_table, nearest_graph
 from resolvi_sd._tables import cell_outlines, cell_positions
-from resolvi_sd.gr._boundary import boundary_graph
-from resolvi_sd.gr._existing import graph_from_table
-from resolvi_sd.gr._neighbors import nearest_graph
 from tests.gr._elements import MATRIX, SIMILAR, blobs, grid, object_of, shapes_of
 
 
@@ -66,7 +64,7 @@ def test_polygons_equal_pair_by_pair(n_neighbors, n_sections):
 def test_in_blocks(monkeypatch):
     sdata = object_of({"cells": shapes_of(blobs())}, {"cells": np.arange(1, len(blobs()) + 1)})
     whole = graph_of(sdata, 6)
-    monkeypatch.setattr("resolvi_sd.gr._boundary._BLOCK", 7)
+    monkeypatch.setattr("resolvi_sd._graphs._boundary._BLOCK", 7)
     parts = graph_of(sdata, 6)
     np.testing.assert_array_equal(parts.index, whole.index)
     np.testing.assert_array_equal(parts.distance, whole.distance)

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from resolvi_sd.gr._existing import graph_from_table
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import knn_graph
+from resolvi_sd._graphs import NeighborGraph, graph_from_table, knn_graph
 
 
 def one_section(n: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from spatialdata.models import Labels3DModel, ShapesModel, TableModel
 from spatialdata.transformations import Scale
 
 import resolvi_sd as rsd
-from resolvi_sd.gr._neighbors import knn_graph
+from resolvi_sd._graphs import knn_graph
 from tests.gr._elements import object_of
 
 

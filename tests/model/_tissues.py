@@ -4,9 +4,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from resolvi_sd._graphs import knn_graph
 from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule
 from resolvi_sd._tiles import Tissue
-from resolvi_sd.gr._neighbors import knn_graph
 
 
 def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, n_covariate=1, sizes=False, seed=0):

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._logging import logger
 from resolvi_sd._model import MEDIAN, Removed, ResolviModule, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import shortened
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["MIN_OWN", "Decontaminated", "check_fpr", "decontaminate"]
 

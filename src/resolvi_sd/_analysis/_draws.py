@@ -14,12 +14,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import SOURCES, Sampler, Site
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import restore
 from resolvi_sd._validation import check_positive_int, check_unique, listing
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["Block", "Draws", "check_choices", "named"]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._model import (
     ResolviModule,
     Sampler,
@@ -26,7 +27,6 @@ from resolvi_sd._model import (
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_key, check_names, check_positive_int, group_names, listing
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["ExpressionRequest", "LibrarySize", "expression_draws", "importance_expression", "mean_expression"]
 

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from resolvi_sd._graphs import Distance
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
-from resolvi_sd.gr._neighbors import Distance
 
 __all__ = ["FittedModel", "Setup", "check_format", "from_state", "to_state"]
 

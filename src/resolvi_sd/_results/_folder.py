@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["check_holds_model", "load_folder", "save_folder"]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from resolvi_sd._csr import row_sums
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
@@ -21,7 +22,6 @@ from resolvi_sd._results._read import category_codes, fitted_counts, read_fit, w
 from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["restore", "warn_of_lost_neighbors", "warn_of_partial_niches"]
 

@@ -9,12 +9,11 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._graphs import NeighborGraph, is_own_graph, write_graph
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, Setup, to_state
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._neighbors import is_own_graph, write_graph
 
 __all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
 

@@ -18,8 +18,8 @@ from resolvi_sd._validation import check_positive_int
 from resolvi_sd.datasets._generative import Cells, Parameters, draw_cells, draw_molecules, draw_parameters
 
 if TYPE_CHECKING:
+    from resolvi_sd._graphs import NeighborGraph
     from resolvi_sd._model import ModelConfig
-    from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["simulate_from_model"]
 
@@ -163,7 +163,7 @@ def _place(n_cells: int, *, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _neighbor_graph(coordinates: NDArray[np.float64], n_neighbors: int) -> NeighborGraph:
-    from resolvi_sd.gr._neighbors import knn_graph
+    from resolvi_sd._graphs import knn_graph
 
     return knn_graph(coordinates, np.zeros(len(coordinates), dtype=np.intp), n_neighbors)
 

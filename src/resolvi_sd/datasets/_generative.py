@@ -10,8 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from resolvi_sd._graphs import NeighborGraph
     from resolvi_sd._model import ModelConfig
-    from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["Cells", "Parameters", "draw_cells", "draw_molecules", "draw_parameters"]
 

@@ -9,13 +9,17 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._graphs import (
+    NeighborGraph,
+    box_tree,
+    check_no_fit_on_graph,
+    pairs_within,
+    sections,
+    shared_border,
+    write_graph,
+)
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import Outlines, cell_outlines, cell_positions, resolve_table
-from resolvi_sd.gr._borders import shared_border
-from resolvi_sd.gr._boundary import box_tree, pairs_within
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._knn import sections
-from resolvi_sd.gr._neighbors import check_no_fit_on_graph, write_graph
 
 __all__ = ["ContactsResult", "contacts"]
 

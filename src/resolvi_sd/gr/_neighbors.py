@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from anndata import AnnData
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._graphs import Distance, check_no_fit_on_graph, nearest_graph, write_graph
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._tables import cell_outlines, cell_positions, resolve_table
+from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._validation import check_positive_int
-from resolvi_sd.gr._boundary import boundary_graph
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._knn import knn_graph
 
-__all__ = [
-    "Distance",
-    "NeighborsResult",
-    "check_no_fit_on_graph",
-    "is_own_graph",
-    "knn_graph",
-    "nearest_graph",
-    "neighbors",
-    "write_graph",
-]
-
-Distance = Literal["centroid", "boundary"]
-# Says in `uns` who made a graph, as scanpy and squidpy do.
-_METHOD = "resolvi_sd"
+__all__ = ["NeighborsResult", "neighbors"]
 
 
 class NeighborsResult(NamedTuple):
@@ -45,80 +28,6 @@ class NeighborsResult(NamedTuple):
 
     connectivities: Any
     distances: Any
-
-
-def nearest_graph(
-    data: SpatialData | AnnData,
-    coordinates: NDArray[np.float64],
-    library: NDArray[np.integer],
-    n_neighbors: int,
-    *,
-    distance: Distance = "centroid",
-    table_key: str = "table",
-    coordinate_system: str = "global",
-) -> NeighborGraph:
-    """Return the nearest neighbors of each cell within its section, by either distance.
-
-    Parameters
-    ----------
-    data
-        The object that the cells come from; outlines are read from it for `distance="boundary"`.
-    coordinates, library
-        Centroid, `(n_cells, 2 or 3)`, and code of the section of each cell.
-    n_neighbors
-        Number of neighbors, and of slots.
-    distance
-        Between centroids, or between boundaries.
-    table_key, coordinate_system
-        Names of the table and the coordinate system.
-
-    Raises
-    ------
-    ValueError
-        If `distance` is neither, or there are no outlines.
-    KeyError, TypeError, NotImplementedError
-        See :func:`resolvi_sd._tables.cell_outlines`.
-    """
-    if distance == "centroid":
-        return knn_graph(coordinates, library, n_neighbors)
-    if distance != "boundary":
-        raise ValueError(f"distance={distance!r} is not known; it is one of 'centroid', 'boundary'.")
-    outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system)
-    return boundary_graph(outlines, coordinates, library, n_neighbors)
-
-
-def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dict[str, Any]) -> None:
-    """Write a graph into a table in squidpy's layout.
-
-    Modifies `adata` with:
-
-    - `.obsp[keys.distances]`, `.obsp[keys.connectivities]`
-    - `.uns[keys.neighbors]`, with `params` (no None and no tuples: a store cannot hold them)
-    """
-    distances, connectivities = graph.to_sparse()
-    adata.obsp[keys.distances] = distances
-    adata.obsp[keys.connectivities] = connectivities
-    adata.uns[keys.neighbors] = {
-        "connectivities_key": keys.connectivities,
-        "distances_key": keys.distances,
-        "params": {**params, "method": _METHOD},
-    }
-
-
-def check_no_fit_on_graph(adata: AnnData, keys: Keys) -> None:
-    """Raise ValueError if the graph under these keys is that of a fit, whose results are of it."""
-    if keys.weights in adata.obsp:
-        raise ValueError(
-            f"{keys.prefix!r} holds a fit, and this is the graph that its results are of. Choose another `key_added=`; "
-            "a fit on that graph names it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
-        )
-
-
-def is_own_graph(adata: AnnData, keys: Keys) -> bool:
-    """Whether the graph under these keys, if there is one, was written by :func:`write_graph`."""
-    if keys.neighbors not in adata.uns:
-        return keys.distances not in adata.obsp and keys.connectivities not in adata.obsp
-    return str(adata.uns[keys.neighbors].get("params", {}).get("method", "")) == _METHOD
 
 
 def neighbors(

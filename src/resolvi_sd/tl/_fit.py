@@ -10,6 +10,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._engine import combine_configs, fit_model, infer_posterior
+from resolvi_sd._graphs import Distance
 from resolvi_sd._input import read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
@@ -18,7 +19,6 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, check_room, write_fit
 from resolvi_sd._tables import annotation, resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
-from resolvi_sd.gr._neighbors import Distance
 from resolvi_sd.io import check_writable, write_results
 
 __all__ = ["fit"]

@@ -10,8 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._graphs._graph import NeighborGraph
 from resolvi_sd._validation import check_key, listing
-from resolvi_sd.gr._graph import NeighborGraph
 
 __all__ = ["graph_from_table"]
 

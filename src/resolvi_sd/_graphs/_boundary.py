@@ -6,9 +6,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from resolvi_sd._graphs._graph import NeighborGraph
+from resolvi_sd._graphs._knn import section_neighbors, sections
 from resolvi_sd._tables import Outlines
-from resolvi_sd.gr._graph import NeighborGraph
-from resolvi_sd.gr._knn import section_neighbors, sections
 
 __all__ = ["boundary_graph", "box_tree", "pairs_within"]
 
@@ -33,7 +33,7 @@ def boundary_graph(
     library
         Code of each cell's section, `(n_cells,)`.
     n_neighbors
-        Number of neighbors, and of slots; see :func:`resolvi_sd.gr._knn.knn_graph`.
+        Number of neighbors, and of slots; see :func:`resolvi_sd._graphs._knn.knn_graph`.
 
     Notes
     -----

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resolvi_sd.gr._graph import NeighborGraph
+from resolvi_sd._graphs._graph import NeighborGraph
 
 __all__ = ["knn_graph", "section_neighbors", "sections"]
 
