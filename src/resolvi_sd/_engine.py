@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from resolvi_sd._results import FittedModel, label_colors
 from resolvi_sd._tables import Groups, align_genes, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
 
-__all__ = ["combine_configs", "fit_model", "infer_posterior", "read_query", "summarise"]
-
-_Config = TypeVar("_Config", ModelConfig, TrainingConfig)
+__all__ = ["fit_model", "infer_posterior", "read_query", "summarise"]
 
 # torch has one random state per process: two fits in threads would draw from each other's.
 _ONE_FIT_AT_A_TIME = threading.Lock()
@@ -228,24 +226,3 @@ def summarise(model_input: ModelInput) -> DataSummary:
         n_covariates=tuple(len(covariate.names) for covariate in model_input.covariates),
         median_size=0.0 if model_input.sizes is None else float(np.median(model_input.sizes)),
     )
-
-
-def combine_configs(given: _Config | None, default: _Config, argument: str, **settings: Any) -> _Config:
-    """Return the settings of a call: a whole config, or single settings over the default, but not both.
-
-    Raises
-    ------
-    TypeError
-        If the config is of another type.
-    ValueError
-        If single settings differ from the default although a whole config was given.
-    """
-    if given is not None and not isinstance(given, type(default)):
-        name = type(default).__name__
-        raise TypeError(f"`{argument}` must be a {name}, not {type(given).__name__}: `{argument}={name}(...)`.")
-    changed = {name: value for name, value in settings.items() if value != getattr(default, name)}
-    if given is None:
-        return replace(default, **changed)
-    if changed:
-        raise ValueError(f"Give {sorted(changed)} inside `{argument}={type(given).__name__}(...)`, not beside it.")
-    return given

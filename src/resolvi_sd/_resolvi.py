@@ -13,11 +13,11 @@ from anndata import AnnData, read_h5ad
 from spatialdata import SpatialData
 from spatialdata.models import TableModel
 
-from resolvi_sd._engine import combine_configs, fit_model, infer_posterior, read_query
+from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
 from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig
+from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,

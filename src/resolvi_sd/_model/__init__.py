@@ -1,6 +1,6 @@
 """The generative model, its training and its posterior."""
 
-from resolvi_sd._model.config import ModelConfig, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model.config import ModelConfig, TrainingConfig, combine_configs, from_plain, to_plain
 from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._model.devices import train_on_devices
 from resolvi_sd._model.entry_sources import entry_sources
@@ -29,6 +29,7 @@ __all__ = [
     "Weights",
     "check_weights",
     "classify",
+    "combine_configs",
     "copy_module",
     "decode",
     "encode",

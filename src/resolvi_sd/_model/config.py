@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral
 from typing import Any, Literal, TypeVar
 
-__all__ = ["ModelConfig", "TrainingConfig"]
+__all__ = ["ModelConfig", "TrainingConfig", "combine_configs"]
 
 _Config = TypeVar("_Config", "ModelConfig", "TrainingConfig")
 
@@ -204,3 +204,24 @@ def from_plain(kind: type[_Config], plain: Mapping[str, Any]) -> _Config:
     settings: dict[str, Any] = {f.name: None for f in fields(kind) if f.default is None}
     settings |= {k: tuple(v) if isinstance(v, list) else v for k, v in native.items()}
     return replace(kind(), **settings)
+
+
+def combine_configs(given: _Config | None, default: _Config, argument: str, **settings: Any) -> _Config:
+    """Return the settings of a call: a whole config, or single settings over the default, but not both.
+
+    Raises
+    ------
+    TypeError
+        If the config is of another type.
+    ValueError
+        If single settings differ from the default although a whole config was given.
+    """
+    if given is not None and not isinstance(given, type(default)):
+        name = type(default).__name__
+        raise TypeError(f"`{argument}` must be a {name}, not {type(given).__name__}: `{argument}={name}(...)`.")
+    changed = {name: value for name, value in settings.items() if value != getattr(default, name)}
+    if given is None:
+        return replace(default, **changed)
+    if changed:
+        raise ValueError(f"Give {sorted(changed)} inside `{argument}={type(given).__name__}(...)`, not beside it.")
+    return given

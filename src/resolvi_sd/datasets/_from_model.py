@@ -123,8 +123,7 @@ def simulate_from_model(
     >>> table.obsm["true_shares"].shape
     (200, 3)
     """
-    from resolvi_sd._engine import combine_configs
-    from resolvi_sd._model import ModelConfig, to_plain
+    from resolvi_sd._model import ModelConfig, combine_configs, to_plain
 
     for name, value in (("n_cells", n_cells), ("n_genes", n_genes)):
         if check_positive_int(value, argument=name) < 2:

@@ -9,12 +9,12 @@ from typing import Literal
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._engine import combine_configs, fit_model, infer_posterior
+from resolvi_sd._engine import fit_model, infer_posterior
 from resolvi_sd._graphs import Distance
 from resolvi_sd._input import read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._model import ModelConfig, TrainingConfig
+from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import Setup, check_room, write_fit
 from resolvi_sd._tables import annotation, resolve_table, size_unit
