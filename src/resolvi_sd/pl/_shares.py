@@ -30,6 +30,8 @@ _BEYOND = 0.005
 _BINS, _MOST_BINS = 400, 20_000
 # Half the height of a distribution at its peak; rows are 1 apart.
 _HALF_HEIGHT = 0.42
+# Fewer cells than this have no density.
+_FEW = 10
 _ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _NAMES = 0.32, 3.0, 1.0, 1.5  # inches; of the width so much is for names
 _FONTSIZE = 10
 
@@ -51,9 +53,9 @@ def shares(
     """Draw how the own, diffused and background shares are distributed over the cells of each group.
 
     Three panels, own, from neighbors and background, with a row per group: the density of the cells, all scaled to the
-    same height, with a bar from the first to the third quartile and a dot at the median. In parentheses is the number
-    of cells; cells without counts have no shares and are left out. Each panel has its own range, and at most 0.5 %
-    of the cells of a group are beyond either end of it.
+    same height, with a bar from the first to the third quartile and a dot at the median; of fewer than ten cells, a dot
+    for each. In parentheses is the number of cells; those without counts have no shares and are left out. Each panel
+    has its own range, and at most 0.5 % of the cells of a group are beyond either end of it.
 
     Parameters
     ----------
@@ -133,12 +135,15 @@ def _draw_panel(ax: Axes, share: NDArray[np.float64], groups: Categories, codes:
 
 
 def _draw_row(ax: Axes, row: int, values: NDArray[np.float64], color: NDArray[np.float64], *, n_bins: int) -> None:
-    middle = (np.arange(n_bins) + 0.5) / n_bins
-    inside = (middle >= values.min() - 1 / n_bins) & (middle <= values.max() + 1 / n_bins)
-    height = _HALF_HEIGHT * _density(values, n_bins)[inside]
-    ax.fill_between(middle[inside], row - height, row + height, facecolor=color, edgecolor="0.25", linewidth=0.5)
     first, median, third = np.quantile(values, (0.25, 0.5, 0.75))
-    ax.plot([first, third], [row, row], color="0.15", linewidth=3, solid_capstyle="butt")
+    if values.size < _FEW:
+        ax.scatter(values, np.full(values.size, row), s=25, color=color, alpha=0.7, linewidths=0)
+    else:
+        middle = (np.arange(n_bins) + 0.5) / n_bins
+        inside = (middle >= values.min() - 1 / n_bins) & (middle <= values.max() + 1 / n_bins)
+        height = _HALF_HEIGHT * _density(values, n_bins)[inside]
+        ax.fill_between(middle[inside], row - height, row + height, facecolor=color, edgecolor="0.25", linewidth=0.5)
+        ax.plot([first, third], [row, row], color="0.15", linewidth=3, solid_capstyle="butt")
     ax.plot([median], [row], marker="o", markersize=4, color="white", markeredgecolor="0.15", markeredgewidth=0.8)
 
 

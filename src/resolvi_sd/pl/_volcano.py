@@ -180,11 +180,13 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
     ax.set(xlim=(-reach, reach), xlabel="log2 fold change (mean)")
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.margins(y=0.12)
-    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    scale = MaxNLocator(6, integer=True)
+    ax.yaxis.set_major_locator(scale)
     if top is not None:
         ax.axhline(top, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        low, high = ax.get_ylim()
         # Above the line a number would say nothing.
-        ax.yaxis.set_major_formatter(lambda odds, _: f"{odds:g}".replace("-", "−") if odds <= top else "")
+        ax.set_yticks([odds for odds in scale.tick_values(low, high) if low <= odds <= top])
     ax.spines[["top", "right"]].set_visible(False)
 
 
