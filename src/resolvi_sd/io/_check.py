@@ -11,16 +11,15 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import annotation
 from resolvi_sd._validation import check_key, check_names
 from resolvi_sd.io._hidden import Hidden
-from resolvi_sd.io._state import check_store_free, stored_elements
-from resolvi_sd.io._store import (
-    TableStore,
+from resolvi_sd.io._same import (
     check_columns,
     check_coordinates,
     check_layer,
     check_permissions,
     check_same_table,
-    open_store,
 )
+from resolvi_sd.io._state import check_store_free, stored_elements
+from resolvi_sd.io._store import TableStore, open_store
 
 __all__ = ["check_inputs", "check_writable", "find_table"]
 

@@ -1,11 +1,10 @@
-"""The table of a store on disk: where it is, what it is, and what refuses a write."""
+"""The table of a store on disk: where it is, and what it is."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
-from anndata import AnnData
 from anndata.io import read_elem
 from numpy.typing import NDArray
 from spatialdata import SpatialData
-from spatialdata.models import TableModel
 
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key
 
-__all__ = [
-    "Element",
-    "TableStore",
-    "check_columns",
-    "check_coordinates",
-    "check_layer",
-    "check_permissions",
-    "check_same_table",
-    "open_store",
-]
+__all__ = ["Element", "TableStore", "open_store", "text_values"]
 
 Element = tuple[str, str]
 """Slot of the table (`layers`, `obs`, ...) and key in it."""
 
-_MISSING = ("None", "NaN", "<NA>")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)")
 
 
@@ -85,7 +72,7 @@ class TableStore:
 
     def column(self, key: str) -> NDArray[np.str_] | None:
         """Column of `obs` on disk as strings, `(n_cells,)`; None if there is none."""
-        return _strings(read_elem(self.group()["obs"][key])) if key in self.columns() else None
+        return text_values(read_elem(self.group()["obs"][key])) if key in self.columns() else None
 
     def annotation_keys(self) -> tuple[str, ...]:
         """Columns of `obs` on disk with the region and the instance id of each cell; empty if there are none."""
@@ -102,16 +89,17 @@ class TableStore:
         return digest.hexdigest()
 
 
-def _strings(values: Any) -> NDArray[np.str_]:
+def text_values(values: Any) -> NDArray[np.str_]:
+    """Return names or the values of a column as text, `(n,)`."""
     return np.asarray(pd.Index(values).astype(str), dtype=np.str_)
 
 
 def _index_names(group: zarr.Group, axis_name: str, *, axis: int) -> NDArray[np.str_]:
     if axis_name not in group:  # anndata then numbers them, so this is what a reader sees
         shape = group["X"].attrs["shape"] if isinstance(group["X"], zarr.Group) else group["X"].shape
-        return _strings(range(shape[axis]))
+        return text_values(range(shape[axis]))
     frame = group[axis_name]
-    return _strings(read_elem(frame[frame.attrs["_index"]]))
+    return text_values(read_elem(frame[frame.attrs["_index"]]))
 
 
 def _local_root(path: object) -> Path:
@@ -169,155 +157,3 @@ def open_store(data: SpatialData | str | os.PathLike[str], table_key: str) -> Ta
     check_key(table_key, sorted(stored), argument="table_key", where=f"{root.name}/tables", hint=hint)
     group = zarr.open_group(tables / table_key, mode="r", use_consolidated=False)
     return TableStore(root, table_key, int(group.metadata.zarr_format))
-
-
-def _difference(memory: NDArray[np.str_], disk: NDArray[np.str_]) -> str | None:
-    if np.array_equal(memory, disk):
-        return None
-    counted = f"{len(memory)} in memory, {len(disk)} in the store"
-    missing, extra = np.setdiff1d(disk, memory), np.setdiff1d(memory, disk)
-    if missing.size or extra.size:
-        only_disk = f"only in the store: {len(missing)} ({listing(missing.tolist(), 3)})"
-        only_memory = f"only in memory: {len(extra)} ({listing(extra.tolist(), 3)})"
-        return f"{counted}; {only_disk}; {only_memory}"
-    return f"{counted}; the names are the same, their order or number is not"
-
-
-def check_same_table(store: TableStore, table: AnnData) -> None:
-    """Raise unless the table on disk has the rows and the genes of the table in memory, in the same order.
-
-    Raises
-    ------
-    ValueError
-        If the names of cells or genes, or the region or instance id of cells, differ.
-    """
-    pairs = [
-        ("rows (`obs_names`)", _strings(table.obs_names), store.obs_names()),
-        ("genes (`var_names`)", _strings(table.var_names), store.var_names()),
-    ]
-    attrs = table.uns.get(TableModel.ATTRS_KEY, {})
-    in_memory = [attrs.get(name) for name in (TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY)]
-    for key in dict.fromkeys([*store.annotation_keys(), *(str(key) for key in in_memory if key)]):
-        disk = store.column(key)
-        if disk is not None and key in table.obs:
-            pairs.append((f"cells (`obs[{key!r}]`)", _strings(table.obs[key]), disk))
-    for what, memory, disk in pairs:
-        difference = _difference(memory, disk)
-        if difference:
-            raise ValueError(
-                f"The {what} of `sdata.tables[{store.table_key!r}]` are not those of the table in the store "
-                f"{str(store.root)!r}: {difference}. Was the table filtered, re-ordered or renamed after reading? "
-                f"{_elsewhere(store)}"
-            )
-
-
-def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
-    """Raise unless those of the columns of `obs` that the table in memory has are the same on disk.
-
-    Raises
-    ------
-    ValueError
-        With the columns that are in memory only, or have other values there.
-    """
-    columns = tuple(columns)
-    stored = store.columns()
-    missing = [column for column in columns if column in table.obs and column not in stored]
-    if missing:
-        raise ValueError(
-            f"The fit reads columns of `obs` that are not in the table {store.table_key!r} of the store "
-            f"{str(store.root)!r}, but in memory only: {listing(missing)}. Without them its results are of no use when "
-            f"they are read back. {_elsewhere(store)}"
-        )
-    frame = store.group()["obs"]
-    changed = [c for c in columns if c in table.obs and not _is_same(table.obs[c], read_elem(frame[c]))]
-    if changed:
-        raise ValueError(
-            f"The fit reads columns of `obs` that have other values in memory than in the table {store.table_key!r} of "
-            f"the store {str(store.root)!r}: {listing(changed)}. With those on disk its results would mean something "
-            f"else when they are read back. {_elsewhere(store)}"
-        )
-
-
-def _is_same(memory: pd.Series[Any], disk: Any) -> bool:
-    """Whether a column has the same values, numbers or names, whatever holds them."""
-    disk = pd.Series(disk)
-    if all(pd.api.types.is_numeric_dtype(column.dtype) for column in (memory, disk)):
-        one, other = (column.to_numpy(dtype=np.float64, na_value=np.nan) for column in (memory, disk))
-        return np.array_equal(one, other, equal_nan=True)
-    return np.array_equal(_with_one_missing(memory), _with_one_missing(disk))
-
-
-def _with_one_missing(column: pd.Series[Any]) -> NDArray[np.str_]:
-    """Values as text, missing ones as "nan": anndata has stored them as the text of what stood for them."""
-    text = _strings(column)
-    return np.where(column.isna().to_numpy() | np.isin(text, _MISSING), "nan", text)
-
-
-def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
-    """Raise unless the table on disk has the coordinates of the table in memory, if that has them.
-
-    Raises
-    ------
-    ValueError
-        If they are in memory only, or others.
-    """
-    if spatial_key is None or spatial_key not in table.obsm:
-        return
-    if store.element(("obsm", spatial_key)).exists():
-        disk = read_elem(store.group()[f"obsm/{spatial_key}"])
-        if np.array_equal(np.asarray(table.obsm[spatial_key]), np.asarray(disk)):
-            return
-    raise ValueError(
-        f"The fit reads the coordinates obsm[{spatial_key!r}], which are others, or missing, in the table "
-        f"{store.table_key!r} of the store {str(store.root)!r}. Without them the results are of no use when they are "
-        f"read back. {_elsewhere(store)}"
-    )
-
-
-def check_layer(store: TableStore, table: AnnData, layer: str | None) -> None:
-    """Raise unless the table on disk has the layer of counts, if the table in memory has it.
-
-    Raises
-    ------
-    ValueError
-        If the layer is in memory only.
-    """
-    if layer is not None and layer in table.layers and not store.element(("layers", layer)).exists():
-        raise ValueError(
-            f"The fit reads the layer {layer!r}, which is not in the table {store.table_key!r} of the store "
-            f"{str(store.root)!r}, but in memory only. Without it the results are of no use when they are read back. "
-            f"{_elsewhere(store)}"
-        )
-
-
-def _elsewhere(store: TableStore) -> str:
-    name = store.table_key
-    return (
-        f"Keep it as another table (`sdata.tables['{name}_new'] = sdata.tables['{name}']; "
-        f"sdata.write_element('{name}_new')`) or write another store (`sdata.write(path)`)."
-    )
-
-
-def check_permissions(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:
-    """Raise unless elements can be put into the store and replaced.
-
-    Raises
-    ------
-    PermissionError
-        If a folder that has to change is read-only.
-    OSError
-        If the table is on another file system than the store, so that nothing can be renamed into place.
-    """
-    folders = [store.root, store.path, *(store.path / slot for slot in slots), *map(store.element, elements)]
-    folders = [folder for folder in folders if folder.exists()]
-    for folder in folders:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(
-                f"The store {str(store.root)!r} is read-only (no permission to write into {str(folder)!r}). "
-                "Write the object with its results elsewhere: `sdata.write(path)`."
-            )
-        if folder.stat().st_dev != store.root.stat().st_dev:
-            raise OSError(
-                f"{str(folder)!r} is on another file system than its store {str(store.root)!r}, so that results "
-                "cannot be put there in one step. Write the object elsewhere: `sdata.write(path)`."
-            )

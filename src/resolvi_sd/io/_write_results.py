@@ -21,9 +21,10 @@ from resolvi_sd.io._commit import commit, is_superseded
 from resolvi_sd.io._hidden import Hidden, Plan
 from resolvi_sd.io._lock import only_writer
 from resolvi_sd.io._obs import OBS
+from resolvi_sd.io._same import check_permissions, check_same_table
 from resolvi_sd.io._state import check_store_free, stored_elements
 from resolvi_sd.io._storable import check_storable
-from resolvi_sd.io._store import Element, TableStore, check_permissions, check_same_table
+from resolvi_sd.io._store import Element, TableStore
 
 __all__ = ["write_results"]
 
