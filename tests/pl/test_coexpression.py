@@ -164,7 +164,7 @@ def test_errors(mixed):
         rsd.pl.coexpression(mixed, **given, markers={"tumor": ["KRT8"]})
     with pytest.raises(KeyError, match="CD3E"):
         rsd.pl.coexpression(mixed, labels_key="cell_type", pairs=[("KRT8", "CD3E")])
-    with pytest.raises(ValueError, match="`n_names` must not be negative"):
+    with pytest.raises(ValueError, match="`n_names` must be at least 0"):
         rsd.pl.coexpression(mixed, **given, n_names=-1)
     with pytest.raises(ValueError, match=r"obs\['sample'\] has one type only, 's0'"):
         rsd.pl.coexpression(mixed, labels_key="sample")

@@ -68,7 +68,7 @@ def test_all_genes_are_in_view(removed):
         # At this width 0.75 is in view as well.
         assert ax.get_xlim() == (0, pytest.approx(0.66))
         assert [text.get_text() for text in ax.texts] == ["0.5", "0.75", *named]
-    with pytest.raises(ValueError, match="`n_genes` must not be negative, got -1"):
+    with pytest.raises(ValueError, match="`n_genes` must be at least 0, not -1"):
         rsd.pl.decontamination(removed, n_genes=-1)
 
 

@@ -166,7 +166,7 @@ def test_errors(compared):
         rsd.pl.volcano(compared, group1=[])
     with pytest.raises(KeyError, match="genes='XYZ'"):
         rsd.pl.volcano(compared, genes=["XYZ"])
-    with pytest.raises(ValueError, match="`n_genes` must not be negative"):
+    with pytest.raises(ValueError, match="`n_genes` must be at least 0"):
         rsd.pl.volcano(compared, n_genes=-1)
     del compared.uns["resolvi_de"]["bayes_factor"]
     with pytest.raises(ValueError, match="lacks the columns 'bayes_factor'"):

@@ -16,13 +16,13 @@ from resolvi_sd._validation._names import (
     check_key,
     check_names,
     check_no_measurement,
-    check_positive_int,
     check_result,
     check_unique,
     group_names,
     listing,
     shortened,
 )
+from resolvi_sd._validation._numbers import check_integer, check_number, check_positive_int
 from resolvi_sd._validation._places import check_coordinates, warn_overlapping_sections, warn_spots
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 
@@ -38,11 +38,13 @@ __all__ = [
     "check_folder",
     "check_genes",
     "check_has_molecules",
+    "check_integer",
     "check_is_table",
     "check_key",
     "check_names",
     "check_no_measurement",
     "check_not_corrected",
+    "check_number",
     "check_number_type",
     "check_picture",
     "check_positive_int",

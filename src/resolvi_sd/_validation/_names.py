@@ -1,4 +1,4 @@
-"""Names and numbers that a user passes, and the lists of names in what a bad one gets told."""
+"""Names that a user passes, and the lists of names in what a bad one gets told."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ __all__ = [
     "check_key",
     "check_names",
     "check_no_measurement",
-    "check_positive_int",
     "check_result",
     "check_unique",
     "group_names",
@@ -166,20 +165,3 @@ def check_no_measurement(n_names: int, n_cells: int, *, key: str, argument: str)
             f"{argument}={key!r} has {n_names:,} different values in {n_cells:,} cells: is it a measurement? It must "
             "name labels, such as cell types; cut it into a few (`pandas.cut`), or merge rare ones."
         )
-
-
-def check_positive_int(value: object, *, argument: str) -> int:
-    """Return `value` as an int, or raise if it is not an integer of at least one.
-
-    Raises
-    ------
-    TypeError
-        If `value` is not an integer.
-    ValueError
-        If it is below one.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{argument}` must be an integer, not {value!r} ({type(value).__name__}).")
-    if value < 1:
-        raise ValueError(f"`{argument}` must be at least 1, not {value}.")
-    return int(value)

@@ -14,7 +14,7 @@ from spatialdata import SpatialData
 from spatialdata.models import ShapesModel, TableModel
 
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_integer, check_number, check_positive_int
 from resolvi_sd.datasets._generative import Cells, Parameters, draw_cells, draw_molecules, draw_parameters
 
 if TYPE_CHECKING:
@@ -125,16 +125,17 @@ def simulate_from_model(
     """
     from resolvi_sd._model import ModelConfig, combine_configs, to_plain
 
-    for name, value in (("n_cells", n_cells), ("n_genes", n_genes)):
-        if check_positive_int(value, argument=name) < 2:
-            raise ValueError(f"`{name}` must be at least 2, not {value}.")
+    check_integer(n_cells, 2, argument="n_cells")
+    check_integer(n_genes, 2, argument="n_genes")
     check_positive_int(n_neighbors, argument="n_neighbors")
     settings = combine_configs(
         config, ModelConfig(n_components=_COMPONENTS), "config", n_latent=n_latent, likelihood=likelihood
     )
-    _check_numbers(counts=counts, depth_sd=depth_sd, contrast=contrast)
+    check_number(counts, argument="counts", positive=True)
+    check_number(depth_sd, argument="depth_sd", positive=True)
+    check_number(contrast, argument="contrast", positive=True)
     if leakage_range is not None:
-        _check_numbers(leakage_range=leakage_range)
+        check_number(leakage_range, argument="leakage_range", positive=True)
     generator = as_generator(rng)
     coordinates = _place(n_cells, rng=generator)
     graph = _neighbor_graph(coordinates, n_neighbors)
@@ -145,14 +146,6 @@ def simulate_from_model(
     table.obsp["true_flow"] = flow
     table.uns["simulation"] = {"config": to_plain(settings), "leakage_range": parameters.leakage_range}
     return _to_spatialdata(table)
-
-
-def _check_numbers(**values: float) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"`{name}` must be a number, not {value!r} ({type(value).__name__}).")
-        if not 0 < value < np.inf:
-            raise ValueError(f"`{name}` must be positive and finite, not {value}.")
 
 
 def _place(n_cells: int, *, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._validation import check_integer, check_number
 from resolvi_sd.datasets._assemble import Study, to_spatialdata
 from resolvi_sd.datasets._layout import draw_compositions
 from resolvi_sd.datasets._profiles import TypeProfiles, background_profiles, reference_profiles, simulate_profiles
@@ -122,14 +123,14 @@ def simulate_tissue(
     0
     """
     settings = _settings(regime, gene_leakage=gene_leakage, overlap=overlap)
-    _check_integer("n_domains", n_domains, 1)
-    _check_integer("n_samples", n_samples, 1)
-    _check_integer("n_cells", n_cells, n_samples, why="one cell per sample")
-    _check_integer("n_rare", n_rare, 0)
+    check_integer(n_domains, 1, argument="n_domains")
+    check_integer(n_samples, 1, argument="n_samples")
+    check_integer(n_cells, n_samples, argument="n_cells", why="one cell per sample")
+    check_integer(n_rare, 0, argument="n_rare")
     if n_batches is not None:
-        _check_integer("n_batches", n_batches, 1, n_samples, why="no more batches than samples")
-    _check_number("batch_effect", batch_effect)
-    _check_number("gradient", gradient)
+        check_integer(n_batches, 1, n_samples, argument="n_batches", why="no more batches than samples")
+    check_number(batch_effect, argument="batch_effect")
+    check_number(gradient, argument="gradient")
     generator = as_generator(rng)
     types = _draw_types(n_genes, n_types, n_rare, gradient, profiles, profiles_labels_key, rng=generator)
     batches = np.arange(n_samples) % (n_batches or n_samples)
@@ -210,7 +211,7 @@ def _draw_types(
 ) -> TypeProfiles:
     """Take the cell types from the reference, or simulate them."""
     if n_genes is not None:
-        _check_integer("n_genes", n_genes, 1)
+        check_integer(n_genes, 1, argument="n_genes")
     if profiles is not None:
         if n_types is not None:
             raise ValueError("`n_types` cannot be given with `profiles`, whose labels are the types; leave it out.")
@@ -218,25 +219,8 @@ def _draw_types(
     if labels_key is not None:
         raise ValueError(f"`profiles_labels_key` is {labels_key!r}, but there are no `profiles`; pass an AnnData.")
     n_types = DEFAULT_TYPES if n_types is None else n_types
-    _check_integer("n_types", n_types, 1)
-    _check_integer("n_rare", n_rare, 0, n_types - 1, why="at least one type must not be rare")
+    check_integer(n_types, 1, argument="n_types")
+    check_integer(n_rare, 0, n_types - 1, argument="n_rare", why="at least one type must not be rare")
     return simulate_profiles(
         n_types, DEFAULT_GENES if n_genes is None else n_genes, n_rare=n_rare, gradient=gradient, rng=rng
     )
-
-
-def _check_integer(name: str, value: int, low: int, high: int | None = None, *, why: str = "") -> None:
-    """Raise unless `value` is an integer between `low` and `high`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{name}` must be an integer, not {value!r}.")
-    if value < low or (high is not None and value > high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"`{name}` must be {bounds}{f' ({why})' if why else ''}, got {value}.")
-
-
-def _check_number(name: str, value: float) -> None:
-    """Raise unless `value` is a finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"`{name}` must be a number, not {value!r}.")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"`{name}` must be finite and not negative, got {value}.")

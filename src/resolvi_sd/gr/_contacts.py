@@ -20,6 +20,7 @@ from resolvi_sd._graphs import (
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import Outlines, cell_outlines, cell_positions, resolve_table
+from resolvi_sd._validation import check_number
 
 __all__ = ["ContactsResult", "contacts"]
 
@@ -109,7 +110,7 @@ def contacts(
     >>> borders.shape, bool(abs(borders - borders.T).max() == 0)
     ((200, 200), True)
     """
-    reach = _check_gap(max_gap)
+    reach = check_number(max_gap, argument="max_gap")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     if not copy:
@@ -128,14 +129,6 @@ def contacts(
     write_graph(adata, graph, keys=Keys(keys.contacts), params=params)
     adata.obsp[keys.borders] = result.borders
     return None
-
-
-def _check_gap(max_gap: float) -> float:
-    if isinstance(max_gap, bool) or not isinstance(max_gap, (int, float, np.integer, np.floating)):
-        raise TypeError(f"`max_gap` must be a number, not {max_gap!r}.")
-    if not 0 <= max_gap < np.inf:
-        raise ValueError(f"`max_gap` must be finite and not negative, not {max_gap}.")
-    return float(max_gap)
 
 
 def _pairs(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_integer
 from resolvi_sd.pl._categories import read_categories
 from resolvi_sd.pl._coexpression_rates import Points, find_pairs, kept_genes, pair_rates, read_layers
 from resolvi_sd.pl._docs import shared_docs
@@ -114,8 +115,7 @@ def coexpression(
     ('raw (% of the cells with either)', 'after the removal (%)')
     """
     adata = resolve_table(data, table_key)
-    if n_names < 0:
-        raise ValueError(f"`n_names` must not be negative, got {n_names}.")
+    check_integer(n_names, 0, argument="n_names")
     layers = read_layers(adata, Keys(key_added), corrected_layer, rng)
     groups = read_categories(adata, labels_key, argument="labels_key", palette=None)
     chosen = find_pairs(layers[RAW], adata, groups, pairs, markers)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._analysis import MIN_OWN
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_result, listing
+from resolvi_sd._validation import check_integer, check_result, listing
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._labels import label_points
@@ -105,8 +105,7 @@ def decontamination(
     """
     adata = resolve_table(data, table_key)
     record = _record(adata, Keys(key_added))
-    if n_genes < 0:
-        raise ValueError(f"`n_genes` must not be negative, got {n_genes}.")
+    check_integer(n_genes, 0, argument="n_genes")
     check_save(save)
     ax = open_ax(ax, (5.8, 3.5), figsize=figsize, title=title)
     genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
