@@ -448,6 +448,12 @@ def test_the_table_of_the_model_is_that_also_where_it_is_named(adata):
         model.get_normalized_expression(adata, **asked)
 
 
+def test_genes_may_come_from_a_generator(adata):
+    model = trained(adata)
+    found = model.get_normalized_expression(gene_list=(name for name in adata.var_names[:3]))
+    assert list(found.columns) == list(adata.var_names[:3])
+
+
 def test_results_do_not_replace_what_the_model_reads(adata):
     rsd.tl.fit(adata, layer="counts", labels_key="label", **QUICK)
     rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="resolvi_predicted")

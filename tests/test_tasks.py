@@ -144,3 +144,24 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
 def test_cells_that_cannot_be_chosen(model, arguments, error, message):
     with pytest.raises(error, match=message):
         model.differential_expression(**arguments, **QUIET)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_masks_of_cells_whose_names_repeat(model):
+    table = model.adata.copy()
+    table.obs_names = [f"c{i // 2}" for i in range(table.n_obs)]
+    repeated = rsd.ResolVI.load_query_data(table, model)
+    mask = table.obs["cell_type"] == "type_0"
+    found = repeated.differential_expression(idx1=mask, n_samples=50, **QUIET)
+    expected = repeated.differential_expression(idx1=mask.to_numpy(), n_samples=50, **QUIET)
+    pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ValueError, match="`obs_names` must be unique.* choose `idx1` by a mask"):
+        repeated.differential_expression(idx1=["c1", "c2"], **QUIET)
+    with pytest.raises(ValueError, match="`idx1` has missing values"):
+        repeated.differential_expression(idx1=mask.astype("boolean").where(np.arange(table.n_obs) > 0), **QUIET)
+
+
+def test_tasks_are_quiet_where_they_are_asked_to_be(model, tmp_path, capsys):
+    model.save(tmp_path)
+    rsd.ResolVI.load(tmp_path, model.adata).differential_expression("cell_type", n_samples=50, **QUIET)
+    assert capsys.readouterr().err == ""

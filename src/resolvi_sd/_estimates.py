@@ -176,7 +176,7 @@ class Estimates(TableTasks):
         )
         scale = self._scale(adata, request, show_progress_bar=show_progress_bar)
         settings: dict[str, Any] = {"rng": generator, "show_progress_bar": show_progress_bar}
-        if weights == "importance":
+        if request.weights == "importance":
             self._check_own_cells(adata, "weights='importance'")
             if not return_mean:
                 raise ValueError("`weights='importance'` gives a weighted mean of the draws: leave `return_mean` True.")

@@ -27,10 +27,12 @@ from resolvi_sd._tables import (
     table_view,
 )
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import FEW_CELLS, MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections
+from resolvi_sd._validation import MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections
 
 __all__ = ["ModelInput", "as_fitted", "read_input"]
 
+# Fewer cells of each of many categories than this make them measurements.
+_FEW_CELLS = 10
 # Counted molecules of cells of one size vary as much as they are many (Poisson), of cells of all sizes far more: below
 # half of that, of at least so many cells, something has made them equal.
 _LEAST_DISPERSION, _ENOUGH_CELLS = 0.5, 50
@@ -168,7 +170,7 @@ def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covar
     if setup.labels_key is not None and labels is not None:
         names.append((setup.labels_key, labels.names))
     for key, found in names:
-        if len(found) > MOST_CATEGORIES and len(found) > view.n_cells / FEW_CELLS:
+        if len(found) > MOST_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
             warnings.warn(
                 f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
                 "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`).",

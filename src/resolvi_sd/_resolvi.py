@@ -533,7 +533,7 @@ class ResolVI(Estimates):
         labels = read_labels(self.adata, setup.labels_key, setup.unlabeled_category)
         return replace(self._input, labels=labels, setup=replace(self._input.setup, labels_key=setup.labels_key))
 
-    def _results_table(self) -> AnnData:
+    def _results_table(self, *, show_progress_bar: bool = True) -> AnnData:
         own = self._table(None)
         table = AnnData(
             own.X,
@@ -546,7 +546,8 @@ class ResolVI(Estimates):
         if TableModel.ATTRS_KEY in own.uns:
             table.uns[TableModel.ATTRS_KEY] = own.uns[TableModel.ATTRS_KEY]  # regions may be sections
         # Functions of `tl` leave counts and latent as they are: no copies are needed.
-        write_fit(table, self.fitted, self.posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
+        posterior = self._infer(show_progress_bar=show_progress_bar)
+        write_fit(table, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
         return table
 
 

@@ -17,7 +17,7 @@ from resolvi_sd._analysis import Mode, Weighting
 from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import check_unique, listing
 
 __all__ = ["TableTasks"]
 
@@ -33,7 +33,7 @@ class TableTasks(ABC):
     """Draws, summaries and comparisons; they take the arguments of the functions of `tl`, and return the results."""
 
     @abstractmethod
-    def _results_table(self) -> AnnData:
+    def _results_table(self, *, show_progress_bar: bool = True) -> AnnData:
         """Return a table that shares the counts of the model's and has its results, for the functions of `tl`."""
 
     @borrowed_docs(tl.sample_posterior)
@@ -65,7 +65,7 @@ class TableTasks(ABC):
             As the function does.
         """
         return tl.sample_posterior(
-            self._results_table(),
+            self._results_table(show_progress_bar=show_progress_bar),
             sites=sites,
             n_samples=n_samples,
             genes=genes,
@@ -105,7 +105,7 @@ class TableTasks(ABC):
             As the function does.
         """
         return tl.posterior_summary(
-            self._results_table(),
+            self._results_table(show_progress_bar=show_progress_bar),
             site=site,
             statistics=statistics,
             quantiles=quantiles,
@@ -156,7 +156,7 @@ class TableTasks(ABC):
         KeyError, TypeError, ValueError
             As the function does.
         """
-        table = self._results_table()
+        table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
             table,
             **_compared(table, groupby, group1, group2, idx1, idx2),
@@ -330,7 +330,7 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, KeyError
         If it names none, or cells that are not there, or is none of these.
     """
     chosen = np.zeros(table.n_obs, dtype=bool)
@@ -361,6 +361,10 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
 def _by_position(table: AnnData, cells: Any, *, argument: str) -> NDArray[Any]:
     """Return a mask in the order of the table, or positions in place of names; all else as an array."""
     if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells.dtype):
+        if cells.isna().any():
+            raise ValueError(f"The mask `{argument}` has missing values: fill them in, e.g. `mask.fillna(False)`.")
+        if cells.index.equals(table.obs_names):
+            return cells.to_numpy(dtype=bool)
         if not cells.index.is_unique or len(cells) != table.n_obs or not table.obs_names.isin(cells.index).all():
             raise ValueError(
                 f"The mask `{argument}` is a Series of {len(cells):,} values whose index does not name the "
@@ -370,6 +374,7 @@ def _by_position(table: AnnData, cells: Any, *, argument: str) -> NDArray[Any]:
     values = np.asarray(cells)
     if values.ndim != 1 or not len(values) or not all(isinstance(name, str) for name in values):
         return values
+    check_unique(table.obs_names, what="`obs_names`", todo=f"Make it unique, or choose `{argument}` by a mask.")
     found: NDArray[np.intp] = table.obs_names.get_indexer(pd.Index(values, dtype=object))
     if (found < 0).any():
         raise KeyError(

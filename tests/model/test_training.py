@@ -94,6 +94,9 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
         run(training, seed=7)
     with pytest.raises(ValueError, match=r"other settings"):
         run(replace(training, lr=1e-3))
+    run(replace(training, max_epochs=3))
+    with pytest.raises(ValueError, match=r"is of 3 epochs, and the training is to have 2"):
+        run(replace(training, max_epochs=2))
 
 
 def test_a_training_that_had_come_to_its_end_does_not_go_on(tmp_path):

@@ -114,7 +114,7 @@ def _compare(
         table = summarise_change(draws.astype(np.float32), mode="change", delta=0.25, fdr=0.05)
         table["raw_fraction1"] = np.linspace(0.2, 1, len(names))
         table["corrected_fraction1"] = np.linspace(0.1, 0.9, len(names))
-        table["n_cells1"] = sizes[comparison.first]
+        table["n_cells1"], table["n_cells2"] = sizes[comparison.first], sizes[list(comparison.second)].sum()
         tables.append(table)
     return stack_comparisons(tables, comparisons, groupby="cell_type", feature=feature, names=names)
 

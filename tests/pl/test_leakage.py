@@ -164,8 +164,11 @@ def test_axes_and_titles_of_the_user(leaked):
 
 
 def test_a_table_that_lost_cells_is_warned_of(leaked):
-    with pytest.warns(UserWarning, match=r"leakage in `table.uns\['resolvi_leakage'\]` is of 64 cells, .* has 10 now"):
+    with pytest.warns(
+        UserWarning, match=r"leakage in `table.uns\['resolvi_leakage'\]` is of 64 cells, .* has 10 now"
+    ) as warned:
         rsd.pl.leakage(leaked[:10].copy())
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 def test_errors(leaked):

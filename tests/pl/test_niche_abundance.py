@@ -70,7 +70,7 @@ def test_many_comparisons_take_several_rows(compared):
     one = table[table["group1"] == "tumor"].astype({"group1": str})
     compared.uns["resolvi_dna"] = type(table)(
         {column: np.tile(one[column].to_numpy(), 8) for column in one}
-        | {"group1": np.repeat(names, 3), "groupby": "cluster", "n_cells1": 8}
+        | {"group1": np.repeat(names, 3), "groupby": "cluster", "n_cells1": 8, "n_cells2": 56}
     )
     axes = rsd.pl.niche_abundance(compared, groupby="cluster", return_ax=True)
     assert [ax.get_title() for ax in axes[1:]] == [f"{name} vs rest" for name in names]

@@ -2,7 +2,9 @@
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import resolvi_sd as rsd
 
@@ -149,8 +151,19 @@ def test_a_table_that_was_split_and_put_together_lacks_edges():
 def test_names_of_fits_do_not_lie_in_each_others_results(table):
     for name in ("resolvi_de", "resolvi_audit"):
         with pytest.raises(ValueError, match=rf"key_added='{name}': the table has a fit of the name 'resolvi'"):
-            rsd.tl.fit(table, key_added=name, max_epochs=1, **QUIET)
+            rsd.tl.fit(table, key_added=name, max_epochs=1, copy=name == "resolvi_de", **QUIET)
     other = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0, transcripts=False)["table"]
     rsd.tl.fit(other, key_added="resolvi_de", max_epochs=1, **QUIET)
     with pytest.raises(ValueError, match="key_added='resolvi': the table has a fit of the name 'resolvi_de'"):
         rsd.tl.fit(other, max_epochs=1, **QUIET)
+
+
+def test_counts_are_held_against_a_latent_of_any_form(table, tmp_path):
+    expected = rsd.tl.latent(table, copy=True, **QUIET)
+    table.write_h5ad(tmp_path / "fitted.h5ad")
+    backed = ad.read_h5ad(tmp_path / "fitted.h5ad", backed="r")
+    np.testing.assert_allclose(rsd.tl.latent(backed[:100], copy=True, **QUIET), expected[:100], atol=1e-5)
+    for form in (pd.DataFrame, sp.csr_matrix):
+        index = {"index": table.obs_names} if form is pd.DataFrame else {}
+        table.obsm["X_resolvi"] = form(expected, **index)
+        np.testing.assert_array_equal(rsd.tl.latent(table, copy=True, **QUIET), expected)

@@ -285,7 +285,7 @@ def test_a_column_of_the_fit_that_is_gone_is_named(_leaky):
     table = _leaky.tables["table"].copy()
     table.uns["resolvi"]["setup"]["library_key"] = "region"
     del table.obs["sample"]
-    with pytest.raises(KeyError, match=r"fitted with `batch_key='sample'`, which `obs` lacks"):
+    with pytest.raises(KeyError, match=r"batch_key='sample' is not in `table.obs`; it has"):
         rsd.tl.audit(table, "cell_type", copy=True, **QUIET)
 
 

@@ -289,3 +289,15 @@ def test_a_query_names_its_columns_itself():
     query.obsm["place"] = query.obsm.pop("spatial")
     mapped = rsd.ResolVI.load_query_data(query, model, batch_key="slide", spatial_key="place")
     np.testing.assert_allclose(mapped.get_corrected_counts().toarray(), expected.toarray(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_is_that_of_its_reference(tmp_path):
+    reference, query = samples()
+    training = rsd.TrainingConfig(max_epochs=2, checkpoint_dir=tmp_path)
+    rsd.tl.fit(reference, max_epochs=2, **QUIET)
+    first = rsd.tl.map_query(query, reference, training=training, copy=True, **QUIET)
+    again = rsd.tl.map_query(query, reference, training=training, copy=True, **QUIET)
+    np.testing.assert_array_equal(again.obsm["X_resolvi"], first.obsm["X_resolvi"])
+    rsd.tl.fit(reference, max_epochs=3, **QUIET)
+    with pytest.raises(ValueError, match="of another training.* another reference"):
+        rsd.tl.map_query(query, reference, training=training, copy=True, **QUIET)

@@ -9,6 +9,7 @@ from resolvi_sd._analysis._draws import Draws, check_choices, named
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import (
+    REST,
     CellGroups,
     Comparison,
     cell_groups,
@@ -40,6 +41,7 @@ from resolvi_sd._analysis._transcript_columns import CellIds, Sample, SourceColu
 __all__ = [
     "MAX_RELATIVE_RAW",
     "MIN_OWN",
+    "REST",
     "CellBlock",
     "CellGroups",
     "CellIds",

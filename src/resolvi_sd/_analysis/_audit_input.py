@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis._audit import AuditInput, Reference
-from resolvi_sd._analysis._groups import label_groups
+from resolvi_sd._analysis._groups import cell_groups, label_groups
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import (
     FittedModel,
-    category_codes,
     corrected_counts,
     corrected_layer_name,
     fitted_counts,
@@ -161,7 +160,7 @@ def audit_input(
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
     seed = draw_seed(rng)
     truth = read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None
-    batch = category_codes(adata, fitted)[:, 0]
+    batch = None if setup.batch_key is None else cell_groups(adata, setup.batch_key, argument="batch_key").codes
     measured = fitted.measured
     if fitted.unmeasured:
         raw, truth = raw[:, measured], None if truth is None else truth[:, measured]
@@ -176,7 +175,7 @@ def audit_input(
         graph=adata.obsp[keys.connectivities],
         coordinates=positions.coordinates,
         latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
-        batch=batch if len(np.unique(batch)) > 1 else None,
+        batch=batch if batch is not None and len(np.unique(batch)) > 1 else None,
         reference=known,
         markers=markers,
         truth=truth,

@@ -22,7 +22,7 @@ from resolvi_sd._validation import (
     shortened,
 )
 
-__all__ = ["CellGroups", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
+__all__ = ["REST", "CellGroups", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
 
 REST = "rest"
 
@@ -107,7 +107,7 @@ def label_groups(adata: AnnData, key: str) -> CellGroups:
     groups = cell_groups(adata, key, argument="labels_key")
     if not (groups.codes >= 0).any():
         raise ValueError(f"No cell has a label in obs[{key!r}]: all values are missing.")
-    check_no_measurement(len(np.unique(groups.codes)), adata.n_obs, key=key, argument="labels_key")
+    check_no_measurement(len(np.unique(groups.codes[groups.codes >= 0])), adata.n_obs, key=key, argument="labels_key")
     return groups
 
 

@@ -85,10 +85,10 @@ class ExpressionRequest:
             If a gene or batch is not known.
         """
         _check_settings(fitted, library_size, n_samples, weights, size_scaling)
-        columns = slice(None) if genes is None else _gene_columns(genes, fitted.genes, argument=argument)
+        names = fitted.genes if genes is None else check_names(genes, argument=argument)
         return cls(
-            names=fitted.genes if genes is None else list(genes),
-            columns=columns,
+            names=names,
+            columns=slice(None) if genes is None else _gene_columns(names, fitted.genes, argument=argument),
             settings=_decoding_categories(fitted, categories, transform_batch),
             library_size=library_size,
             size_scaling=size_scaling,

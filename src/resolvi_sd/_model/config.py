@@ -140,8 +140,8 @@ class TrainingConfig:
     gradient_clip
         Largest norm of the gradient of the shared parameters.
     checkpoint_dir
-        Folder for checkpoints after every epoch. A fit that finds one there resumes from it, with as many epochs as it
-        is given now, or raises if that is of other data, settings or seed, or of a query of another reference. None: no
+        Folder for checkpoints after every epoch. A fit that finds one there resumes from it, also to train longer. It
+        raises if that is of more epochs, other data, settings or seed, or of a query of another reference. None: no
         checkpoints.
 
     Examples

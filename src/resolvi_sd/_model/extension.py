@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 
@@ -29,6 +30,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
     """
     module = ResolviModule.blank(reference.config, data)
     known = reference.state_dict()
+    module.origin = _digest(known)
     for name, value in module.state_dict().items():
         if name == "neighbor_logits.weight":
             continue
@@ -50,6 +52,16 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
                     module.known_rows[name] = len(known[name]) if name in known else 1
         keep_known_rows(module)
     return module.eval()
+
+
+def _digest(parameters: dict[str, Tensor]) -> str:
+    """Digest of what is known of all cells together."""
+    digest = hashlib.sha256()
+    for name, value in parameters.items():
+        if name != "neighbor_logits.weight":
+            digest.update(name.encode())
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def copy_module(module: ResolviModule) -> ResolviModule:

@@ -98,6 +98,8 @@ class ResolviModule(nn.Module):
         self.config, self.data = config, data
         # Of parameters that have rows for categories: how many of them a training keeps as they are.
         self.known_rows: dict[str, int] = {}
+        # Digest of the parameters of the model that this one was extended from.
+        self.origin = ""
         genes, latent = data.n_genes, config.n_latent
         self.latent_encoder = LatentEncoder(
             genes,

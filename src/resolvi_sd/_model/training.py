@@ -213,6 +213,11 @@ def train(
         if resume.exists():
             # Before the trainer is told how many epochs there are: none, where the training had come to its end.
             loop.on_load_checkpoint(_read_checkpoint(resume, fingerprint))
+            if len(schedule.elbo) > schedule.n_epochs:
+                raise ValueError(
+                    f"The checkpoint {resume} is of {len(schedule.elbo)} epochs, and the training is to have "
+                    f"{schedule.n_epochs}. Ask for more epochs, choose another `checkpoint_dir`, or delete it."
+                )
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
@@ -248,14 +253,14 @@ def train(
 def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) -> str:
     """Digest of all that a training has to have in common with one that it resumes: all but its length.
 
-    The parameters that it starts from are those of a seed, or of a query's reference.
+    The parameters that it starts from are those of a seed, or of a query's reference; bits of random numbers depend on
+    the kind of processor.
     """
     learned = [(name, parameter.requires_grad) for name, parameter in module.named_parameters()]
     settings = replace(config, **{name: getattr(TrainingConfig, name) for name in _LENGTH})
-    same = (module.config, module.data.n_labels, module.known_rows, learned, settings, torch.initial_seed())
-    digest = hashlib.sha256(repr(same).encode())
+    model = (module.config, module.data.n_labels, module.known_rows, module.origin, learned)
+    digest = hashlib.sha256(repr((model, settings, torch.initial_seed())).encode())
     parts = {**vars(tissue), "counts": tissue.counts.data, "gene": tissue.counts.indices, "rows": tissue.counts.indptr}
-    parts |= {name: value.numpy() for name, value in module.state_dict().items()}
     for name, array in parts.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)

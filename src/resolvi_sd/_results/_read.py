@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -120,11 +121,16 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
     counts that were drawn, and for tables of several fits that were put together.
     """
-    if keys.latent not in adata.obsm:
+    written = adata.obsm.get(keys.latent)
+    known = {fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys} - {None} <= set(adata.obs.columns)
+    if written is None or sp.issparse(written) or not known or not adata.n_obs:
         return
     rows = np.unique(np.linspace(0, adata.n_obs - 1, _LOOKED_AT, dtype=np.int64))
-    again, _ = encode(fitted.module, counts[rows], category_codes(adata[rows], fitted), show_progress_bar=False)
-    others = np.abs(again - np.asarray(adata.obsm[keys.latent][rows])).max(axis=1) > _TOLERANCE
+    again, _ = encode(fitted.module, counts[rows], category_codes(adata, fitted, rows), show_progress_bar=False)
+    latent = np.asarray(written)[rows]
+    if latent.shape != again.shape:
+        return
+    others = np.abs(again - latent).max(axis=1) > _TOLERANCE
     if others.any():
         where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
         warnings.warn(
@@ -239,8 +245,10 @@ def check_within_counts(corrected: Any, counts: Any, keys: Keys, layer: str) -> 
             )
 
 
-def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:
-    """Batch and further covariates of each cell, cells × (1 + covariates), in the order of the fitted categories.
+def category_codes(
+    adata: AnnData, fitted: FittedModel, rows: slice | NDArray[np.int64] = slice(None)
+) -> NDArray[np.int64]:
+    """Batch and further covariates of some cells, cells × (1 + covariates), in the order of the fitted categories.
 
     Raises
     ------
@@ -249,19 +257,19 @@ def category_codes(adata: AnnData, fitted: FittedModel) -> NDArray[np.int64]:
     ValueError
         If it holds a category that the model has not seen.
     """
-    setup = fitted.setup
-    codes = np.zeros((adata.n_obs, 1 + len(fitted.covariates)), dtype=np.int64)
+    setup, obs = fitted.setup, adata.obs.iloc[rows]
+    codes = np.zeros((len(obs), 1 + len(fitted.covariates)), dtype=np.int64)
     if setup.batch_key is not None:
-        codes[:, 0] = _codes(adata, "batch_key", setup.batch_key, fitted.batches)
+        codes[:, 0] = _codes(obs, "batch_key", setup.batch_key, fitted.batches)
     for i, (key, known) in enumerate(zip(setup.categorical_covariate_keys, fitted.covariates, strict=True)):
-        codes[:, 1 + i] = _codes(adata, "categorical_covariate_keys", key, known)
+        codes[:, 1 + i] = _codes(obs, "categorical_covariate_keys", key, known)
     return codes
 
 
-def _codes(adata: AnnData, argument: str, key: str, known: tuple[str, ...]) -> NDArray[np.int64]:
-    if key not in adata.obs:
-        raise KeyError(f"The model was fitted with `{argument}={key!r}`, which `obs` lacks: {list(adata.obs.columns)}.")
-    values = column_text(adata.obs[key])
+def _codes(obs: pd.DataFrame, argument: str, key: str, known: tuple[str, ...]) -> NDArray[np.int64]:
+    if key not in obs:
+        raise KeyError(f"The model was fitted with `{argument}={key!r}`, which `obs` lacks: {list(obs.columns)}.")
+    values = column_text(obs[key])
     codes = pd.Index(known, dtype=object).get_indexer(pd.Index(values, dtype=object))
     if (codes < 0).any():
         new = listing(sorted(set(values) - set(known), key=str))

@@ -24,6 +24,7 @@ def check_room(adata: AnnData, setup: Setup, keys: Keys, *, copy: bool = False) 
     They must not replace what the fit reads, nor, in the table itself, what are no results of the fit of that name.
     """
     _check_inputs_kept(setup, keys)
+    _check_name(adata, keys)
     if not copy:
         _check_place_free(adata, keys)
 
@@ -39,13 +40,16 @@ def _check_inputs_kept(setup: Setup, keys: Keys) -> None:
         )
 
 
-def _check_place_free(adata: AnnData, keys: Keys) -> None:
+def _check_name(adata: AnnData, keys: Keys) -> None:
     for other in fits(adata.uns):
         if keys.prefix in Keys(other).owned()["uns"][:-1] or other in keys.owned()["uns"][:-1]:
             raise ValueError(
                 f"key_added={keys.prefix!r}: the table has a fit of the name {other!r}, and results of one would be in "
                 "the place of the other. Choose another `key_added=`."
             )
+
+
+def _check_place_free(adata: AnnData, keys: Keys) -> None:
     if keys.prefix in fits(adata.uns):
         return
     # A graph may be squidpy's under the same name.

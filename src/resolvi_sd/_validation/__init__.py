@@ -9,7 +9,6 @@ from resolvi_sd._validation._counts import (
 )
 from resolvi_sd._validation._files import check_folder, check_picture
 from resolvi_sd._validation._names import (
-    FEW_CELLS,
     MOST_CATEGORIES,
     MOST_LISTED,
     check_complete,
@@ -27,7 +26,6 @@ from resolvi_sd._validation._places import check_coordinates, warn_overlapping_s
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 
 __all__ = [
-    "FEW_CELLS",
     "MOST_CATEGORIES",
     "MOST_LISTED",
     "STORED",

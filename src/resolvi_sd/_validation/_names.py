@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 __all__ = [
-    "FEW_CELLS",
     "MOST_CATEGORIES",
     "MOST_LISTED",
     "check_complete",
@@ -25,8 +24,8 @@ __all__ = [
 
 # Most names that a message lists.
 MOST_LISTED = 20
-# More categories than this, with fewer cells than this in each, are taken for measurements.
-MOST_CATEGORIES, FEW_CELLS = 50, 10
+# More categories than this, with few cells of each, are taken for measurements.
+MOST_CATEGORIES = 50
 
 
 def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
@@ -158,9 +157,9 @@ def check_no_measurement(n_names: int, n_cells: int, *, key: str, argument: str)
     Raises
     ------
     ValueError
-        If there are more than 50, and fewer than ten cells of each.
+        If there are more than 50, and fewer than two cells of each.
     """
-    if n_names > MOST_CATEGORIES and n_names > n_cells / FEW_CELLS:
+    if n_names > MOST_CATEGORIES and n_names > n_cells / 2:
         raise ValueError(
             f"{argument}={key!r} has {n_names:,} different values in {n_cells:,} cells: is it a measurement? It must "
             "name labels, such as cell types; cut it into a few (`pandas.cut`), or merge rare ones."

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pandas as pd
 from anndata import AnnData
 
+from resolvi_sd._analysis import REST
 from resolvi_sd._tables import column_text
 from resolvi_sd._validation import check_key, check_result, group_names, listing
 
-__all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons"]
+__all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
 
 # Higher and lower in the first group: vermilion and blue of Okabe & Ito, which color-blind eyes tell apart.
 UP, DOWN, NOT_CALLED = "#d55e00", "#0072b2", "0.72"
@@ -60,41 +61,17 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
         If there is no such result.
     ValueError
         If it lacks a column.
-
-    Warns
-    -----
-    UserWarning
-        If cells that were compared are gone.
     """
     check_result(key, adata.uns, where="table.uns", tool=tool)
     table = adata.uns[key]
-    wanted = ("groupby", "group1", "group2", "n_cells1", *columns)
+    wanted = ("groupby", "group1", "group2", "n_cells1", "n_cells2", *columns)
     missing = [name for name in wanted if name not in getattr(table, "columns", ())]
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks the columns {listing(missing)}. Please run `{tool}` again.")
-    comparisons = [
+    return [
         Comparison(str(group1), str(group2), rows)
         for (group1, group2), rows in table.groupby(["group1", "group2"], observed=True, sort=False)
     ]
-    _warn_of_lost_cells(adata, key, str(table["groupby"].iloc[0]), comparisons, tool)
-    return comparisons
-
-
-def _warn_of_lost_cells(adata: AnnData, key: str, groupby: str, comparisons: Iterable[Comparison], tool: str) -> None:
-    """Warn if a group has fewer cells than were compared; those without counts were not."""
-    if groupby not in adata.obs:
-        return
-    now = pd.Series(column_text(adata.obs[groupby])).value_counts()
-    for comparison in comparisons:
-        then, left = int(comparison.rows["n_cells1"].iloc[0]), int(now.get(comparison.group1, 0))
-        if left < then:
-            warnings.warn(
-                f"`table.uns[{key!r}]` is of cells that are gone: {then:,} of {comparison.group1!r} were compared, and "
-                f"the table has {left:,}. Please run `{tool}` again.",
-                UserWarning,
-                stacklevel=5,
-            )
-            return
 
 
 def choose_comparisons(
@@ -118,3 +95,26 @@ def choose_comparisons(
     for name in names:
         check_key(name, known, argument="group1", where=where)
     return [comparison for name in names for comparison in comparisons if comparison.group1 == name]
+
+
+def warn_of_lost_cells(
+    adata: AnnData, comparisons: Iterable[Comparison], *, key: str, tool: str, stacklevel: int
+) -> None:
+    """Warn if a side of a comparison has fewer cells in the table than were compared; those without counts were not."""
+    for comparison in comparisons:
+        first = comparison.rows.iloc[0]
+        if (column := str(first["groupby"])) not in adata.obs:
+            continue
+        now = pd.Series(column_text(adata.obs[column])).value_counts()
+        left = {comparison.group1: int(now.get(comparison.group1, 0))}
+        others = int(now.sum()) - left[comparison.group1] if comparison.group2 == REST else now.get(comparison.group2)
+        left |= {} if others is None else {comparison.group2: int(others)}
+        for name, then in ((comparison.group1, first["n_cells1"]), (comparison.group2, first["n_cells2"])):
+            if left.get(name, then) < then:
+                warnings.warn(
+                    f"`table.uns[{key!r}]` is of {then:,} cells of {name!r}, and the table has {left[name]:,}: cells "
+                    f"are gone, or obs[{column!r}] has changed. Please run `{tool}` again.",
+                    UserWarning,
+                    stacklevel=stacklevel + 1,
+                )
+                return

@@ -16,7 +16,15 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_result, listing
 from resolvi_sd.pl._categories import Categories, read_categories
-from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
+from resolvi_sd.pl._comparisons import (
+    DOWN,
+    NOT_CALLED,
+    UP,
+    Comparison,
+    choose_comparisons,
+    read_comparisons,
+    warn_of_lost_cells,
+)
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure, wrapped
@@ -172,7 +180,9 @@ def _find_comparisons(
             f"those of {_labels_of(drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or leave "
             "`group1` out."
         )
-    return choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
+    chosen = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
+    warn_of_lost_cells(adata, chosen, key=keys.dna, tool=tool, stacklevel=3)
+    return chosen
 
 
 def _labels_of(key: str) -> str:

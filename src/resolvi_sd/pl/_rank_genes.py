@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int
-from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons
+from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import check_save, figure_of, label_inches, open_panels, save_figure
@@ -100,6 +100,7 @@ def rank_genes(
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
+    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool, stacklevel=2)
     tops = [_top_genes(comparison.rows, n_genes) for comparison in comparisons]
     probability = np.concatenate([top["proba_de"].to_numpy(dtype=np.float64) for top in tops])
     low = min(np.floor(10 * float(probability.min())) / 10, 0.9)

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_key, group_names
-from resolvi_sd.pl._comparisons import DOWN, NOT_CALLED, UP, Comparison, choose_comparisons, read_comparisons
+from resolvi_sd.pl._comparisons import (
+    DOWN,
+    NOT_CALLED,
+    UP,
+    Comparison,
+    choose_comparisons,
+    read_comparisons,
+    warn_of_lost_cells,
+)
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
 from resolvi_sd.pl._labels import label_points
@@ -97,6 +105,7 @@ def volcano(
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
+    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool, stacklevel=2)
     check_integer(n_genes, 0, argument="n_genes")
     named = group_names(() if genes is None else genes)
     for gene in named:

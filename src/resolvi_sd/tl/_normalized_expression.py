@@ -140,7 +140,7 @@ def normalized_expression(
             "draw (`n_samples=1`) and one batch (`transform_batch`)."
         )
     generator = as_generator(rng)
-    if weights == "importance":
+    if request.weights == "importance":
         restored, tissue, graph = restore(adata, keys)
         scale = _scale(adata, fitted, keys, request, tissue.counts)
         expression = importance_expression(
