@@ -474,7 +474,7 @@ def test_a_loaded_model_is_quiet_where_it_is_asked_to_be(adata, tmp_path, capsys
 
 def test_measured_sizes_are_saved_with_the_model(tmp_path):
     sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=30, rng=0, transcripts=False)
-    sdata.tables["table"].obs.drop(columns="area", inplace=True, errors="ignore")
+    del sdata.tables["table"].obs["area"]
     rsd.tl.fit(sdata, size_factor_key="area", **QUICK)
     table = sdata.tables["table"]
     assert "area" not in table.obs

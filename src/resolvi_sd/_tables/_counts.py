@@ -5,7 +5,7 @@ from __future__ import annotations
 from anndata import AnnData
 
 from resolvi_sd._csr import CSR
-from resolvi_sd._tables._matrices import read_matrix
+from resolvi_sd._tables._matrices import check_there, read_matrix
 from resolvi_sd._validation import check_counts, check_key, check_number_type
 
 __all__ = ["table_counts"]
@@ -34,6 +34,8 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
         If the matrix holds no numbers.
     ValueError
         If the table has no X, or the values are no counts.
+    FileNotFoundError
+        If they are in a store that is gone.
     NotImplementedError
         If the counts are not in memory, and neither a dask array nor stored by rows.
     """
@@ -42,9 +44,11 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("The table has no X. Name the layer that holds the counts: layer=...")
+    name = "table.X" if layer is None else f"table.layers[{layer!r}]"
+    check_there(matrix, name)
     check_number_type(matrix.dtype, layer=layer)
     return read_matrix(
         matrix,
-        name="table.X" if layer is None else f"table.layers[{layer!r}]",
+        name=name,
         check=lambda values: check_counts(values, adata, layer=layer),
     )

@@ -17,7 +17,7 @@ from zarr.storage import LocalStore
 from resolvi_sd._csr import CSR, canonical, csr_in_files, is_canonical, map_rows, row_blocks
 from resolvi_sd._validation import STORED
 
-__all__ = ["read_matrix"]
+__all__ = ["check_there", "read_matrix"]
 
 # Rows that are read in one go from a file; tasks that a dask array is computed in.
 _ROWS = 1 << 14
@@ -49,7 +49,7 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
     OSError
         If there is no room for the temporary files.
     """
-    _check_there(matrix, name)
+    check_there(matrix, name)
     if isinstance(matrix, (da.Array, *STORED)) and not isinstance(matrix, CSCDataset):
         return csr_in_files(_checked(_stored_blocks(matrix), check), matrix.shape, _plain_type(matrix.dtype))
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
@@ -67,7 +67,7 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
     return csr
 
 
-def _check_there(matrix: Any, name: str) -> None:
+def check_there(matrix: Any, name: str) -> None:
     """Raise FileNotFoundError if the store of a matrix is gone: zarr reads zeros where chunks are missing."""
     node = matrix.group if isinstance(matrix, CSRDataset) else matrix
     store = node.store if isinstance(node, (zarr.Array, zarr.Group)) else None
