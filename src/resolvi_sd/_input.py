@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import cast, get_args
 
@@ -27,7 +26,7 @@ from resolvi_sd._tables import (
     table_view,
 )
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections
+from resolvi_sd._validation import MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections, warn_user
 
 __all__ = ["ModelInput", "as_fitted", "read_input"]
 
@@ -171,11 +170,9 @@ def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covar
         names.append((setup.labels_key, labels.names))
     for key, found in names:
         if len(found) > MOST_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
-            warnings.warn(
+            warn_user(
                 f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
-                "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`).",
-                UserWarning,
-                stacklevel=4,
+                "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`)."
             )
 
 
@@ -184,23 +181,19 @@ def _warn_of_equal_depth(view: TableView, setup: Setup) -> None:
     molecules = view.molecules[view.has_counts]
     if len(molecules) >= _ENOUGH_CELLS and molecules.var() < _LEAST_DISPERSION * molecules.mean():
         where = "X" if setup.layer is None else f"layers[{setup.layer!r}]"
-        warnings.warn(
+        warn_user(
             f"All cells have nearly the same number of molecules in `{where}` ({molecules.mean():.0f} ± "
             f"{molecules.std():.1f}): are these counts that were normalized and rounded? The model needs them as they "
-            "were measured.",
-            UserWarning,
-            stacklevel=4,
+            "were measured."
         )
 
 
 def _warn_empty(view: TableView) -> None:
     n_empty = int((~view.has_counts).sum())
     if n_empty:
-        warnings.warn(
+        warn_user(
             f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
-            "corrected counts, NaN shares and no predicted label.",
-            UserWarning,
-            stacklevel=4,
+            "corrected counts, NaN shares and no predicted label."
         )
 
 
@@ -208,11 +201,9 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
     if view.n_cells < 2:
         return
     if (view.coordinates == view.coordinates[0]).all():
-        warnings.warn(
+        warn_user(
             f"All {view.n_cells:,} cells are at the same place, so that their neighbors are any of them. Are these the "
-            "coordinates (`spatial_key=`, or the elements that the table annotates)?",
-            UserWarning,
-            stacklevel=4,
+            "coordinates (`spatial_key=`, or the elements that the table annotates)?"
         )
     if setup.neighbors_key is None and setup.distance == "centroid" and graph.mask[:, 0].all():
         warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
@@ -227,6 +218,4 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
             f"Cells of different sections are never neighbors, and {column} make {n_sections:,} sections of "
             f"{view.n_cells:,} cells"
         )
-    warnings.warn(
-        f"No cell has a neighbor, so that nothing can be found to have leaked. {reason}.", UserWarning, stacklevel=4
-    )
+    warn_user(f"No cell has a neighbor, so that nothing can be found to have leaked. {reason}.")

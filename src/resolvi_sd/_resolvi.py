@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +34,14 @@ from resolvi_sd._tables import (
     resolve_table,
     table_counts,
 )
-from resolvi_sd._validation import check_is_table, check_key, check_names, check_positive_int, check_takes_results
+from resolvi_sd._validation import (
+    check_is_table,
+    check_key,
+    check_names,
+    check_positive_int,
+    check_takes_results,
+    warn_user,
+)
 
 __all__ = ["ResolVI"]
 
@@ -88,11 +94,9 @@ class ResolVI(Estimates):
         if semisupervised and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
         if setup.labels_key is not None and not semisupervised:
-            warnings.warn(
+            warn_user(
                 f"The labels of labels_key={setup.labels_key!r} are not used: `ResolVI(adata, semisupervised=True)` "
-                "uses them.",
-                UserWarning,
-                stacklevel=2,
+                "uses them."
             )
             setup = replace(setup, labels_key=None)
         self.config = combine_configs(
@@ -483,11 +487,9 @@ class ResolVI(Estimates):
         )
         table = model_input.view.adata
         if table is not adata:
-            warnings.warn(
+            warn_user(
                 "The genes of the query are not those of the reference in the same order: the table of the model, "
-                "`model.adata`, is a copy that has them so, and `model.write()` writes there.",
-                UserWarning,
-                stacklevel=2,
+                "`model.adata`, is a copy that has them so, and `model.write()` writes there."
             )
         return cls._of(fitted, table, model_input)
 

@@ -301,3 +301,19 @@ def test_a_checkpoint_is_that_of_its_reference(tmp_path):
     rsd.tl.fit(reference, max_epochs=3, **QUIET)
     with pytest.raises(ValueError, match="of another training.* another reference"):
         rsd.tl.map_query(query, reference, training=training, copy=True, **QUIET)
+
+
+def test_warnings_of_a_query_point_to_the_call():
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=1, **QUIET)
+    counts = query.X.toarray()
+    counts[:3] = 0
+    query.X = counts
+    model = rsd.ResolVI.from_table(reference)
+    for call in (
+        lambda: rsd.tl.map_query(query, reference, max_epochs=0, copy=True, **QUIET),
+        lambda: rsd.ResolVI.load_query_data(query, model),
+    ):
+        with pytest.warns(UserWarning, match="3 of .* cells have no counts") as warned:
+            call()
+        assert {warning.filename for warning in warned} == {__file__}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._tables import cell_positions, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing
+from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing, warn_user
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit_input"]
@@ -96,12 +95,10 @@ def _warn_unmatched(labels: NDArray[np.object_], reference_labels: NDArray[np.ob
     """Say which types of the table have no counterpart of the same name, if any of the reference's are left."""
     here, there = (set(names) - {None} for names in (labels, reference_labels))
     if here - there and there - here:
-        warnings.warn(
+        warn_user(
             f"{len(here & there)} of {len(here)} labels of the table are in the reference. Only in the table: "
             f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. Where these are "
-            "the same under other names, `label_map={'name in the table': 'name in the reference'}` says so.",
-            UserWarning,
-            stacklevel=4,
+            "the same under other names, `label_map={'name in the table': 'name in the reference'}` says so."
         )
 
 
@@ -154,10 +151,10 @@ def audit_input(
     raw = fitted_counts(adata, setup.layer)
     corrections = {name: corrected_counts(adata, keys, raw, layer=layer) for name, layer in layers.items()}
     molecules = row_sums(raw)
-    warn_of_other_counts(adata, fitted, keys, raw, stacklevel=3)
+    warn_of_other_counts(adata, fitted, keys, raw)
     if keys.weights in adata.obsp:
         so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
-        warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so, stacklevel=3)
+        warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so)
     seed = draw_seed(rng)
     truth = read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None
     batch = None if setup.batch_key is None else cell_groups(adata, setup.batch_key, argument="batch_key").codes

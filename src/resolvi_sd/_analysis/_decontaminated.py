@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._logging import logger
 from resolvi_sd._model import MEDIAN, Removed, ResolviModule, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import shortened
+from resolvi_sd._validation import shortened, warn_user
 
 __all__ = ["MIN_OWN", "Decontaminated", "check_fpr", "decontaminate"]
 
@@ -141,12 +140,10 @@ def decontaminate(
     )
     if fpr is not None and own_among_removed > _MOST:
         otherwise = "fpr=None without `per_gene`" if per_gene else "None"
-        warnings.warn(
+        warn_user(
             f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, some "
             f"with a probability of {highest:.2f}: little is foreign here. A smaller `fpr` removes less, and "
-            f"{otherwise} only what is more likely foreign than own.",
-            UserWarning,
-            stacklevel=3,
+            f"{otherwise} only what is more likely foreign than own."
         )
     by_gene = _gene_table(kept.genes, genes, level)
     _tell_of_genes(by_gene, per_gene=per_gene)
@@ -175,12 +172,10 @@ def _tell_of_genes(genes: pd.DataFrame, *, per_gene: bool) -> None:
         return
     some = genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)].sort_values("own_removed")[::-1]
     if not some.empty:
-        warnings.warn(
+        warn_user(
             f"More than half of the own molecules of {len(some)} of {len(genes)} genes are expected to go, where they "
             f"are expressed: {_shares(some, 'own_removed')}. With `per_gene=True` none loses more than `fpr`; "
-            "`resolvi_sd.pl.decontamination` draws what all lose.",
-            UserWarning,
-            stacklevel=4,
+            "`resolvi_sd.pl.decontamination` draws what all lose."
         )
 
 

@@ -67,7 +67,7 @@ class Draws:
         generator = as_generator(rng)
         columns = _positions(genes, adata.var_names, argument="genes", where="table.var_names")
         rows = _positions(cells, adata.obs_names, argument="cells", where="table.obs_names")
-        fitted, tissue, graph = restore(adata, keys, stacklevel=3)
+        fitted, tissue, graph = restore(adata, keys)
         sampler = Sampler.create(fitted.module, tissue, n_samples=n_samples, rng=generator)
         return cls(adata, sampler, graph, rows, columns)
 

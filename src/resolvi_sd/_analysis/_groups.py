@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from resolvi_sd._validation import (
     group_names,
     listing,
     shortened,
+    warn_user,
 )
 
 __all__ = ["REST", "CellGroups", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
@@ -169,11 +169,7 @@ def _without_single_cells(groups: CellGroups, chosen: list[int], sizes: NDArray[
     single = [groups.names[code] for code in chosen if sizes[code] == 1]
     if not single or len(chosen) - len(single) < max(2, len(single)):
         return chosen
-    warnings.warn(
-        f"Groups of obs[{groups.key!r}] with a single cell are not compared: {listing(single)}.",
-        UserWarning,
-        stacklevel=4,
-    )
+    warn_user(f"Groups of obs[{groups.key!r}] with a single cell are not compared: {listing(single)}.")
     return [code for code in chosen if sizes[code] > 1]
 
 

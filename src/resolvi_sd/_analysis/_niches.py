@@ -114,5 +114,5 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
     check_result(name, adata.obsp, where="table.obsp", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
-    warn_of_partial_niches(adata, keys, stacklevel=3)
+    warn_of_partial_niches(adata, keys)
     return edge_weights(adata.obsp[name], weighting)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import encode
 from resolvi_sd._results._fitted import FittedModel, Setup, from_state
 from resolvi_sd._tables import column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_result, first_fraction, listing
+from resolvi_sd._validation import check_key, check_result, first_fraction, listing, warn_user
 
 __all__ = [
     "category_codes",
@@ -115,7 +114,7 @@ def kept_counts(adata: AnnData, keys: Keys) -> CSR | None:
     return counts if first_fraction(counts.data) is None else None
 
 
-def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR, *, stacklevel: int) -> None:
+def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
     """Warn if cells have another latent than the fit wrote: counts are not those that it read, or cells not its own.
 
     Counts that are no counts any more are an error already; this is for whole numbers in their place, such as corrected
@@ -133,20 +132,18 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
     others = np.abs(again - latent).max(axis=1) > _TOLERANCE
     if others.any():
         where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
-        warnings.warn(
+        warn_user(
             f"The counts in `{where}` do not seem to be those of the fit: of {len(rows)} cells that were looked at, "
             f"{int(others.sum())} have another latent by them than the fit wrote into `obsm[{keys.latent!r}]`. "
             "Whatever was replaced or transformed since (counts, batches and covariates, latent), put it back, or fit "
-            "anew from a layer that stays as it is: `layer='counts'`.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "anew from a layer that stays as it is: `layer='counts'`."
         )
 
 
-def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys, *, stacklevel: int) -> CSR:
+def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys) -> CSR:
     """Return the counts that were fitted, with a warning if they cannot be those any more."""
     counts = fitted_counts(adata, fitted.setup.layer)
-    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=stacklevel + 1)
+    warn_of_other_counts(adata, fitted, keys, counts)
     return counts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, fitted_counts, read_fit, warn_of_other_counts
 from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import check_result
+from resolvi_sd._validation import check_result, warn_user
 
 __all__ = ["restore", "warn_of_lost_neighbors", "warn_of_partial_niches"]
 
@@ -31,7 +30,7 @@ _TINY = np.finfo(np.float32).tiny
 _WHOLE = 0.999
 
 
-def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedModel, Tissue, NeighborGraph]:
+def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
     """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from what the table holds.
 
     Posterior passes over them give what was written at the fit. Of a table that was subset since, cells and edges that
@@ -45,8 +44,6 @@ def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedM
         The table, in memory.
     keys
         Names of the fit's entries.
-    stacklevel
-        Of warnings: 2 where the caller is what the user called, one more for each function between.
 
     Returns
     -------
@@ -82,9 +79,8 @@ def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedM
         so="What came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
         "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
         "where there is one).",
-        stacklevel=stacklevel + 1,
     )
-    warn_of_other_counts(adata, fitted, keys, counts, stacklevel=stacklevel + 1)
+    warn_of_other_counts(adata, fitted, keys, counts)
     tissue = Tissue.assemble(
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
     )
@@ -93,7 +89,7 @@ def restore(adata: AnnData, keys: Keys, *, stacklevel: int = 2) -> tuple[FittedM
 
 
 def warn_of_lost_neighbors(
-    adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, so: str, stacklevel: int
+    adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, so: str
 ) -> None:
     """Warn if the table has lost neighbors of its cells since the fit; `so` says what follows from it.
 
@@ -103,16 +99,16 @@ def warn_of_lost_neighbors(
     # Cells without molecules that are gone have given none. Tables that were put together again have all cells, and
     # lack edges between them.
     gone = int((molecules > 0).sum()) < fitted.module.data.n_train
-    _warn(adata, (left < _WHOLE) & (gone | (left > 0)), so=so, stacklevel=stacklevel + 1)
+    _warn(adata, (left < _WHOLE) & (gone | (left > 0)), so=so)
 
 
-def warn_of_partial_niches(adata: AnnData, keys: Keys, *, stacklevel: int) -> None:
+def warn_of_partial_niches(adata: AnnData, keys: Keys) -> None:
     """Warn if the table has lost some neighbors of its cells since the fit, if there is one."""
     if keys.weights not in adata.obsp:
         return
     left = _neighbor_sums(adata, keys)
     so = "Their niches are those of the neighbors that are left. Use the whole table, and choose cells from the result."
-    _warn(adata, (left > 0) & (left < _WHOLE), so=so, stacklevel=stacklevel + 1)
+    _warn(adata, (left > 0) & (left < _WHOLE), so=so)
 
 
 def _neighbor_sums(adata: AnnData, keys: Keys) -> NDArray[np.floating]:
@@ -120,12 +116,10 @@ def _neighbor_sums(adata: AnnData, keys: Keys) -> NDArray[np.floating]:
     return np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1), dtype=np.float32).ravel()
 
 
-def _warn(adata: AnnData, lost: NDArray[np.bool_], *, so: str, stacklevel: int) -> None:
+def _warn(adata: AnnData, lost: NDArray[np.bool_], *, so: str) -> None:
     if lost.any():
-        warnings.warn(
-            f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. {so}",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+        warn_user(
+            f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. {so}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import anndata as ad
@@ -12,7 +11,7 @@ import scipy.sparse as sp
 
 from resolvi_sd._csr import CSR, map_rows
 from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._validation import check_genes, check_key, listing
+from resolvi_sd._validation import check_genes, check_key, listing, warn_user
 
 __all__ = ["align_genes", "missing_genes", "query_layer"]
 
@@ -68,11 +67,9 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
         )
     missing = missing_genes(adata.var_names, genes)
     if missing:
-        warnings.warn(
+        warn_user(
             f"{len(missing)} of {len(genes)} genes of the reference are not in the query. In the model they count as "
-            f"zero, comparisons, sums and audits leave them out: {listing(missing)}.",
-            UserWarning,
-            stacklevel=4,
+            f"zero, comparisons, sums and audits leave them out: {listing(missing)}."
         )
     # Columns are chosen by a product with a zero-one matrix: a missing gene is an empty column.
     choice = sp.csr_matrix(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._tables._resolve import column_text, text_categories
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, listing, warn_user
 
 __all__ = ["Labels", "read_labels"]
 
@@ -60,11 +59,9 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     text = column_text(column)
     unlabeled = _is_value(column, text, unlabeled_category)
     if unlabeled_category != _UNLABELED and not unlabeled.any():
-        warnings.warn(
+        warn_user(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
-            f"have a label. Values: {listing(dict.fromkeys(text))}.",
-            UserWarning,
-            stacklevel=4,
+            f"have a label. Values: {listing(dict.fromkeys(text))}."
         )
     named = column.notna().to_numpy() & ~unlabeled
     present = set(text[named])
@@ -76,22 +73,18 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
         )
     placeholders = [name for name in names if name.strip().lower() in _PLACEHOLDERS]
     if placeholders:
-        warnings.warn(
+        warn_user(
             f"obs[{labels_key!r}] has labels that read as if there were none, and are taken for cell types: "
-            f"{listing(placeholders)}. If these cells have no label, set theirs to NaN, or pass unlabeled_category=.",
-            UserWarning,
-            stacklevel=4,
+            f"{listing(placeholders)}. If these cells have no label, set theirs to NaN, or pass unlabeled_category=."
         )
     position = pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object))
     codes = np.where(named, position, -1).astype(np.int64)
     sizes = np.bincount(codes[named], minlength=len(names))
     single = [name for name, size in zip(names, sizes, strict=True) if size == 1]
     if single:
-        warnings.warn(
+        warn_user(
             f"Labels with a single cell in obs[{labels_key!r}], too few to learn from: {listing(single)}. Merge them "
-            f"with others, or set them to {unlabeled_category!r}.",
-            UserWarning,
-            stacklevel=4,
+            f"with others, or set them to {unlabeled_category!r}."
         )
     return Labels(codes, names)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
 from resolvi_sd._tables._instances import RegionCells, instance_rows
-from resolvi_sd._validation import check_unique, listing
+from resolvi_sd._validation import check_unique, listing, warn_user
 
 __all__ = ["cell_shapes", "is_circles"]
 
@@ -121,4 +120,4 @@ def _raise_if(which: NDArray[np.bool_], cells: RegionCells, what: str, todo: str
 
 def _warn_if(which: NDArray[np.bool_], cells: RegionCells, what: str) -> None:
     if which.any():
-        warnings.warn(_named(which, cells, what), UserWarning, stacklevel=2)
+        warn_user(_named(which, cells, what))

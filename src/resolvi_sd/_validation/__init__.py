@@ -24,6 +24,7 @@ from resolvi_sd._validation._names import (
 from resolvi_sd._validation._numbers import check_integer, check_number, check_positive_int
 from resolvi_sd._validation._places import check_coordinates, warn_overlapping_sections, warn_spots
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
+from resolvi_sd._validation._warning import warn_user
 
 __all__ = [
     "MOST_CATEGORIES",
@@ -55,4 +56,5 @@ __all__ = [
     "shortened",
     "warn_overlapping_sections",
     "warn_spots",
+    "warn_user",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
+
+from resolvi_sd._validation._warning import warn_user
 
 __all__ = ["check_coordinates", "warn_overlapping_sections", "warn_spots"]
 
@@ -61,11 +62,9 @@ def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArra
         evidence = f"the rows are named by DNA barcodes ({adata.obs_names[0]!r}, ...)"
     else:
         return
-    warnings.warn(
+    warn_user(
         f"This looks like spot data (Visium, Slide-seq or bins): {evidence}. The model assumes that a row is a "
-        "single segmented cell; on spots, shares and corrected counts do not mean what they say.",
-        UserWarning,
-        stacklevel=3,
+        "single segmented cell; on spots, shares and corrected counts do not mean what they say."
     )
 
 
@@ -85,12 +84,10 @@ def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], dis
     found = [str(name) for name in obs.columns if _tells_apart(obs[name], near, nearest[near])]
     if found:
         columns = " and ".join(f"obs[{name!r}]" for name in found)
-        warnings.warn(
+        warn_user(
             f"{len(near):,} cells lie on top of others, which differ from them in {columns}: are these "
             f"different sections, whose coordinates overlap? Then pass library_key={found[0]!r}, so that cells of "
-            "different sections are no neighbors.",
-            UserWarning,
-            stacklevel=5,
+            "different sections are no neighbors."
         )
 
 

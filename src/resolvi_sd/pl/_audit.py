@@ -109,7 +109,7 @@ def audit(
     n_cells = table.loc[table["metric"] == "molecules_removed", "n"]
     if len(n_cells):
         tool = f"resolvi_sd.tl.audit(..., key_added={key_added!r})"
-        warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool, stacklevel=2)
+        warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool)
     sections, layers = audit_sections(table, metrics), judged_layers(table)
     check_save(save)
     names = [section.title for section in sections]

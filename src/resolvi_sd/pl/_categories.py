@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._tables import text_categories
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, listing, warn_user
 from resolvi_sd.pl._figures import label_inches
 
 if TYPE_CHECKING:
@@ -137,11 +136,7 @@ def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key
         found = f"has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}."
         if palette is not None:
             raise ValueError(f"`palette` {found} Pass a color for each, or the name of a colormap.")
-        warnings.warn(
-            f"`uns[{key + '_colors'!r}]` {found} Other colors are taken; set it, or pass `palette=`.",
-            UserWarning,
-            stacklevel=4,
-        )
+        warn_user(f"`uns[{key + '_colors'!r}]` {found} Other colors are taken; set it, or pass `palette=`.")
         return _distinct_colors(len(names))
     return np.asarray(to_rgba_array(given[: len(names)]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from anndata import AnnData
 
 from resolvi_sd._analysis import REST
 from resolvi_sd._tables import column_text
-from resolvi_sd._validation import check_key, check_result, group_names, listing
+from resolvi_sd._validation import check_key, check_result, group_names, listing, warn_user
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
 
@@ -97,9 +96,7 @@ def choose_comparisons(
     return [comparison for name in names for comparison in comparisons if comparison.group1 == name]
 
 
-def warn_of_lost_cells(
-    adata: AnnData, comparisons: Iterable[Comparison], *, key: str, tool: str, stacklevel: int
-) -> None:
+def warn_of_lost_cells(adata: AnnData, comparisons: Iterable[Comparison], *, key: str, tool: str) -> None:
     """Warn if a side of a comparison has fewer cells in the table than were compared; those without counts were not."""
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
@@ -111,10 +108,8 @@ def warn_of_lost_cells(
         left |= {} if others is None else {comparison.group2: int(others)}
         for name, then in ((comparison.group1, first["n_cells1"]), (comparison.group2, first["n_cells2"])):
             if left.get(name, then) < then:
-                warnings.warn(
+                warn_user(
                     f"`table.uns[{key!r}]` is of {then:,} cells of {name!r}, and the table has {left[name]:,}: cells "
-                    f"are gone, or obs[{column!r}] has changed. Please run `{tool}` again.",
-                    UserWarning,
-                    stacklevel=stacklevel + 1,
+                    f"are gone, or obs[{column!r}] has changed. Please run `{tool}` again."
                 )
                 return

@@ -132,7 +132,7 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
         missing += [name for name in columns if not isinstance(found, pd.DataFrame) or name not in found]
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks {listing(missing)}. Please run `{tool}` again.")
-    warn_of_other_cells(adata, int(record["n_cells"]), what="This curve", tool=tool, stacklevel=3)
+    warn_of_other_cells(adata, int(record["n_cells"]), what="This curve", tool=tool)
     return record
 
 

@@ -193,7 +193,7 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
         table = pd.DataFrame(entry[name]).astype({"source": str, "target": str})
         tables[name] = table if own_type else table[table["source"] != table["target"]]
     what = f"The leakage in `table.uns[{keys.leakage!r}]`"
-    warn_of_other_cells(adata, int(entry["n_cells"]), what=what, tool=tool, stacklevel=3)
+    warn_of_other_cells(adata, int(entry["n_cells"]), what=what, tool=tool)
     pairs = tables["pairs"]
     if not pairs["molecules"].sum() > 0:
         hint = "" if own_type else " between different types; `own_type=True` draws what did within a type"

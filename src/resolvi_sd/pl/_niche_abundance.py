@@ -181,7 +181,7 @@ def _find_comparisons(
             "`group1` out."
         )
     chosen = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
-    warn_of_lost_cells(adata, chosen, key=keys.dna, tool=tool, stacklevel=3)
+    warn_of_lost_cells(adata, chosen, key=keys.dna, tool=tool)
     return chosen
 
 

@@ -100,7 +100,7 @@ def rank_genes(
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
-    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool, stacklevel=2)
+    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool)
     tops = [_top_genes(comparison.rows, n_genes) for comparison in comparisons]
     probability = np.concatenate([top["proba_de"].to_numpy(dtype=np.float64) for top in tops])
     low = min(np.floor(10 * float(probability.min())) / 10, 0.9)

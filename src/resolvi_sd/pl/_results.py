@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit
-from resolvi_sd._validation import check_counts, check_key, check_unique, listing
+from resolvi_sd._validation import check_counts, check_key, check_unique, listing, warn_user
 
 __all__ = [
     "SHARE_TITLES",
@@ -56,14 +55,10 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     )
 
 
-def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str, stacklevel: int) -> None:
+def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str) -> None:
     """Warn if a result is of another number of cells than the table has now."""
     if n_cells != adata.n_obs:
-        warnings.warn(
-            f"{what} is of {n_cells:,} cells, and the table has {adata.n_obs:,} now: run `{tool}` again.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
-        )
+        warn_user(f"{what} is of {n_cells:,} cells, and the table has {adata.n_obs:,} now: run `{tool}` again.")
 
 
 def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object], *, where: str) -> None:

@@ -105,7 +105,7 @@ def volcano(
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
-    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool, stacklevel=2)
+    warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool)
     check_integer(n_genes, 0, argument="n_genes")
     named = group_names(() if genes is None else genes)
     for gene in named:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import read_fit
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_takes_results
+from resolvi_sd._validation import check_takes_results, warn_user
 
 __all__ = ["audit"]
 
@@ -189,21 +188,17 @@ def _report(result: pd.DataFrame, keys: Keys) -> None:
 def _warn_of_extremes(name: str, corrected: pd.Series[float]) -> None:
     """Warn of a correction that took too much, or nothing."""
     if corrected["molecules_removed"] < _NOTHING_REMOVED:
-        warnings.warn(
+        warn_user(
             f"{name} removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
             "clean, or the model found nothing, or what the fit read as counts has been replaced by corrected ones. "
-            "Look at `resolvi_sd.pl.training`, and at whether the graph joins cells that touch.",
-            UserWarning,
-            stacklevel=4,
+            "Look at `resolvi_sd.pl.training`, and at whether the graph joins cells that touch."
         )
     own, where = corrected.get("own_markers_removed_unexposed", np.nan), " in cells that cannot have received any"
     if np.isnan(own):
         own, where = corrected.get("own_markers_removed", np.nan), ""
     if own > _HIGH_FALSE_REMOVAL:
-        warnings.warn(
+        warn_user(
             f"{name} removed {100 * own:.0f}% of the molecules of cell types' own markers{where}, which are "
             "almost surely genuine: it takes too much. Use the corrected counts with care, and look at "
-            "`resolvi_sd.pl.audit`.",
-            UserWarning,
-            stacklevel=4,
+            "`resolvi_sd.pl.audit`."
         )

@@ -208,7 +208,7 @@ def differential_expression(
     if weights == "importance":
         blocks = _weighted_blocks(adata, keys, rows, generator, batch_correction, show_progress_bar)
     else:
-        warn_of_other_counts(adata, fitted, keys, counts, stacklevel=2)
+        warn_of_other_counts(adata, fitted, keys, counts)
         categories = category_codes(adata, fitted)
         blocks = blocks_at_mean(
             fitted.module,
@@ -249,7 +249,7 @@ def _weighted_blocks(
     batch_correction: bool,
     show_progress_bar: bool,
 ) -> Iterable[CellBlock]:
-    fitted, tissue, graph = restore(adata, keys, stacklevel=3)
+    fitted, tissue, graph = restore(adata, keys)
     sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=rng)
     order = graph.compact_order(rows, _WEIGHTED_ROWS)
     return importance_blocks(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -36,7 +35,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
 from resolvi_sd._tables import Groups, annotation, cell_positions, cross, group_by, resolve_table
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd._validation import check_positive_int, check_takes_results, shortened
+from resolvi_sd._validation import check_positive_int, check_takes_results, shortened, warn_user
 
 __all__ = ["differential_niche_abundance"]
 
@@ -239,11 +238,9 @@ def _warn_of_few_units(few: Mapping[str, int], sample_key: str | None) -> None:
     """Warn of groups that lie in so few units that hardly any difference can be told from chance."""
     units = "patches of tissue" if sample_key is None else f"units of obs[{sample_key!r}]"
     shown = shortened([f"{name!r} ({n})" for name, n in few.items()])
-    warnings.warn(
+    warn_user(
         f"Groups whose cells lie in fewer than {_FEW_UNITS} {units}, so that hardly any difference of their "
-        f"neighborhoods can be told from chance: {shown}.",
-        UserWarning,
-        stacklevel=3,
+        f"neighborhoods can be told from chance: {shown}."
     )
 
 

@@ -88,7 +88,7 @@ def latent(
         check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
+    counts, categories = checked_counts(adata, fitted, keys), category_codes(adata, fitted)
     found = latent_of(
         fitted.module,
         counts,

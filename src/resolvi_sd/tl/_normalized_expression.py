@@ -147,7 +147,7 @@ def normalized_expression(
             restored.module, tissue, graph, request, scale, rng=generator, show_progress_bar=show_progress_bar
         )
     else:
-        counts = checked_counts(adata, fitted, keys, stacklevel=2)
+        counts = checked_counts(adata, fitted, keys)
         scale = _scale(adata, fitted, keys, request, counts)
         if lazy:
             expression = _lazy_expression(

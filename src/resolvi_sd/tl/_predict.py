@@ -86,7 +86,7 @@ def predict(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     fitted.require_labels()
-    counts, categories = checked_counts(adata, fitted, keys, stacklevel=2), category_codes(adata, fitted)
+    counts, categories = checked_counts(adata, fitted, keys), category_codes(adata, fitted)
     probabilities = classify(
         fitted.module,
         counts,
