@@ -18,6 +18,8 @@ __all__ = [
     "group_sums",
     "is_canonical",
     "map_rows",
+    "of_plain_type",
+    "plain_type",
     "row_blocks",
     "row_sums",
     "with_own_values",
@@ -29,6 +31,17 @@ CSR = sp.csr_matrix | sp.csr_array
 _ROWS = 1 << 16
 # Type of the columns of entries in files, while they are not too many to be numbered by it.
 _COLUMN = np.int32
+
+
+def plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of numbers nearest to this one that sparse matrices can have: of this machine's byte order."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
+
+
+def of_plain_type(matrix: Any) -> Any:
+    """Return a matrix with numbers of :func:`plain_type`; itself where it has these."""
+    kind = plain_type(matrix.dtype)
+    return matrix if kind == matrix.dtype else matrix.astype(kind)
 
 
 def is_canonical(matrix: CSR) -> bool:

@@ -91,9 +91,14 @@ def _audit_reference(
     return Reference(counts, _as_labels(reference.obs[labels_key]), reference.var_names)
 
 
-def _warn_unmatched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
-    """Say which types of the table have no counterpart of the same name, if any of the reference's are left."""
+def _check_matched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
+    """Raise if no type of the table is in the reference; warn of those that are not, if any of its are left."""
     here, there = (set(names) - {None} for names in (labels, reference_labels))
+    if not here & there:
+        raise ValueError(
+            f"The reference shares no label with the table. Table: {listing(pd.unique(labels))}; reference: "
+            f"{listing(pd.unique(reference_labels))}. Say which are the same: label_map={{...}}."
+        )
     if here - there and there - here:
         warn_user(
             f"{len(here & there)} of {len(here)} labels of the table are in the reference. Only in the table: "
@@ -129,13 +134,8 @@ def audit_input(
     for label, genes in (markers or {}).items():
         check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
         check_names(genes, argument=f"markers[{label!r}]")
-    if known is not None and not set(reference_labels) & set(known.labels) - {None}:
-        raise ValueError(
-            f"The reference shares no label with the table. Table: {listing(pd.unique(reference_labels))}; reference: "
-            f"{listing(pd.unique(known.labels))}. Say which are the same: label_map={{...}}."
-        )
     if known is not None:
-        _warn_unmatched(reference_labels, known.labels)
+        _check_matched(reference_labels, known.labels)
     setup = fitted.setup
     tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
     layers = _corrected_layers(adata, keys, corrected_layer)

@@ -217,14 +217,9 @@ def _gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *,
 
     Raises
     ------
-    TypeError
-        If `genes` is a single string.
     KeyError
         If one is not known.
-    ValueError
-        If one is named twice.
     """
-    genes = check_names(genes, argument=argument)
     columns = pd.Index(known).get_indexer(pd.Index(list(genes)))
     for gene, column in zip(genes, columns, strict=True):
         if column < 0:

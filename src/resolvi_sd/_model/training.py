@@ -212,12 +212,7 @@ def train(
         resume = Path(config.checkpoint_dir) / f"{_CHECKPOINT}.ckpt"
         if resume.exists():
             # Before the trainer is told how many epochs there are: none, where the training had come to its end.
-            loop.on_load_checkpoint(_read_checkpoint(resume, fingerprint))
-            if len(schedule.elbo) > schedule.n_epochs:
-                raise ValueError(
-                    f"The checkpoint {resume} is of {len(schedule.elbo)} epochs, and the training is to have "
-                    f"{schedule.n_epochs}. Ask for more epochs, choose another `checkpoint_dir`, or delete it."
-                )
+            _take_up(loop, resume)
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
@@ -267,16 +262,22 @@ def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) 
     return digest.hexdigest()
 
 
-def _read_checkpoint(path: Path, fingerprint: str) -> dict[str, Any]:
-    """Return a checkpoint, or raise unless it is of the same training."""
+def _take_up(loop: _Loop, path: Path) -> None:
+    """Give the loop the course of the training so far; raise unless the checkpoint is of the same, and no longer."""
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if checkpoint.get("fingerprint") != fingerprint:
+    if checkpoint.get("fingerprint") != loop.fingerprint:
         raise ValueError(
             f"The checkpoint {path} is of another training: of other data, with other settings of the model or of the "
             "training, from another seed (`rng=`) or, for a query, of another reference. Choose another "
             "`checkpoint_dir`, or delete it to train from the start."
         )
-    return checkpoint
+    loop.on_load_checkpoint(checkpoint)
+    done, wanted = len(loop.schedule.elbo), loop.schedule.n_epochs
+    if done > wanted:
+        raise ValueError(
+            f"The checkpoint {path} is of {done} epochs, and the training is to have {wanted}. Ask for more epochs, "
+            "choose another `checkpoint_dir`, or delete it."
+        )
 
 
 @contextmanager

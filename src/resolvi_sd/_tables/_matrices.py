@@ -14,7 +14,7 @@ from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from resolvi_sd._csr import CSR, canonical, csr_in_files, is_canonical, map_rows, row_blocks
+from resolvi_sd._csr import CSR, canonical, csr_in_files, is_canonical, map_rows, of_plain_type, plain_type, row_blocks
 from resolvi_sd._validation import STORED
 
 __all__ = ["check_there", "read_matrix"]
@@ -51,13 +51,13 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
     """
     check_there(matrix, name)
     if isinstance(matrix, (da.Array, *STORED)) and not isinstance(matrix, CSCDataset):
-        return csr_in_files(_checked(_stored_blocks(matrix), check), matrix.shape, _plain_type(matrix.dtype))
+        return csr_in_files(_checked(_stored_blocks(matrix), check), matrix.shape, plain_type(matrix.dtype))
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
         raise NotImplementedError(
             f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, and has to be in memory, a dask array, "
             "or stored by rows (CSR or dense). Load the table with `table = table.to_memory()`."
         )
-    matrix = _of_plain_type(matrix)
+    matrix = of_plain_type(matrix)
     if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
         csr = matrix if is_canonical(matrix) else map_rows(matrix, canonical)
     else:
@@ -78,16 +78,6 @@ def check_there(matrix: Any, name: str) -> None:
         )
 
 
-def _plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of numbers nearest to this one that sparse matrices can have: of this machine's byte order."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
-
-
-def _of_plain_type(matrix: Any) -> Any:
-    kind = _plain_type(matrix.dtype)
-    return matrix if kind == matrix.dtype else matrix.astype(kind)
-
-
 def _checked(blocks: Iterator[CSR], check: Callable[[NDArray[Any]], None] | None) -> Iterator[CSR]:
     for block in blocks:
         if check is not None:
@@ -98,7 +88,7 @@ def _checked(blocks: Iterator[CSR], check: Callable[[NDArray[Any]], None] | None
 def _stored_blocks(matrix: da.Array | CSRDataset | h5py.Dataset | zarr.Array) -> Iterator[CSR]:
     """Yield the rows, block by block."""
     if isinstance(matrix, da.Array):
-        matrix = _of_plain_type(matrix)
+        matrix = of_plain_type(matrix)
         # Block by block, so that a dense array is never in memory as a whole.
         empty = sp.csr_matrix((0, 0), dtype=matrix.dtype)
         sparse = matrix.map_blocks(sp.csr_matrix, dtype=matrix.dtype, meta=empty)
@@ -107,4 +97,4 @@ def _stored_blocks(matrix: da.Array | CSRDataset | h5py.Dataset | zarr.Array) ->
             yield canonical(sparse.blocks[blocks].compute())
     else:
         for rows in row_blocks(matrix.shape[0], _ROWS):
-            yield canonical(_of_plain_type(matrix[rows]))
+            yield canonical(of_plain_type(matrix[rows]))

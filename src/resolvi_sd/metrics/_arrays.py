@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._csr import of_plain_type
 from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import check_unique, listing
 
@@ -45,9 +46,7 @@ def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
         raise ValueError(f"`{argument}` must be cells × genes, but its shape is {values.shape}.")
     if values.dtype.kind not in "buif":
         raise TypeError(f"`{argument}` must hold real numbers, but its type is {values.dtype}.")
-    # scipy knows no sparse matrices of half precision, or of another byte order.
-    plain = np.dtype(np.float32) if values.dtype == np.float16 else values.dtype.newbyteorder("=")
-    csr = sp.csr_matrix(values.astype(plain, copy=False))
+    csr = sp.csr_matrix(of_plain_type(values))
     if not csr.has_canonical_format:
         csr = csr.copy()
         csr.sum_duplicates()

@@ -96,13 +96,14 @@ def choose_comparisons(
     return [comparison for name in names for comparison in comparisons if comparison.group1 == name]
 
 
-def warn_of_lost_cells(adata: AnnData, comparisons: Iterable[Comparison], *, key: str, tool: str) -> None:
+def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[Comparison], *, key: str, tool: str) -> None:
     """Warn if a side of a comparison has fewer cells in the table than were compared; those without counts were not."""
+    column = str(comparisons[0].rows["groupby"].iloc[0])  # that of all comparisons
+    if column not in adata.obs:
+        return
+    now = pd.Series(column_text(adata.obs[column])).value_counts()
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
-        if (column := str(first["groupby"])) not in adata.obs:
-            continue
-        now = pd.Series(column_text(adata.obs[column])).value_counts()
         left = {comparison.group1: int(now.get(comparison.group1, 0))}
         others = int(now.sum()) - left[comparison.group1] if comparison.group2 == REST else now.get(comparison.group2)
         left |= {} if others is None else {comparison.group2: int(others)}
