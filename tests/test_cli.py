@@ -168,7 +168,7 @@ def test_a_wrong_command_line(capsys):
 
 def test_a_picture_in_no_format_is_refused_before_the_fit(file, tmp_path):
     before = file.read_bytes()
-    with pytest.raises(SystemExit, match=r"--plot=.*a.pict' is in no format of pictures; there are: .*'png'"):
+    with pytest.raises(SystemExit, match=r"--plot=.*a.pict' is not in a supported image format: .*'png'"):
         main(["fit", str(file), "--plot", str(tmp_path / "a.pict")])
     assert file.read_bytes() == before
 

@@ -287,7 +287,7 @@ def test_a_folder_that_does_not_fit_is_refused(adata, tmp_path):
         rsd.ResolVI.load(tmp_path / "model", adata)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="something else"):
+    with pytest.raises(FileExistsError, match="something other"):
         model.save(tmp_path / "notes", overwrite=True)
 
 
@@ -527,3 +527,68 @@ def test_batches_to_decode_with_may_be_numbers(adata):
     of = model.get_normalized_expression
     np.testing.assert_array_equal(of(transform_batch=1), of(transform_batch=["1"]))
     np.testing.assert_array_equal(of(transform_batch=[0, 1, 0]), of(transform_batch=["0", "1"]))
+
+
+def test_a_model_beside_the_table_of_another_is_noticed(adata, tmp_path):
+    trained(adata).save(tmp_path / "model", save_anndata=True)
+    other = adata.copy()
+    other.layers["counts"] = other.layers["counts"].minimum(2).tocsr()
+    trained(other).save(tmp_path / "model", overwrite=True)
+    with pytest.warns(UserWarning, match="do not seem to be those of the fit"):
+        rsd.ResolVI.load(tmp_path / "model")
+
+
+def test_other_counts_are_noticed(adata, tmp_path):
+    model = trained(adata)
+    model.save(tmp_path / "model")
+    other = adata.copy()
+    other.layers["counts"] = other.layers["counts"].minimum(2).tocsr()
+    with pytest.warns(UserWarning, match="do not seem to be those of the fit.*saved with the model"):
+        rsd.ResolVI.load(tmp_path / "model", other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rsd.ResolVI.load(tmp_path / "model", adata.copy())
+        model.get_latent_representation(show_progress_bar=False)
+    adata.layers["counts"] = other.layers["counts"]
+    for read in (model.get_latent_representation, model.get_normalized_expression):
+        with pytest.warns(UserWarning, match="do not seem to be those of the fit.*at the fit"):
+            read(show_progress_bar=False)
+
+
+def test_an_interrupted_training_leaves_the_model_as_it_was(adata, monkeypatch):
+    model = trained(adata)
+    latent, shares = model.get_latent_representation(show_progress_bar=False), model.get_shares()
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resolvi_sd._resolvi.infer_posterior", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model.train(1, rng=5, show_progress_bar=False)
+    np.testing.assert_array_equal(model.get_latent_representation(show_progress_bar=False), latent)
+    pd.testing.assert_frame_equal(model.get_shares(), shares)
+
+
+def test_a_table_of_several_regions_has_as_many_sections():
+    table = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, n_samples=2, rng=0, transcripts=False)["table"]
+    rsd.ResolVI.setup_anndata(table)
+    region = table.obs["region"].astype(str).to_numpy()
+    graph = rsd.ResolVI(table)._input.graph
+    assert (region[graph.index] == region[:, None])[graph.mask].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "error", "message"),
+    [
+        ({"run": [None, *["a"] * 399]}, {"batch_key": "run"}, ValueError, "missing|no value"),
+        ({"spatial": np.full((400, 2), np.nan)}, {}, ValueError, "NaN|finite"),
+        ({}, {"spatial_key": "places"}, KeyError, "spatial_key='places'"),
+    ],
+)
+def test_the_setup_is_checked(adata, change, arguments, error, message):
+    for name, values in change.items():
+        (adata.obsm if name == "spatial" else adata.obs)[name] = values
+    with pytest.raises(error, match=message):
+        rsd.ResolVI.setup_anndata(adata, layer="counts", **arguments)
+    assert "resolvi_setup" not in adata.uns

@@ -99,5 +99,5 @@ def test_a_disk_that_fills_up_is_told_what_to_do():
 
 def test_a_folder_that_is_not_there(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
-    with pytest.raises(FileNotFoundError, match="environment variable TMPDIR, is not there: .*gone"):
+    with pytest.raises(FileNotFoundError, match="environment variable TMPDIR, does not exist: .*gone"):
         scratch_array(5, np.float32)

@@ -125,18 +125,19 @@ def test_cells_can_be_chosen_in_place_of_groups(model, task):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, ValueError, "Say which cells to compare: groupby=.* or idx1="),
-        ({"idx2": [1, 2]}, ValueError, "Say which cells to compare"),
+        ({}, ValueError, "Specify which cells to compare: groupby=.* or idx1="),
+        ({"idx2": [1, 2]}, ValueError, "Specify which cells to compare"),
         ({"idx1": [0, 1], "groupby": "cell_type"}, ValueError, "leave out `groupby`"),
-        ({"idx1": [0, 1], "idx2": [1, 2]}, ValueError, "1 cells are in `idx1` and in `idx2`"),
-        ({"idx1": [True, False]}, ValueError, "mask `idx1` has 2 values, and the table 300 cells"),
+        ({"idx1": [0, 1], "idx2": [1, 2]}, ValueError, "1 cells are in both `idx1` and `idx2`"),
+        ({"idx1": [True, False]}, ValueError, "mask `idx1` has 2 values, but the table has 300 cells"),
         ({"idx1": [0, 300]}, ValueError, "positions beyond the 300 cells"),
         ({"idx1": []}, TypeError, "must be a mask, positions or names"),
         ({"idx1": np.zeros(300, bool)}, ValueError, "`idx1` is empty"),
-        ({"idx1": "cell_type == 'type_99'"}, ValueError, "names no cell"),
-        ({"idx1": "type = 3"}, ValueError, "is no query on `obs`"),
-        ({"idx1": [0.5]}, TypeError, "not float64 of 1 dimensions"),
-        ({"idx1": np.ones(300, bool)}, ValueError, "`idx1` are all cells"),
+        ({"idx1": "cell_type == 'type_99'"}, ValueError, "selects no cells"),
+        ({"idx1": "type = 3"}, ValueError, "is not a valid query on `obs`"),
+        ({"idx1": [0.5]}, TypeError, "not a 1-dimensional array of float64"),
+        ({"idx1": np.ones(300, bool)}, ValueError, "`idx1` contains all cells"),
+        ({"idx1": [0, 1] * 150}, TypeError, "has an integer, 0 or 1, for every cell: pass a mask"),
         ({"idx1": ["nobody"]}, KeyError, r"`idx1` names 1 cells that are not in the table: 'nobody'"),
         ({"idx1": pd.Series([True] * 300)}, ValueError, "whose index does not name the 300 cells"),
     ],
@@ -155,7 +156,7 @@ def test_masks_of_cells_whose_names_repeat(model):
     found = repeated.differential_expression(idx1=mask, n_samples=50, **QUIET)
     expected = repeated.differential_expression(idx1=mask.to_numpy(), n_samples=50, **QUIET)
     pd.testing.assert_frame_equal(found, expected)
-    with pytest.raises(ValueError, match="`obs_names` must be unique.* choose `idx1` by a mask"):
+    with pytest.raises(ValueError, match="`obs_names` must be unique.* select `idx1` by a mask"):
         repeated.differential_expression(idx1=["c1", "c2"], **QUIET)
     with pytest.raises(ValueError, match="`idx1` has missing values"):
         repeated.differential_expression(idx1=mask.astype("boolean").where(np.arange(table.n_obs) > 0), **QUIET)
@@ -165,3 +166,27 @@ def test_tasks_are_quiet_where_they_are_asked_to_be(model, tmp_path, capsys):
     model.save(tmp_path)
     rsd.ResolVI.load(tmp_path, model.adata).differential_expression("cell_type", n_samples=50, **QUIET)
     assert capsys.readouterr().err == ""
+
+
+def test_columns_of_the_user_are_theirs_whatever_they_are_called():
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=30, n_types=4, n_rare=0, rng=0, transcripts=False)
+    table = sdata.tables["table"]
+    rsd.ResolVI.setup_anndata(table, labels_key="cell_type")
+    model = rsd.ResolVI(table, semisupervised=True)
+    model.train(3, show_progress_bar=False)
+    rng = np.random.default_rng(0)
+    table.obs["resolvi_predicted"] = table.obs["other"] = rng.choice(["a", "b", "unsure"], table.n_obs)
+    table.obs["resolvi_true"] = rng.random(table.n_obs)
+    table.layers["resolvi_counts"] = table.X.copy()
+    quiet = {"n_samples": 20, "show_progress_bar": False}
+    found, other = (
+        model.differential_expression(key, **quiet).drop(columns="groupby", errors="ignore")
+        for key in ("resolvi_predicted", "other")
+    )
+    pd.testing.assert_frame_equal(found, other)
+    chosen = model.differential_expression(idx1="resolvi_true > 0.6", **quiet)
+    assert chosen["n_cells1"].iloc[0] == (table.obs["resolvi_true"] > 0.6).sum()
+    bulk = model.pseudobulk("other", layer="resolvi_counts")
+    assert bulk.X.sum() == table.X.sum()
+    niches = [model.niche_abundance(labels_key=key) for key in ("resolvi_predicted", "other")]
+    pd.testing.assert_frame_equal(*niches)

@@ -1,4 +1,4 @@
-"""ResolVI for SpatialData: own, neighbouring and background molecules of every cell, told apart."""
+"""ResolVI for SpatialData: separates the own, diffused and background molecules of each cell."""
 
 from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""`python -m resolvi_sd` is the command `resolvi-sd`."""
+"""Entry point of `python -m resolvi_sd`, which runs the command `resolvi-sd`."""
 
 from resolvi_sd.cli import main
 

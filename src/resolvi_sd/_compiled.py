@@ -1,4 +1,4 @@
-"""What compiled functions share: that one runs at a time, and their random numbers."""
+"""Shared parts of the compiled functions: the lock that lets one run at a time, and random numbers."""
 
 import threading
 from typing import Any
@@ -8,18 +8,18 @@ from numba import njit, uint64
 
 __all__ = ["ONE_AT_A_TIME", "binomial", "is_compiled", "next_uniform"]
 
-# Numba's portable threading layer ends the process when two threads enter a parallel function at once.
+# Numba's portable threading layer terminates the process if two threads enter a parallel function at once.
 ONE_AT_A_TIME = threading.Lock()
 
 
 def is_compiled(tensor: torch.Tensor) -> bool:
-    """Whether the compiled functions take such a tensor: they are for the CPU, and for float32."""
+    """Whether the compiled functions support a tensor, which must be float32 and on the CPU."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 @njit(inline="always")
 def next_uniform(state: Any) -> tuple[Any, float]:
-    """Next state and a uniform number in [0, 1) of splitmix64 (Steele, Lea & Flood 2014)."""
+    """Return the next state of splitmix64 and a uniform number in [0, 1) (Steele, Lea & Flood 2014)."""
     state = uint64(state + uint64(0x9E3779B97F4A7C15))
     z = uint64((state ^ (state >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
     z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
@@ -29,7 +29,7 @@ def next_uniform(state: Any) -> tuple[Any, float]:
 
 @njit(inline="always", error_model="numpy")
 def binomial(n: int, p: float, state: Any) -> tuple[Any, int]:
-    """Next state and a draw from Binomial(n, p), molecule by molecule."""
+    """Return the next state and a draw from Binomial(n, p), made molecule by molecule."""
     kept = 0
     for _ in range(n):
         state, u = next_uniform(state)

@@ -1,4 +1,4 @@
-"""Matrices in CSR form, in memory or in temporary files; those in files are never in memory as a whole."""
+"""CSR matrices, in memory or in temporary files; matrices in files are never loaded into memory as a whole."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = [
 
 CSR = sp.csr_matrix | sp.csr_array
 
-# Some 100 MB of a panel of 1,000 genes.
+# About 100 MB for a panel of 1,000 genes.
 _ROWS = 1 << 16
-# Type of the columns of entries in files, while they are not too many to be numbered by it.
+# Type of the column indices in files, unless there are too many entries for it.
 _COLUMN = np.int32
 
 
 def plain_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of numbers nearest to this one that sparse matrices can have: of this machine's byte order."""
+    """Return the closest number type that sparse matrices support, in the byte order of this machine."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
 def of_plain_type(matrix: Any) -> Any:
-    """Return a matrix with numbers of :func:`plain_type`; itself where it has these."""
+    """Return a matrix with numbers of :func:`plain_type`, or the matrix itself if it already has these."""
     kind = plain_type(matrix.dtype)
     return matrix if kind == matrix.dtype else matrix.astype(kind)
 
@@ -50,7 +50,7 @@ def is_canonical(matrix: CSR) -> bool:
 
 
 def canonical(matrix: Any) -> CSR:
-    """Return a matrix in memory as CSR with sorted, unique indices and no stored zeros; itself where it is that."""
+    """Return a matrix in memory as CSR with sorted, unique indices and no stored zeros, or itself if it is one."""
     if not isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
         csr: CSR = sp.csr_matrix(matrix)
     elif is_canonical(matrix):
@@ -63,7 +63,7 @@ def canonical(matrix: Any) -> CSR:
 
 
 def with_own_values(matrix: CSR) -> CSR:
-    """Return the matrix with values that nobody else can change: copies of those in memory."""
+    """Return the matrix with values that nothing else can modify: values in memory are copied."""
     if is_in_file(matrix.data):
         return matrix
     copy = type(matrix)((matrix.data.copy(), matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -98,9 +98,9 @@ def group_sums(
     matrix
         The matrix.
     codes, n_groups
-        Group of each row, -1 where it has none; number of groups.
+        Group of each row, -1 if it has none; number of groups.
     of
-        What is summed of the stored values; the values themselves when None.
+        Function applied to the stored values before summing; None sums the values themselves.
     """
     sums: NDArray[np.float64] = np.zeros((n_groups, matrix.shape[1]))
     for rows in row_blocks(matrix.shape[0]):
@@ -115,9 +115,9 @@ def group_sums(
 
 
 def map_rows(matrix: CSR, function: Callable[[CSR], CSR]) -> CSR:
-    """Return `function(matrix)`, block after block of rows and in files if the matrix is in files.
+    """Return `function(matrix)`; if the matrix is in files, computed by blocks of rows and written into files.
 
-    The result of the function has to have sorted, unique indices, and to be of one type and width for all blocks.
+    The function must return matrices with sorted, unique indices, and with the same type and width for all blocks.
     """
     if not is_in_file(matrix.data):
         return function(matrix)
@@ -127,12 +127,12 @@ def map_rows(matrix: CSR, function: Callable[[CSR], CSR]) -> CSR:
 
 
 def csr_in_files(blocks: Iterable[CSR], shape: tuple[int, int], dtype: DTypeLike) -> sp.csr_matrix:
-    """Write blocks of rows, with sorted, unique indices, into temporary files, and return the matrix of them all.
+    """Write blocks of rows with sorted, unique indices into temporary files, and return the combined matrix.
 
     Raises
     ------
     OSError
-        If there is no room for the files.
+        If there is not enough disk space for the files.
     """
     with scratch_file() as values, scratch_file() as columns:
         lengths = [np.zeros(1, np.int64)]
@@ -143,7 +143,7 @@ def csr_in_files(blocks: Iterable[CSR], shape: tuple[int, int], dtype: DTypeLike
         value, column = view_file(values, dtype), view_file(columns, _COLUMN)
     indptr = np.cumsum(np.concatenate(lengths))
     if len(value) > np.iinfo(_COLUMN).max:
-        # scipy has one type for both, and would make the larger of them in memory.
+        # scipy requires one type for both index arrays, and would convert in memory.
         column = copy_beside(column, np.int64)
     csr = sp.csr_matrix((value, column, indptr.astype(column.dtype)), shape=shape)
     csr.has_sorted_indices = csr.has_canonical_format = True

@@ -1,4 +1,4 @@
-"""Docstrings that are put together, of texts that several share or of what another function says."""
+"""Docstrings assembled from shared texts or from the docstrings of other functions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MARKER = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)
 
 
 def fill_docstring(function: Callable[..., Any], texts: Mapping[str, str]) -> None:
-    """Replace each line of the docstring that is a name in braces by the text of that name."""
+    """Replace each line of the docstring that consists of a name in braces with the text of that name."""
     if function.__doc__ is not None:  # python -OO has none
         function.__doc__ = _MARKER.sub(lambda marker: indent(texts[marker[2]], marker[1]), function.__doc__)
 
 
 def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
-    """Put what `function` says of its parameters in place of `{parameters}`, as far as the method has them, too.
+    """Replace `{parameters}` with the parameter descriptions of `function`, for the parameters that the method shares.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
 
 
 def _entries(function: Callable[..., Any]) -> list[str]:
-    """Return the entries of the section on parameters: a line of names, and what is indented below it."""
+    """Return the entries of the parameters section: a line of names, and the lines indented below it."""
     section = (inspect.getdoc(function) or "").partition("Parameters\n----------\n")[2]
     entries: list[str] = []
     for line in re.split(r"\n\n\w+\n-+\n", section, maxsplit=1)[0].splitlines():

@@ -1,10 +1,9 @@
-"""The engine under `tl` and the `ResolVI` class: from a table that was read to a fitted model and its posterior."""
+"""The engine behind `tl` and the `ResolVI` class: from the input of the model to a fitted model and its posterior."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +31,10 @@ from resolvi_sd._tiles import cut_patches
 
 __all__ = ["fit_model", "infer_posterior", "read_query", "summarise"]
 
-# torch has one random state per process: two fits in threads would draw from each other's.
+# torch has one random state per process, so two fits in different threads would draw from the same state.
 _ONE_FIT_AT_A_TIME = threading.Lock()
 
-# The posterior's minibatches are neighbouring patches, so that larger ones only save on bookkeeping.
+# The minibatches of the posterior pass are neighboring patches, so larger ones would only save on bookkeeping.
 _INFERENCE_PATCH = 128
 
 
@@ -50,7 +49,7 @@ def fit_model(
     show_progress_bar: bool = True,
     mapped: FittedModel | None = None,
 ) -> FittedModel:
-    """Train a model, from scratch or, for a query, from a copy of `mapped`; global random states are left alone."""
+    """Train a model, from scratch or, for a query, from a copy of `mapped`; global random states are not changed."""
     view = model_input.view
     with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
         seed = draw_seed(generator)
@@ -97,43 +96,56 @@ def read_query(
     *,
     table_key: str = "table",
     layer: str | None = None,
+    batch_key: str | None = None,
+    library_key: str | None = None,
+    spatial_key: str | None = None,
+    coordinate_system: str | None = None,
     freeze: bool = True,
-    **places: str | None,
 ) -> tuple[ModelInput, FittedModel]:
-    """Read a query as the reference sees it, and extend the reference's model to its cells, without training.
+    """Read a query in the form expected by the reference, and extend its model to the cells of the query, untrained.
 
-    Genes are matched by name. New batches and categories are added behind those of the reference. The depth and the
-    size that the model expects of a cell stay the reference's. Labels and an existing graph of the query are not looked
-    at.
+    Genes are matched by name. New batches and categories are added after those of the reference. The depth and the size
+    that the model expects of a cell remain those of the reference. Labels and an existing graph of the query are
+    ignored.
 
     Parameters
     ----------
     query
-        The query; it is left alone.
+        The query; it is not modified.
     reference, reference_table
         Fitted model, and the table that it was fitted on.
     table_key
         Name of the query's table in a SpatialData object.
     layer
-        Layer of the query with counts, `"X"` for its X; None: as in the reference.
+        Layer of the query with the counts, `"X"` for its X; None means the same as in the reference.
+    batch_key, library_key, spatial_key, coordinate_system
+        Where the query has its batches, sections and coordinates; None means the same as in the reference.
     freeze
-        Whether training keeps all that was learned on the reference.
-    places
-        `batch_key`, `library_key`, `spatial_key` and `coordinate_system` of the query; None: as in the reference.
+        Whether training keeps everything learned on the reference.
 
     Returns
     -------
-    The query, with the genes of the reference and the batches and categories of the extended model, and that model. Its
-    table is the query's own where the genes are the same in the same order, otherwise a new one.
+    The input of the query, with the genes of the reference and the batches and categories of the extended model, and
+    the extended model. The table of the input is the query's own if its genes are the same in the same order, otherwise
+    a new one.
     """
     given = resolve_table(query, table_key)
     layer = query_layer(given, layer, reference.setup.layer)
     table = align_genes(given, reference.genes, layer)
-    named: dict[str, Any] = {name: value for name, value in places.items() if value is not None}
-    setup = replace(reference.setup, layer=layer, labels_key=None, neighbors_key=None, **named)
+    same = reference.setup
+    setup = replace(
+        same,
+        layer=layer,
+        batch_key=batch_key or same.batch_key,
+        library_key=library_key or same.library_key,
+        spatial_key=spatial_key or same.spatial_key,
+        coordinate_system=coordinate_system or same.coordinate_system,
+        labels_key=None,
+        neighbors_key=None,
+    )
     own = read_input(_with_table(query, table_key, table), setup, table_key=table_key)
     batches = Groups(own.view.batch, own.view.batch_names)
-    # Without a batch key all cells are of the one batch, whatever it was called.
+    # Without a batch key, all cells belong to the only batch, whatever its name.
     batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)
     view = replace(own.view, batch=batches.codes, batch_names=batches.names)
     covariates = tuple(
@@ -144,8 +156,8 @@ def read_query(
     if before.median_size and model_input.setup.size_unit != reference.setup.size_unit:
         raise ValueError(
             f"The sizes of the query's cells are in {model_input.setup.size_unit or 'unknown units'}, those of the "
-            f"reference in {reference.setup.size_unit or 'unknown units'}, and the model knows the latter only: bring "
-            f"both in the same way, from outlines or as `obs[{reference.setup.size_factor_key!r}]`."
+            f"reference in {reference.setup.size_unit or 'unknown units'}, and the model knows the latter only: "
+            f"provide both in the same way, from outlines or as `obs[{reference.setup.size_factor_key!r}]`."
         )
     data = replace(
         summarise(model_input),
@@ -168,7 +180,7 @@ def read_query(
 
 
 def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) -> SpatialData | AnnData:
-    """Return the query with this table in place of its own; the query itself is left alone."""
+    """Return the query with this table instead of its own; the query itself is not modified."""
     if isinstance(query, AnnData):
         return table
     if query.tables[table_key] is table:
@@ -178,7 +190,7 @@ def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) ->
 
 
 def _joined(groups: Groups, known: tuple[str, ...]) -> Groups:
-    """Return the same partition, numbered by the names that are known, and then by those that are new."""
+    """Return the same groups, numbered so that known names come first, followed by new ones."""
     names = (*known, *(name for name in groups.names if name not in known))
     codes = np.array([names.index(name) for name in groups.names], dtype=np.int32)
     return Groups(codes[groups.codes], names)
@@ -193,7 +205,7 @@ def infer_posterior(
     integer_counts: bool = False,
     show_progress_bar: bool = True,
 ) -> Posterior:
-    """Pass over all cells once."""
+    """Infer the posterior in one pass over all cells."""
     view = model_input.view
     return infer(
         fitted.module,
@@ -207,9 +219,9 @@ def infer_posterior(
 
 
 def summarise(model_input: ModelInput) -> DataSummary:
-    """Return what the priors take from the data."""
+    """Return the summary of the data on which the priors depend."""
     view, graph, labels = model_input.view, model_input.graph, model_input.labels
-    # Cells that coincide or touch say nothing of the scale.
+    # Cells that coincide or touch carry no information about the length scale.
     distances = graph.distance[graph.mask & (graph.distance > 0)]
     totals = group_sums(view.counts, view.batch, len(view.batch_names))
     return DataSummary(
@@ -218,7 +230,7 @@ def summarise(model_input: ModelInput) -> DataSummary:
         n_genes=view.n_genes,
         n_batches=len(view.batch_names),
         n_neighbors=int(graph.index.shape[1]),
-        # Where all neighbors coincide or touch, any length scale gives them equal weight.
+        # If all neighbors coincide or touch, any length scale gives them equal weights.
         neighbor_distance=float(np.median(distances)) if len(distances) else 1.0,
         gene_profile=torch.from_numpy(totals / np.maximum(totals.sum(axis=1, keepdims=True), 1)).float(),
         depth=float(np.median(view.molecules[view.has_counts])),

@@ -1,4 +1,4 @@
-"""What the `ResolVI` class says of cells, of its own table or others: latent, expression, counts, shares, labels."""
+"""Results per cell of the `ResolVI` class, for its own table or others: latent, expression, counts, shares, labels."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from resolvi_sd._analysis import (
 )
 from resolvi_sd._csr import CSR
 from resolvi_sd._input import ModelInput
-from resolvi_sd._model import Posterior, Weights, classify, latent_of
+from resolvi_sd._model import Posterior, Weights, classify, encode, latent_of
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import FittedModel, category_codes, fitted_counts, most_probable
+from resolvi_sd._results import (
+    FittedModel,
+    category_codes,
+    fitted_counts,
+    most_probable,
+    some_rows,
+    warn_of_other_latent,
+)
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
 from resolvi_sd._validation import check_is_table, check_positive_int
@@ -43,24 +50,25 @@ class Estimates(TableTasks):
     """
 
     adata: AnnData
-    # Cells and genes that the table had when the model was made, and what was read of it then.
+    # Cells and genes of the table when the model was created, and the input that was read from it then.
     _cells: pd.Index[str]
     _genes: pd.Index[str]
     _input: ModelInput
+    _posterior: Posterior | None
 
     @property
     @abstractmethod
     def fitted(self) -> FittedModel:
-        """The parameters and all that is needed to use them."""
+        """The trained parameters, with everything needed to use them."""
 
     @property
     @abstractmethod
     def posterior(self) -> Posterior:
-        """Posterior expectations of all cells of the table."""
+        """Posterior expectations for all cells of the table."""
 
     @abstractmethod
     def _infer(self, *, show_progress_bar: bool = True) -> Posterior:
-        """Return the posterior, which is computed if it is not known yet."""
+        """Return the posterior, computing it if necessary."""
 
     def get_latent_representation(
         self,
@@ -71,16 +79,16 @@ class Estimates(TableTasks):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the latent of every cell.
+        """Return the position of each cell in the latent space.
 
         Parameters
         ----------
         adata
-            Another table with the same genes; that of the model when None.
+            Another table with the same genes; None means the table of the model.
         give_mean
-            The mean of the posterior; False: one draw.
+            Whether to return the mean of the posterior; if False, one draw from it.
         return_dist
-            Return mean and variance instead.
+            Whether to return the mean and the variance of the posterior instead.
         rng
             Seed or generator of the draw.
         show_progress_bar
@@ -88,14 +96,14 @@ class Estimates(TableTasks):
 
         Returns
         -------
-        Cells × n_latent, float32; with `return_dist` two of them.
+        Array of cells × n_latent, float32; with `return_dist`, a tuple of two such arrays, mean and variance.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         ValueError
-            If the genes or categories of the table are not those of the model, or it has no counts any more.
+            If the genes or categories of the table are not those of the model, or if the table no longer has counts.
         """
         table = self._table(adata)
         return latent_of(
@@ -121,27 +129,28 @@ class Estimates(TableTasks):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> pd.DataFrame | NDArray[np.float32]:
-        """Return the expected true expression rho of every cell.
+        """Return the expected true expression rho of each cell.
 
         Parameters
         ----------
         adata
-            Another table with the same genes; that of the model when None.
+            Another table with the same genes; None means the table of the model.
         transform_batch
-            Decode as if all cells were of this batch, or average over these.
+            Batch in which all cells are decoded, or several batches to average over.
         gene_list
-            Only these genes.
+            Genes to return; None means all.
         library_size
-            Sum of a cell over all genes; `"latent"`: its own molecules, so that rates are on the counts' scale.
+            Sum of each cell over all genes. `"latent"` uses the cell's own molecules, which puts the rates on the scale
+            of the counts.
         size_scaling
-            With `library_size="latent"`, divide by the size of each cell over that of the median cell; only with
+            With `library_size="latent"`, divide by the size of each cell relative to that of the median cell; requires
             `size_factor_key`.
         n_samples
-            1: at the mean of the latent posterior; more: from so many draws.
+            1 decodes the mean of the latent posterior; larger values decode that many draws from it.
         return_mean
-            Average the draws; False: return them one by one.
+            Whether to average over the draws; if False, they are returned separately.
         weights
-            `"uniform"`, or `"importance"`: see :func:`resolvi_sd.tl.normalized_expression`.
+            `"uniform"` or `"importance"`: see :func:`resolvi_sd.tl.normalized_expression`.
         rng
             Seed or generator of the draws.
         show_progress_bar
@@ -149,17 +158,17 @@ class Estimates(TableTasks):
 
         Returns
         -------
-        DataFrame, cells × genes; with `return_mean=False` and several draws an array, draws × cells × genes.
+        DataFrame, cells × genes; with `return_mean=False` and several draws, an array of draws × cells × genes.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError
-            If a gene or batch is not one of the model's.
+            If the model does not know a gene or batch.
         ValueError
-            If a number is out of range, something is asked of another table that is known of the model's cells only, or
-            the genes of the table are not those of the model.
+            If a number is out of range, if another table is passed for something available only for the cells of the
+            model, or if the genes of the table are not those of the model.
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
         categories = category_codes(table, fitted)
@@ -180,11 +189,11 @@ class Estimates(TableTasks):
             self._check_own_cells(adata, "weights='importance'")
             if not return_mean:
                 raise ValueError("`weights='importance'` gives a weighted mean of the draws: leave `return_mean` True.")
-            # Without labels, as the fit of a table is: a label would decide for its component.
+            # Labels are left out, as in `tl.normalized_expression`: a label would determine the mixture component.
             tissue = replace(self._input, labels=None).tissue()
             mean = importance_expression(fitted.module, tissue, self._input.graph, request, scale, **settings)
         else:
-            counts = fitted_counts(table, fitted.setup.layer)
+            counts, _ = self._counts(table)
             if n_samples > 1 and not return_mean:
                 draws = expression_draws(fitted.module, counts, categories, request, **settings)
                 return np.stack([scale * drawn for drawn in draws])
@@ -192,11 +201,11 @@ class Estimates(TableTasks):
         return pd.DataFrame(mean, index=table.obs_names, columns=list(request.names))
 
     def get_corrected_counts(self) -> CSR:
-        """Return the expected own molecules of every cell, a copy.
+        """Return a copy of the corrected counts, the expected own molecules of each cell.
 
         Returns
         -------
-        Cells × genes, CSR float32, between 0 and the counts.
+        CSR matrix of cells × genes, float32, with values between 0 and the counts.
 
         Raises
         ------
@@ -210,21 +219,22 @@ class Estimates(TableTasks):
     def get_decontaminated_counts(
         self, *, fpr: float | None = None, per_gene: bool = False, show_progress_bar: bool = True
     ) -> CSR:
-        """Return the whole molecules that are kept at a cost in own ones.
+        """Return integer counts decontaminated at a chosen cost in own molecules.
 
         Parameters
         ----------
         fpr
-            Share of the cells' own molecules that may be removed with the foreign ones; None removes what is more
-            likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
+            Share of the cells' own molecules that may be removed along with foreign ones; None removes molecules that
+            are more likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
         per_gene
-            Whether no gene may lose a larger share of its own molecules, rather than all genes together.
+            Whether `fpr` limits the share that each gene loses of its own molecules, rather than the share that all
+            genes lose together.
         show_progress_bar
             Whether to show a progress bar.
 
         Returns
         -------
-        Cells × genes, CSR int32, between 0 and the counts.
+        CSR matrix of cells × genes, int32, with values between 0 and the counts.
 
         Raises
         ------
@@ -248,11 +258,11 @@ class Estimates(TableTasks):
         ).counts
 
     def get_shares(self) -> pd.DataFrame:
-        """Return each cell's expected shares of own, diffused and background molecules.
+        """Return the expected shares of own, diffused and background molecules in each cell.
 
         Returns
         -------
-        DataFrame, cells × (`true`, `diffusion`, `background`); rows sum to 1, and are NaN for cells without molecules.
+        DataFrame, cells × (`true`, `diffusion`, `background`). Rows sum to 1 and are NaN for cells without molecules.
 
         Raises
         ------
@@ -261,10 +271,7 @@ class Estimates(TableTasks):
         ValueError
             If the table has changed since the model was made.
         """
-        molecules = self.posterior.molecules
-        with np.errstate(invalid="ignore"):
-            shares = molecules / molecules.sum(axis=1, keepdims=True)
-        return pd.DataFrame(shares, index=self._cells, columns=["true", "diffusion", "background"])
+        return pd.DataFrame(self.posterior.shares, index=self._cells, columns=["true", "diffusion", "background"])
 
     def predict(
         self,
@@ -280,11 +287,11 @@ class Estimates(TableTasks):
         Parameters
         ----------
         adata
-            Another table with the same genes; that of the model when None.
+            Another table with the same genes; None means the table of the model.
         soft
-            Return probabilities.
+            Whether to return the probability of each label instead of the most probable label.
         n_samples
-            1: at the mean of the latent posterior; more: averaged over so many draws.
+            1 classifies the mean of the latent posterior; larger values average over that many draws from it.
         rng
             Seed or generator of the draws.
         show_progress_bar
@@ -292,14 +299,14 @@ class Estimates(TableTasks):
 
         Returns
         -------
-        Labels, one per cell, or with `soft` a DataFrame, cells × labels; NaN for cells without counts.
+        One label per cell or, with `soft`, a DataFrame of cells × labels; NaN for cells without counts.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         ValueError
-            If it has no labels, or the genes or categories of the table are not those of the model.
+            If the model has no labels, or if the genes or categories of the table are not those of the model.
         """
         check_positive_int(n_samples, argument="n_samples")
         fitted = self.fitted
@@ -325,7 +332,7 @@ class Estimates(TableTasks):
         return table
 
     def _check_unchanged(self) -> None:
-        """Raise ValueError unless the table has the cells and genes that it had when the model was made."""
+        """Raise ValueError unless the table still has the cells and genes that it had when the model was created."""
         table = self.adata
         for what, now, then in (("cells", table.obs_names, self._cells), ("genes", table.var_names, self._genes)):
             if now.equals(then):
@@ -333,14 +340,26 @@ class Estimates(TableTasks):
             gone, new = len(then.difference(now)), len(now.difference(then))
             change = f"{gone:,} of {len(then):,} are gone, {new:,} are new" if gone or new else "in another order"
             raise ValueError(
-                f"The {what} of the table are not those that it had when the model was made: {change}. Results belong "
-                "to the table as it was: use that. If the table is to change, make the model on a copy "
-                "(`ResolVI(adata.copy())`)."
+                f"The {what} of the table are not those that it had when the model was created: {change}. Results "
+                "belong to the table as it was then, so use that table. To change the table, create the model on a "
+                "copy (`ResolVI(adata.copy())`)."
             )
 
     def _counts(self, table: AnnData) -> tuple[CSR, NDArray[np.int64]]:
-        """Return counts and categories of the cells of a table."""
-        return fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
+        """Return the counts and categories of the cells of a table; warn if the counts are not those of the fit."""
+        counts, codes = fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
+        if table is self.adata:
+            rows = some_rows(table.n_obs)
+            warn_of_other_latent(self.fitted, counts[rows], codes[rows], self._some_latent(), source="at the fit")
+        return counts, codes
+
+    def _some_latent(self) -> NDArray[np.float32]:
+        """Return the latent means that a few cells of the model had at the fit."""
+        rows = some_rows(len(self._cells))
+        if self._posterior is not None:
+            return self._posterior.latent[rows]
+        counts, codes = self._input.view.counts[rows], self._input.categories[rows]
+        return encode(self.fitted.module, counts, codes, show_progress_bar=False)[0]
 
     def _scale(
         self, adata: AnnData | None, request: ExpressionRequest, *, show_progress_bar: bool
@@ -354,11 +373,11 @@ class Estimates(TableTasks):
         return request.scale(own, relative)
 
     def _given_away(self) -> Posterior:
-        """Return the posterior with copies of what users transform in place, as scanpy does with layers."""
+        """Return the posterior with copies of the arrays that users (or scanpy, for layers) may modify in place."""
         posterior = self.posterior
         own = posterior.own if is_in_file(posterior.own.data) else posterior.own.copy()
         return replace(posterior, own=own, latent=posterior.latent.copy())
 
     def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
         if adata is not None and adata is not self.adata:
-            raise ValueError(f"`{what}` is known only for the cells of the model: leave `adata` out.")
+            raise ValueError(f"`{what}` is available only for the cells of the model: leave out `adata`.")

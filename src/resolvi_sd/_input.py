@@ -1,4 +1,4 @@
-"""A table as the model sees it: read and checked, with the graph, before anything is computed."""
+"""The input of the model: a table that is read and checked, with its graph, before anything is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._graphs import NeighborGraph, graph_from_table, nearest_graph
-from resolvi_sd._results import FittedModel, Setup, category_codes
+from resolvi_sd._results import FittedModel, category_codes
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import (
     Groups,
     Labels,
@@ -26,29 +27,35 @@ from resolvi_sd._tables import (
     table_view,
 )
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import MOST_CATEGORIES, check_not_corrected, warn_overlapping_sections, warn_user
+from resolvi_sd._validation import (
+    MOST_CATEGORIES,
+    check_not_corrected,
+    warn_of_units,
+    warn_overlapping_sections,
+    warn_user,
+)
 
 __all__ = ["ModelInput", "as_fitted", "read_input"]
 
-# Fewer cells of each of many categories than this make them measurements.
+# Many categories with fewer cells than this on average are taken for measurements.
 _FEW_CELLS = 10
-# Counted molecules of cells of one size vary as much as they are many (Poisson), of cells of all sizes far more: below
-# half of that, of at least so many cells, something has made them equal.
+# The molecules of equally sized cells have a variance equal to their mean (Poisson), and cells of different sizes vary
+# far more. If the variance is below half the mean in at least this many cells, the counts have been equalized.
 _LEAST_DISPERSION, _ENOUGH_CELLS = 0.5, 50
 
 
 @dataclass(frozen=True)
 class ModelInput:
-    """A table as the model sees it, checked.
+    """The checked input of the model.
 
     Parameters
     ----------
     view, graph
         Counts, coordinates, sections and batches; the neighbors.
     labels, covariates, sizes
-        What the setup names beside: labels, further covariates, size factors in their units.
+        Optional columns named by the setup: labels, further covariates, and size factors in their units.
     setup
-        Where all of this came from.
+        Where all of this was read from.
     """
 
     view: TableView
@@ -58,13 +65,18 @@ class ModelInput:
     sizes: NDArray[np.float32] | None
     setup: Setup
 
+    @property
+    def categories(self) -> NDArray[np.int64]:
+        """Batch and further covariates of each cell, `(n_cells, 1 + n_covariates)`."""
+        codes = [self.view.batch, *(covariate.codes for covariate in self.covariates)]
+        return np.stack(codes, axis=1).astype(np.int64)
+
     def tissue(self) -> Tissue:
         """Return the plain arrays that minibatches are cut from."""
         graph = self.graph
-        categories = np.stack([self.view.batch, *(covariate.codes for covariate in self.covariates)], axis=1)
         return Tissue.assemble(
             self.view.counts,
-            categories.astype(np.int64),
+            self.categories,
             graph.index,
             graph.distance,
             graph.mask,
@@ -77,20 +89,22 @@ class ModelInput:
 def read_input(
     data: SpatialData | AnnData, setup: Setup, *, table_key: str = "table", graph: NeighborGraph | None = None
 ) -> ModelInput:
-    """Read and check all that `setup` names, and build the graph unless it is known; nothing is written.
+    """Read and check everything that `setup` names, and build the graph unless it is given; nothing is written.
 
-    Which table of a SpatialData object it is, is not part of the setup: tables are renamed, filtered and copied.
+    The name of the table in a SpatialData object is not part of the setup, since tables are renamed, filtered and
+    copied.
 
     Raises
     ------
     ValueError
-        If the counts are corrected ones, beside what the readers raise.
+        If the counts are corrected counts, in addition to the errors of the readers.
 
     Warns
     -----
     UserWarning
-        If cells have no counts, or all the same number of molecules, the rows look like spots, sections seem to lie on
-        top of each other, no cell has a neighbor, all are at one place, or columns of groups seem to be measurements.
+        If cells have no counts, if all have nearly the same number of molecules, if the rows look like spots, if
+        sections seem to overlap, if no cell has a neighbor, if all cells are at the same position, if sections seem to
+        have different units, or if grouping columns look like measurements.
     """
     check_not_corrected(resolve_table(data, table_key), layer=setup.layer)
     view = table_view(
@@ -133,12 +147,12 @@ def _make_graph(data: SpatialData | AnnData, view: TableView, setup: Setup, tabl
 
 
 def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
-    """Return the input of a fitted table with the batches and categories of the fit, whichever of them the table has.
+    """Return the input of a fitted table with all batches and categories of the fit, even those that the table lacks.
 
     Raises
     ------
     ValueError
-        If the table has others.
+        If the table has batches or categories that the fit does not.
     """
     codes = category_codes(model_input.view.adata, fitted).astype(np.int32)
     covariates = (Groups(codes[:, i], names) for i, names in enumerate(fitted.covariates, start=1))
@@ -149,7 +163,7 @@ def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
 def _sizes(
     data: SpatialData | AnnData, adata: AnnData, setup: Setup, table_key: str
 ) -> tuple[NDArray[np.float32] | None, Setup]:
-    """Return the size of each cell: those in `obs`, or measured from outlines where it has none, with their unit."""
+    """Return the cell sizes, from `obs` or else measured from outlines, and the setup with their unit."""
     key = setup.size_factor_key
     if key is None:
         return None, setup
@@ -162,7 +176,7 @@ def _sizes(
 
 
 def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covariates: tuple[Groups, ...]) -> None:
-    """Warn of columns that seem to be measurements: each of their values would have an effect of its own."""
+    """Warn about columns that look like continuous measurements, since each value would become its own category."""
     names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
     if setup.batch_key is not None:
         names.append((setup.batch_key, view.batch_names))
@@ -172,19 +186,19 @@ def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covar
         if len(found) > MOST_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
             warn_user(
                 f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
-                "category has effects of its own on expression. Leave it out, or cut it into a few (`pandas.cut`)."
+                "category has its own effects on expression. Leave it out, or bin it into a few (`pandas.cut`)."
             )
 
 
 def _warn_of_equal_depth(view: TableView, setup: Setup) -> None:
-    """Warn if cells have the same number of molecules, more nearly than counting would leave to cells of one size."""
+    """Warn if molecules per cell vary less than counting noise alone would make them vary in equally sized cells."""
     molecules = view.molecules[view.has_counts]
     if len(molecules) >= _ENOUGH_CELLS and molecules.var() < _LEAST_DISPERSION * molecules.mean():
         where = "X" if setup.layer is None else f"layers[{setup.layer!r}]"
         warn_user(
             f"All cells have nearly the same number of molecules in `{where}` ({molecules.mean():.0f} ± "
-            f"{molecules.std():.1f}): are these counts that were normalized and rounded? The model needs them as they "
-            "were measured."
+            f"{molecules.std():.1f}): were these counts normalized and rounded? The model needs the counts as "
+            "measured."
         )
 
 
@@ -192,7 +206,7 @@ def _warn_empty(view: TableView) -> None:
     n_empty = int((~view.has_counts).sum())
     if n_empty:
         warn_user(
-            f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are left out of the training and get empty "
+            f"{n_empty:,} of {view.n_cells:,} cells have no counts: they are excluded from training and get empty "
             "corrected counts, NaN shares and no predicted label."
         )
 
@@ -202,11 +216,14 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
         return
     if (view.coordinates == view.coordinates[0]).all():
         warn_user(
-            f"All {view.n_cells:,} cells are at the same place, so that their neighbors are any of them. Are these the "
-            "coordinates (`spatial_key=`, or the elements that the table annotates)?"
+            f"All {view.n_cells:,} cells are at the same position, so their neighbors are arbitrary. Are these the "
+            "right coordinates (`spatial_key=`, or the elements that the table annotates)?"
         )
-    if setup.neighbors_key is None and setup.distance == "centroid" and graph.mask[:, 0].all():
-        warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
+    if setup.neighbors_key is None and setup.distance == "centroid":
+        has_neighbor = graph.mask[:, 0]
+        warn_of_units(view.library[has_neighbor], graph.distance[has_neighbor, 0], view.library_names)
+        if has_neighbor.all():
+            warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
     if graph.mask.any():
         return
     key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))
@@ -215,7 +232,7 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
     else:
         column = "the regions of the table" if key is None else f"obs[{key!r}]"
         reason = (
-            f"Cells of different sections are never neighbors, and {column} make {n_sections:,} sections of "
-            f"{view.n_cells:,} cells"
+            f"Cells of different sections are never neighbors, and the {view.n_cells:,} cells are in {n_sections:,} "
+            f"sections (according to {column})"
         )
-    warn_user(f"No cell has a neighbor, so that nothing can be found to have leaked. {reason}.")
+    warn_user(f"No cell has a neighbor, so no leakage can be detected. {reason}.")

@@ -11,12 +11,12 @@ __all__ = ["DEFAULT_KEY", "Keys", "check_storable_name", "fits", "result_layers"
 
 DEFAULT_KEY = "resolvi"
 
-# As spatialdata has it.
+# The rule of spatialdata.
 _STORABLE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
 
 
 def check_storable_name(name: object, *, argument: str) -> None:
-    """Raise ValueError unless an element of a store can have this name."""
+    """Raise ValueError unless `name` is a valid name for an element of a store."""
     if not isinstance(name, str) or not _STORABLE.fullmatch(name):
         raise ValueError(
             f"{argument}={name!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only."
@@ -24,7 +24,7 @@ def check_storable_name(name: object, *, argument: str) -> None:
 
 
 def unit_key(column: str) -> str:
-    """`uns`: what a column of `obs` with areas or volumes is measured in, and in which coordinate system."""
+    """`uns`: unit and coordinate system of a column of `obs` with areas or volumes."""
     return f"{column}_unit"
 
 
@@ -34,13 +34,13 @@ def fits(uns: Mapping[str, Any]) -> list[str]:
 
 
 def result_layers(uns: Mapping[str, Any]) -> dict[str, str]:
-    """Return the layers that the fits of a table may have written, each with the prefix of its fit."""
+    """Map each layer that the fits of a table may have written to the prefix of its fit."""
     return {layer: prefix for prefix in fits(uns) for layer in Keys(prefix).owned()["layers"]}
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Names of the results in a table; `prefix` is what users pass as `key_added`.
+    """Names of the results in a table; users pass `prefix` as `key_added`.
 
     Examples
     --------
@@ -56,12 +56,12 @@ class Keys:
 
     @property
     def counts(self) -> str:
-        """`layers`: corrected counts, CSR, the sparsity of the counts."""
+        """`layers`: corrected counts, CSR, with the sparsity of the counts."""
         return f"{self.prefix}_counts"
 
     @property
     def decontaminated(self) -> str:
-        """`layers`: whole corrected counts at a chosen cost, CSR; `uns`: what they cost, and what others would."""
+        """`layers`: decontaminated counts at a chosen cost, CSR; `uns`: that cost, and the cost of other choices."""
         return f"{self.prefix}_decontaminated"
 
     @property
@@ -106,7 +106,7 @@ class Keys:
 
     @property
     def size(self) -> str:
-        """`obs`: size of each cell, where the fit measured it from outlines."""
+        """`obs`: size of each cell, if the fit measured it from outlines."""
         return f"{self.prefix}_size"
 
     @property
@@ -116,17 +116,17 @@ class Keys:
 
     @property
     def connectivities(self) -> str:
-        """`obsp`: the neighbor graph that was used, ones."""
+        """`obsp`: the neighbor graph that was used, with ones as entries."""
         return f"{self.prefix}_connectivities"
 
     @property
     def neighbors(self) -> str:
-        """`uns`: description of the neighbor graph, squidpy's layout."""
+        """`uns`: description of the neighbor graph, in the layout of squidpy."""
         return f"{self.prefix}_neighbors"
 
     @property
     def contacts(self) -> str:
-        """Prefix of the graph of cells in contact: its `obsp` and `uns` are those of `Keys(keys.contacts)`."""
+        """Prefix of the graph of cells in contact; `Keys(keys.contacts)` names its entries in `obsp` and `uns`."""
         return f"{self.prefix}_contacts"
 
     @property
@@ -136,7 +136,7 @@ class Keys:
 
     @property
     def weights(self) -> str:
-        """`obsp`: each cell's neighbor weights (beta), rows sum to 1."""
+        """`obsp`: neighbor weights (beta) of each cell; rows sum to 1."""
         return f"{self.prefix}_weights"
 
     @property
@@ -156,7 +156,7 @@ class Keys:
 
     @property
     def niche_labels_key(self) -> str:
-        """`uns`: column of `obs` that the labels of `niche` are from, empty where they are the fit's."""
+        """`uns`: column of `obs` with the labels of `niche`; empty if the fit's labels were used."""
         return f"{self.prefix}_niche_labels_key"
 
     @property
@@ -166,7 +166,7 @@ class Keys:
 
     @property
     def rank_genes_groups(self) -> str:
-        """`uns`: the same in scanpy's layout, for its plots."""
+        """`uns`: differential expression in the layout of scanpy, for its plots."""
         return f"{self.prefix}_rank_genes_groups"
 
     @property
@@ -176,12 +176,12 @@ class Keys:
 
     @property
     def leakage(self) -> str:
-        """`uns`: what leaked between labels, and the genes that did."""
+        """`uns`: leakage between labels, and the leaked genes."""
         return f"{self.prefix}_leakage"
 
     @property
     def audit(self) -> str:
-        """`uns`: metrics of the correction, raw against corrected."""
+        """`uns`: metrics of the correction, comparing raw and corrected counts."""
         return f"{self.prefix}_audit"
 
     @property
@@ -196,7 +196,7 @@ class Keys:
 
     @property
     def predicted_colors(self) -> str:
-        """`uns`: colours of the predicted labels, in the order of their categories."""
+        """`uns`: colors of the predicted labels, in the order of their categories."""
         return f"{self.prefix}_predicted_colors"
 
     @property
@@ -206,12 +206,12 @@ class Keys:
 
     @property
     def of_graph(self) -> frozenset[str]:
-        """Names of the neighbor graph, which `resolvi_sd.gr.neighbors` writes as well, and squidpy may have."""
+        """Names of the neighbor graph, which `resolvi_sd.gr.neighbors` also writes, and which squidpy may use."""
         return frozenset({self.distances, self.connectivities, self.neighbors})
 
     @property
     def of_niches(self) -> frozenset[str]:
-        """Names of what is said of neighborhoods, for which a graph is enough."""
+        """Names of the results on neighborhoods, which require only a graph."""
         return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.dna})
 
     def owned(self) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Randomness: one generator in, seeds for torch out; global state is left alone."""
+"""Random numbers: generators from user input, and seeds for torch drawn from them; global state is not changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def as_generator(rng: RandomLike) -> np.random.Generator:
-    """Return `rng` itself, or a generator seeded with it (`None`: from the operating system).
+    """Return `rng` itself, or a generator seeded with it (None: seeded by the operating system).
 
     Raises
     ------
@@ -35,7 +35,7 @@ def draw_seed(rng: np.random.Generator) -> int:
 def random_elements(seed: np.uint64, index: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return elements `index` of the SplitMix64 sequence of `seed` (Steele, Lea & Flood 2014).
 
-    It is a counter put through a mixing function, so any element costs the same as the first.
+    The sequence is a counter passed through a mixing function, so any element costs the same as the first.
     """
     z = seed + (index + np.uint64(1)) * _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

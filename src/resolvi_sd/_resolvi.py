@@ -1,4 +1,4 @@
-"""The object API: the model as an object that holds a table, is trained, and answers questions."""
+"""The object API: a model that holds a table, is trained, and returns results."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, combine_co
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
-    Setup,
     check_holds_model,
     check_room,
     load_folder,
     restore,
     save_folder,
+    some_rows,
+    warn_of_other_latent,
     write_fit,
 )
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import (
+    cell_positions,
+    group_by,
     read_labels,
     read_sizes,
     resolve_table,
     table_counts,
 )
+from resolvi_sd._tasks import RESULTS_KEY
 from resolvi_sd._validation import (
     check_is_table,
     check_key,
@@ -52,21 +57,21 @@ _TABLE = "adata.h5ad"
 class ResolVI(Estimates):
     """ResolVI on a table (Ergen & Yosef 2025).
 
-    The same engine as :func:`resolvi_sd.tl.fit`, for those who prefer an object: results are returned, and nothing is
-    written into the table unless asked for with :meth:`write`. The table of the model is its attribute `adata`, whose
-    cells and genes have to stay as they were when the model was made.
+    An object-oriented interface to the engine behind :func:`resolvi_sd.tl.fit`: results are returned, and nothing is
+    written into the table unless you call :meth:`write`. The model keeps its table in the attribute `adata`; the cells
+    and genes of this table must stay the same for as long as the model is used.
 
     Parameters
     ----------
     adata
-        Table on which :meth:`setup_anndata` was run.
+        Table that was prepared with :meth:`setup_anndata`.
     semisupervised
-        Whether to use the labels of `setup_anndata(..., labels_key=)`: one mixture component for each label, and a
-        classifier. Without, labels that were set up are passed over, with a warning.
+        Whether to use the labels of `setup_anndata(..., labels_key=)`: one mixture component per label, and a
+        classifier. If False, labels that were set up are ignored with a warning.
     n_latent, likelihood, dispersion
         See :class:`resolvi_sd.ModelConfig`.
     config
-        All settings of the model; then `n_latent`, `likelihood` and `dispersion` must be left at their defaults.
+        All settings of the model; if given, `n_latent`, `likelihood` and `dispersion` must be left at their defaults.
 
     Examples
     --------
@@ -124,35 +129,39 @@ class ResolVI(Estimates):
         n_neighbors: int = 10,
         neighbors_key: str | None = None,
     ) -> None:
-        """Say where in a table the input of the model is; all of it is checked.
+        """Register where the model finds its input in a table.
+
+        Counts, coordinates and columns are checked here; the values of the labels and an existing graph are checked
+        when the model is created.
 
         Parameters
         ----------
         adata
             The table.
         layer
-            Layer with the raw counts; None is `X`.
+            Layer with the raw counts; None means `X`.
         spatial_key
             Entry of `obsm` with the coordinates.
         batch_key, library_key
-            Columns of `obs` with the batch and the section of each cell.
+            Columns of `obs` with the batch and the section of each cell. Without `library_key`, each batch is one
+            section; without both, each region annotated by the table is one.
         labels_key, unlabeled_category
-            Column of `obs` with labels, and its value where a label is not known.
+            Column of `obs` with labels, and the value in it that marks cells with unknown labels.
         categorical_covariate_keys
-            Columns of `obs` with further covariates, which the decoder sees beside the batch.
+            Columns of `obs` with further covariates, which the decoder sees in addition to the batch.
         size_factor_key
-            Column of `obs` with the physical size of each cell, in place of the observed molecules.
+            Column of `obs` with the physical size of each cell, used instead of its observed number of molecules.
         n_neighbors, neighbors_key
-            Neighbors of a cell, or an existing graph.
+            Number of neighbors of a cell, or the name of an existing graph to use instead.
 
         Returns
         -------
-        None. Modifies `adata` with `.uns['resolvi_setup']`.
+        None. Adds `.uns['resolvi_setup']` to `adata`.
 
         Raises
         ------
         KeyError, ValueError, TypeError
-            If something is missing or wrong.
+            If an entry is missing or invalid.
         """
         check_is_table(adata)
         check_positive_int(n_neighbors, argument="n_neighbors")
@@ -169,13 +178,13 @@ class ResolVI(Estimates):
             size_factor_key=size_factor_key,
         )
         table_counts(adata, layer)
-        check_key(spatial_key, adata.obsm, argument="spatial_key", where="adata.obsm")
-        for argument in ("batch_key", "library_key", "labels_key"):
-            key = getattr(setup, argument)
-            if key is not None:
-                check_key(key, adata.obs.columns, argument=argument, where="adata.obs")
+        if batch_key is not None:
+            group_by(adata, batch_key, argument="batch_key")
+        cell_positions(adata, library_key=library_key, spatial_key=spatial_key)
+        if labels_key is not None:
+            check_key(labels_key, adata.obs.columns, argument="labels_key", where="adata.obs")
         for key in setup.categorical_covariate_keys:
-            check_key(key, adata.obs.columns, argument="categorical_covariate_keys", where="adata.obs")
+            group_by(adata, key, argument="categorical_covariate_keys")
         if size_factor_key is not None:
             read_sizes(adata, size_factor_key)
         adata.uns[_SETUP] = setup.to_plain()
@@ -194,17 +203,18 @@ class ResolVI(Estimates):
     ) -> None:
         """Fit the model, and infer the posterior of all cells.
 
-        Each call starts anew, also of a model that was trained or loaded, but that of a query, which goes on from where
-        it is. To train longer, ask for more epochs, or resume with `TrainingConfig(checkpoint_dir=...)`.
+        Every call trains from scratch, even if the model was trained or loaded before; only the model of a query
+        continues from its current state. To train longer, increase `max_epochs`, or resume with
+        `TrainingConfig(checkpoint_dir=...)`.
 
         Parameters
         ----------
         max_epochs
-            Exactly this many passes over the cells; None: until the ELBO has converged.
+            Exact number of passes over the cells; None trains until the ELBO has converged.
         lr, batch_size
             See :class:`resolvi_sd.TrainingConfig`.
         training
-            All settings of the training, in place of the three above.
+            All settings of the training, instead of the three above.
         accelerator, devices
             See :func:`resolvi_sd.tl.fit`.
         rng
@@ -215,7 +225,8 @@ class ResolVI(Estimates):
         Raises
         ------
         KeyError, ValueError
-            If a loaded model cannot be trained again: the table lacks the labels of the fit, or the model is a query's.
+            If a loaded model cannot be trained again, because the table lacks the labels of the fit or the model is
+            that of a query.
         """
         training = combine_configs(
             training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
@@ -223,7 +234,7 @@ class ResolVI(Estimates):
         generator = as_generator(rng)
         self._check_unchanged()
         model_input = self._training_input()
-        self._fitted = fit_model(
+        fitted = fit_model(
             model_input,
             self.config,
             training,
@@ -233,19 +244,18 @@ class ResolVI(Estimates):
             show_progress_bar=show_progress_bar,
             mapped=self._fitted if self._fitted is not None and self._fitted.is_query else None,
         )
-        self._input, self._is_loaded = model_input, False
-        self._posterior = infer_posterior(
-            self._fitted, self._input, generator=generator, show_progress_bar=show_progress_bar
-        )
+        posterior = infer_posterior(fitted, model_input, generator=generator, show_progress_bar=show_progress_bar)
+        # Assigned only now, so that an interrupted call leaves the previous state intact.
+        self._fitted, self._posterior, self._input, self._is_loaded = fitted, posterior, model_input, False
 
     @property
     def is_trained(self) -> bool:
-        """Whether :meth:`train` was run, or the model was loaded."""
+        """Whether the model has been trained or loaded."""
         return self._fitted is not None
 
     @property
     def fitted(self) -> FittedModel:
-        """The parameters and all that is needed to use them.
+        """The trained parameters, with everything needed to use them.
 
         Raises
         ------
@@ -258,14 +268,14 @@ class ResolVI(Estimates):
 
     @property
     def posterior(self) -> Posterior:
-        """Posterior expectations of all cells: corrected counts, molecules by source, neighbor weights, flow.
+        """Posterior expectations for all cells: corrected counts, molecules by source, neighbor weights, flow.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         ValueError
-            If the table of the model has other cells or genes by now.
+            If the cells or genes of the model's table have changed.
         """
         return self._infer()
 
@@ -285,20 +295,21 @@ class ResolVI(Estimates):
     def write(self, adata: AnnData | None = None, *, key_added: str = Keys.prefix) -> None:
         """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
 
-        Where :meth:`load_query_data` matched genes, the table of the model is `model.adata`, not the one it was given.
+        If :meth:`load_query_data` had to match genes, the table of the model is `model.adata`, not the table that was
+        passed to it.
 
         Parameters
         ----------
         adata
-            The table, or a copy of it; that of the model when None.
+            The table to write into; None means the table of the model.
         key_added
-            Prefix of all that is written.
+            Prefix of all keys that are written.
 
         Raises
         ------
         ValueError
-            If the genes or cells of the table are not those of the model, or entries that are no results, or that the
-            model reads, would be replaced.
+            If the genes or cells of the table are not those of the model, or if writing would replace entries that
+            are not results or that the model reads.
         """
         target, keys = self._table(adata), Keys(key_added)
         if not target.obs_names.equals(self._cells):
@@ -311,50 +322,63 @@ class ResolVI(Estimates):
         write_fit(target, self.fitted, self._given_away(), self._input.graph, sizes=self._input.sizes, keys=keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
-        """Write the model into a folder: safetensors and JSON.
+        """Save the model to a folder, as safetensors and JSON files.
 
         Parameters
         ----------
         folder
-            Is made.
+            Folder to write to; created if missing.
         overwrite
-            Replace a model that is there.
+            Whether to replace a model that is already in the folder; other files in it are kept.
         save_anndata
-            Write the table as well, as `adata.h5ad`, where :meth:`load` finds it.
+            Whether to also write the table, as `adata.h5ad`, where :meth:`load` finds it.
 
         Raises
         ------
         ValueError
-            With `save_anndata`, if the table has other cells or genes by now.
+            With `save_anndata`, if the cells or genes of the table have changed.
         """
         if save_anndata:
             self._check_unchanged()
         measured = None if self.fitted.setup.size_unit is None else self._input.sizes
-        save_folder(Path(folder), self.fitted, self._cells, self._input.graph, sizes=measured, overwrite=overwrite)
+        save_folder(
+            Path(folder),
+            self.fitted,
+            self._cells,
+            self._input.graph,
+            latent=self._some_latent(),
+            sizes=measured,
+            overwrite=overwrite,
+        )
         if save_anndata:
             self.adata.write_h5ad(Path(folder) / _TABLE)
 
     @classmethod
     def load(cls, folder: str | Path, adata: AnnData | None = None) -> ResolVI:
-        """Read a model that :meth:`save` wrote; no code in the folder is run.
+        """Load a model that was saved with :meth:`save`; no code from the folder is executed.
 
         Parameters
         ----------
         folder
-            Where it was written.
+            Folder that the model was saved to.
         adata
-            The table that it was fitted on; None: that which was written with `save_anndata=True`.
+            The table that the model was fitted on; None reads the one written with `save_anndata=True`.
 
         Returns
         -------
-        The model, trained.
+        The trained model.
 
         Raises
         ------
         FileNotFoundError
-            If there is no model in the folder, or no table and none was given.
+            If the folder contains no model, or if no table is given and the folder contains none.
         KeyError, ValueError
-            If the cells, genes, layer or columns of the table are not those of the model.
+            If the cells, genes, layer or columns of the table do not match the model.
+
+        Warns
+        -----
+        UserWarning
+            If the counts are not those that the model was fitted on.
         """
         if adata is None:
             check_holds_model(Path(folder))
@@ -366,54 +390,58 @@ class ResolVI(Estimates):
                 )
             adata = read_h5ad(path)
         check_is_table(adata)
-        fitted, graph, sizes = load_folder(Path(folder), adata.obs_names)
-        setup = replace(fitted.setup, labels_key=None)
-        if sizes is None:
-            model_input = read_input(adata, setup, graph=graph)
+        stored = load_folder(Path(folder), adata.obs_names)
+        setup = replace(stored.fitted.setup, labels_key=None)
+        if stored.sizes is None:
+            model_input = read_input(adata, setup, graph=stored.graph)
         else:
-            found = read_input(adata, replace(setup, size_factor_key=None), graph=graph)
-            model_input = replace(found, sizes=sizes, setup=setup)
-        return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
+            found = read_input(adata, replace(setup, size_factor_key=None), graph=stored.graph)
+            model_input = replace(found, sizes=stored.sizes, setup=setup)
+        model = cls._of(stored.fitted, adata, as_fitted(model_input, stored.fitted), is_loaded=True)
+        rows = some_rows(adata.n_obs)
+        counts, codes = model._input.view.counts[rows], model._input.categories[rows]
+        warn_of_other_latent(stored.fitted, counts, codes, stored.latent, source="was saved with the model")
+        return model
 
     @classmethod
     def from_table(
         cls, data: SpatialData | AnnData, *, table_key: str = "table", key_added: str = "resolvi"
     ) -> ResolVI:
-        """Return the object of a table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        """Restore the model from a table that was fitted with :func:`resolvi_sd.tl.fit`, in this session or earlier.
 
         Parameters
         ----------
         data
             A SpatialData object, or the table.
         table_key
-            Name of the table in a SpatialData object, whatever it was called at the fit.
+            Current name of the table in a SpatialData object; it may have changed since the fit.
         key_added
             Prefix of the fit.
 
         Returns
         -------
-        The model, trained; it gives the results that the fit wrote.
+        The trained model, which gives the same results that the fit wrote.
 
         Raises
         ------
         KeyError
-            If there is no fit, or parts of it or of what it read are gone.
+            If there is no fit, or if parts of it or of its input are missing.
         ValueError
-            If the genes or categories of the table are not those of the fit, or it has no counts any more.
+            If the genes or categories of the table are not those of the fit, or if the table no longer has counts.
 
         Warns
         -----
         UserWarning
-            If neighbors of the cells in the fit are not in the table, or the counts are others.
+            If the table lacks neighbors that cells had in the fit, or if the counts have changed.
         """
         adata = resolve_table(data, table_key)
         keys = Keys(key_added)
         fitted, _, graph = restore(adata, keys)
         setup = fitted.setup
-        # What the fit found or measured is in the table, and is not looked for again.
+        # The results of the fit, such as the graph and measured sizes, are in the table and are not computed again.
         found = replace(setup, labels_key=None, size_factor_key=setup.size_column(keys))
         model_input = read_input(data, found, table_key=table_key, graph=graph)
-        # A training from here writes the same results again, measured sizes too.
+        # If the model is trained again, the same keys are written, including measured sizes.
         model_input = replace(model_input, setup=replace(setup, labels_key=None))
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
@@ -431,43 +459,44 @@ class ResolVI(Estimates):
     ) -> ResolVI:
         """Extend a trained model to the cells of another table.
 
-        Genes are matched by name: those that the query lacks count as zero, with a warning, and others are dropped. It
-        works at once (labels, latent, expression); :meth:`train` then learns the neighbor weights of the new cells, and
-        the effects of new batches, and keeps all that was learned on the reference, unless `freeze` is False.
+        Genes are matched by name: genes that the query lacks are set to zero with a warning, and genes unknown to the
+        reference are dropped. The returned model can be used immediately (labels, latent space, expression);
+        :meth:`train` then learns the neighbor weights of the new cells and the effects of new batches, and keeps
+        everything learned on the reference unless `freeze` is False.
 
-        If the genes are not those of the reference in the same order, the table of the model, `model.adata`, is a copy
-        that has them so: :meth:`write` writes there, and :meth:`load` takes it.
+        If the query does not have the genes of the reference in the same order, the table of the model, `model.adata`,
+        is a copy with these genes: :meth:`write` writes into this copy, and :meth:`load` expects it.
 
         Parameters
         ----------
         adata
             The query.
         reference_model
-            Trained model.
+            The trained model of the reference.
         layer
-            Layer of the query with counts, `"X"` for its X; None: as in the reference.
+            Layer of the query with the counts, `"X"` for its X; None means the same as in the reference.
         batch_key, library_key, spatial_key
-            Columns of `obs` with its batches and sections, entry of `obsm` with its coordinates; None: as in the
-            reference.
+            Columns of `obs` with the batches and sections of the query, and entry of `obsm` with its coordinates; None
+            means the same as in the reference.
         freeze
-            Whether training keeps all that was learned on the reference. False: it starts from there, and the query's
-            model may depart from it in everything; `reference_model` itself is left alone.
+            Whether training keeps everything learned on the reference. If False, training starts from the reference
+            but may change every parameter of the query's model; `reference_model` itself is not modified.
 
         Returns
         -------
-        The model of the query, which has the reference's training and none of its own.
+        The model of the query, which has been trained on the reference only.
 
         Raises
         ------
         ValueError
-            If no gene is shared.
+            If the query and the reference have no genes in common.
         KeyError
             If the query lacks a layer, column or coordinates of the reference.
 
         Warns
         -----
         UserWarning
-            If genes are missing, or the table of the model is a copy.
+            If genes are missing, or if the table of the model is a copy.
         """
         if not isinstance(reference_model, ResolVI):
             raise TypeError(
@@ -489,7 +518,7 @@ class ResolVI(Estimates):
         if table is not adata:
             warn_user(
                 "The genes of the query are not those of the reference in the same order: the table of the model, "
-                "`model.adata`, is a copy that has them so, and `model.write()` writes there."
+                "`model.adata`, is a copy with these genes, and `model.write()` writes there."
             )
         return cls._of(fitted, table, model_input)
 
@@ -504,7 +533,7 @@ class ResolVI(Estimates):
         return model
 
     def __repr__(self) -> str:
-        """Say what it is."""
+        """Summarize the table and the state of the model."""
         state = f"trained for {len(self.history)} epochs" if self.is_trained else "not trained"
         if self.is_trained and self.fitted.is_query and not len(self.history):
             state = "trained on the reference only"
@@ -519,13 +548,14 @@ class ResolVI(Estimates):
         )
 
     def _training_input(self) -> ModelInput:
-        """Return the input, with the labels of the fit, which loading does not read: only training needs them."""
+        """Return the input with the labels of the fit; loading does not read these, since only training needs them."""
         if not self._is_loaded:
             return self._input
         if self.fitted.is_query:
             raise ValueError(
-                "The model is that of a query and was loaded: what of it is the reference's, to be kept, is no longer "
-                "known. Map the query again, with `ResolVI.load_query_data(adata, reference_model)`, and train that."
+                "The model is that of a query and was loaded: which of its parameters belong to the reference and have "
+                "to be kept is no longer known. Map the query again, with "
+                "`ResolVI.load_query_data(adata, reference_model)`, and train that model."
             )
         setup = self.fitted.setup
         if setup.labels_key is None:
@@ -542,14 +572,15 @@ class ResolVI(Estimates):
             obs=own.obs.copy(),
             var=own.var.copy(),
             layers={name: own.layers[name] for name in own.layers if name is not None},
-            # Where cells lie may be known from the elements of a SpatialData object only.
+            # The coordinates may come from elements of a SpatialData object, not from the table.
             obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
         )
         if TableModel.ATTRS_KEY in own.uns:
             table.uns[TableModel.ATTRS_KEY] = own.uns[TableModel.ATTRS_KEY]  # regions may be sections
-        # Functions of `tl` leave counts and latent as they are: no copies are needed.
+        # The functions of `tl` do not modify counts or latent means, so no copies are needed.
         posterior = self._infer(show_progress_bar=show_progress_bar)
-        write_fit(table, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=Keys())
+        keys = Keys(RESULTS_KEY)
+        write_fit(table, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
         return table
 
 

@@ -1,8 +1,8 @@
-"""Arrays in temporary files, for what may not fit into memory: like any other, and gone with their last use.
+"""Arrays in temporary files, for data that may not fit into memory; the files disappear with their last use.
 
-The files have no name (or, on Windows, are deleted when they are closed), so that nothing is left behind, not even
-by a process that is killed. They are in the folder that the environment variable TMPDIR names, or else in `/var/tmp`,
-which is where large temporary files belong: `/tmp` is in memory on some systems.
+The files have no name (or, on Windows, are deleted when they are closed), so nothing is left behind, not even by a
+process that is killed. They are in the folder given by the environment variable TMPDIR, or else in `/var/tmp`, the
+place for large temporary files: on some systems, `/tmp` is in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["copy_beside", "is_in_file", "scratch_array", "scratch_file", "scratc
 _FOLDER_VARIABLES = ("TMPDIR", "TEMP", "TMP")
 _LARGE_FILES = "/var/tmp"
 _NO_ROOM = "Set the environment variable TMPDIR to a folder on a disk with more room for temporary files."
-# Elements copied in one go.
+# Elements copied at a time.
 _BLOCK = 1 << 24
 
 
@@ -34,15 +34,15 @@ def scratch_folder(n_bytes: int = 0) -> str:
     Raises
     ------
     FileNotFoundError
-        If the folder that was asked for is not there.
+        If the requested folder does not exist.
     OSError
-        If it has no room for so many bytes.
+        If the folder has no room for `n_bytes`.
     """
     asked = next((name for name in _FOLDER_VARIABLES if os.environ.get(name)), None)
     if asked is not None:
         folder = os.environ[asked]
         if not os.path.isdir(folder):
-            message = f"The folder of temporary files, by the environment variable {asked}, is not there"
+            message = f"The folder for temporary files, set by the environment variable {asked}, does not exist"
             raise FileNotFoundError(errno.ENOENT, message, folder)
     else:
         folder = _LARGE_FILES if os.access(_LARGE_FILES, os.W_OK | os.X_OK) else tempfile.gettempdir()
@@ -64,7 +64,7 @@ def scratch_file() -> Iterator[IO[bytes]]:
 
 
 def view_file(file: IO[bytes], dtype: DTypeLike) -> NDArray[Any]:
-    """Return the content of a file, not to be written to; it stays when the file is closed."""
+    """Return the content of a file as a read-only array, which remains valid when the file is closed."""
     file.flush()
     if not os.fstat(file.fileno()).st_size:
         return np.empty(0, dtype)
@@ -77,12 +77,12 @@ def scratch_array(size: int, dtype: DTypeLike) -> NDArray[Any]:
     Raises
     ------
     OSError
-        If there is no room for them.
+        If there is not enough disk space.
     """
     if size == 0:
         return np.zeros(0, dtype)
     n_bytes = size * np.dtype(dtype).itemsize
-    # To write into a mapped file on a full disk would end the process.
+    # Writing into a memory-mapped file on a full disk would kill the process.
     folder = scratch_folder(n_bytes)
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
@@ -99,7 +99,7 @@ def is_in_file(array: NDArray[Any]) -> bool:
 
 
 def zeros_beside(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """Return zeros, as many as `array` has elements: in a file if that is in one."""
+    """Return as many zeros as `array` has elements, in a file if `array` is in one."""
     return scratch_array(array.size, dtype) if is_in_file(array) else np.zeros(array.size, dtype)
 
 

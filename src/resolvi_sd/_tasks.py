@@ -1,4 +1,4 @@
-"""What the `ResolVI` class answers as the functions of `tl` do, with a table of its results made for the question."""
+"""Methods of the `ResolVI` class that wrap functions of `tl`, run on a table that is built for each call."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 from resolvi_sd._validation import check_unique, listing
 
-__all__ = ["TableTasks"]
+__all__ = ["RESULTS_KEY", "TableTasks"]
 
 # A mask, positions or names of cells, or a query on `obs`.
 CellSelection: TypeAlias = (
     "str | Sequence[bool] | Sequence[int] | Sequence[str] | NDArray[np.bool_] | NDArray[np.integer] | pd.Series[bool]"
 )
-# Column of a table of results, which is made for one question, with the cells that were chosen for it.
-_CHOSEN = "idx"
+# Prefix of the results in a table that is built for one call; not a name that users would choose.
+RESULTS_KEY = "resolvi_object"
+# Column of such a table that marks the selected cells.
+_CHOSEN = f"{RESULTS_KEY}_idx"
 
 
 class TableTasks(ABC):
-    """Draws, summaries and comparisons; they take the arguments of the functions of `tl`, and return the results."""
+    """Draws, summaries and comparisons, with the arguments of the functions of `tl`; the results are returned."""
 
     @abstractmethod
     def _results_table(self, *, show_progress_bar: bool = True) -> AnnData:
-        """Return a table that shares the counts of the model's and has its results, for the functions of `tl`."""
+        """Return a table with the counts (shared) and results of the model, as input for the functions of `tl`."""
 
     @borrowed_docs(tl.sample_posterior)
     def sample_posterior(
@@ -55,14 +57,14 @@ class TableTasks(ABC):
 
         Returns
         -------
-        Dataset with a variable for each site, which names its dimensions and units.
+        Dataset with one variable per site, which names its dimensions and units.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.sample_posterior`.
         """
         return tl.sample_posterior(
             self._results_table(show_progress_bar=show_progress_bar),
@@ -70,6 +72,7 @@ class TableTasks(ABC):
             n_samples=n_samples,
             genes=genes,
             cells=cells,
+            key_added=RESULTS_KEY,
             rng=rng,
             show_progress_bar=show_progress_bar,
         )
@@ -87,7 +90,7 @@ class TableTasks(ABC):
         rng: RandomLike = 0,
         show_progress_bar: bool = True,
     ) -> xr.Dataset:
-        """Summarise draws from the posterior, as :func:`resolvi_sd.tl.posterior_summary` does.
+        """Summarize draws from the posterior, as :func:`resolvi_sd.tl.posterior_summary` does.
 
         Parameters
         ----------
@@ -95,14 +98,14 @@ class TableTasks(ABC):
 
         Returns
         -------
-        Dataset with a variable for each statistic.
+        Dataset with one variable per statistic.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.posterior_summary`.
         """
         return tl.posterior_summary(
             self._results_table(show_progress_bar=show_progress_bar),
@@ -112,6 +115,7 @@ class TableTasks(ABC):
             n_samples=n_samples,
             genes=genes,
             cells=cells,
+            key_added=RESULTS_KEY,
             rng=rng,
             show_progress_bar=show_progress_bar,
         )
@@ -141,20 +145,20 @@ class TableTasks(ABC):
         ----------
         {parameters}
         idx1, idx2
-            Cells to compare, in place of `groupby`, and what they are compared with (None: all others): a mask (a
-            Series is matched by the names in its index), positions, names, or a query on `obs`
-            (``"cell_type == 'T' and sample == 'a'"``). The groups of the result are called so.
+            Cells to compare instead of groups of `groupby`, and the cells they are compared with (None means all other
+            cells): a mask (a Series is matched by the names in its index), positions, names, or a query on `obs`
+            (``"cell_type == 'T' and sample == 'a'"``). The groups in the result are named `idx1` and `idx2`.
 
         Returns
         -------
-        DataFrame, one row per comparison and gene: that of `uns['resolvi_de']`.
+        DataFrame with one row per comparison and gene, as in `uns['resolvi_de']`.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.differential_expression`.
         """
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
@@ -167,6 +171,7 @@ class TableTasks(ABC):
             pseudocount=pseudocount,
             weights=weights,
             batch_correction=batch_correction,
+            key_added=RESULTS_KEY,
             rng=rng,
             copy=True,
             show_progress_bar=show_progress_bar,
@@ -183,16 +188,17 @@ class TableTasks(ABC):
 
         Returns
         -------
-        DataFrame, cells × labels: share of each label among the neighbors.
+        DataFrame of cells × labels: share of each label among the neighbors.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.niche_abundance`.
         """
-        result = tl.niche_abundance(self._results_table(), labels_key=labels_key, weighting=weighting, copy=True)
+        table = self._results_table()
+        result = tl.niche_abundance(table, labels_key=labels_key, weighting=weighting, key_added=RESULTS_KEY, copy=True)
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.differential_niche_abundance)
@@ -215,7 +221,7 @@ class TableTasks(ABC):
         patch_size: int = 100,
         rng: RandomLike = 0,
     ) -> pd.DataFrame:
-        """Compare what surrounds groups of cells, as :func:`resolvi_sd.tl.differential_niche_abundance` does.
+        """Compare the neighborhoods of groups of cells, as :func:`resolvi_sd.tl.differential_niche_abundance` does.
 
         Parameters
         ----------
@@ -225,14 +231,14 @@ class TableTasks(ABC):
 
         Returns
         -------
-        DataFrame, one row per comparison and label: that of `uns['resolvi_dna']`.
+        DataFrame with one row per comparison and label, as in `uns['resolvi_dna']`.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.differential_niche_abundance`.
         """
         table = self._results_table()
         result = tl.differential_niche_abundance(
@@ -247,6 +253,7 @@ class TableTasks(ABC):
             pseudocount=pseudocount,
             sample_key=sample_key,
             patch_size=patch_size,
+            key_added=RESULTS_KEY,
             rng=rng,
             copy=True,
         )
@@ -270,14 +277,14 @@ class TableTasks(ABC):
 
         Returns
         -------
-        Table with a row for each group and sample.
+        Table with one row per group and sample.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         KeyError, TypeError, ValueError
-            As the function does.
+            As in :func:`resolvi_sd.tl.pseudobulk`.
         """
         return tl.pseudobulk(
             self._results_table(),
@@ -286,6 +293,7 @@ class TableTasks(ABC):
             layer=layer,
             min_cells=min_cells,
             integer_counts=integer_counts,
+            key_added=RESULTS_KEY,
         )
 
 
@@ -297,69 +305,75 @@ def _compared(
     idx1: CellSelection | None,
     idx2: CellSelection | None,
 ) -> dict[str, Any]:
-    """Return what is compared as the functions of `tl` take it; cells that were chosen get a column of the table.
+    """Return the comparison as arguments for the functions of `tl`; selected cells are marked in a column of the table.
 
     Raises
     ------
     ValueError
-        If neither or both of a column and cells are named, or cells are on both sides.
+        If neither or both of a column and cells are given, or if cells are on both sides.
     """
     if idx1 is None:
         if idx2 is not None or groupby is None:
             raise ValueError(
-                "Say which cells to compare: groupby=..., a column of `obs` with groups, or idx1=..., cells (`idx2` is "
-                "what they are compared with)."
+                "Specify which cells to compare: groupby=..., a column of `obs` with groups, or idx1=..., a selection "
+                "of cells (`idx2` selects the cells that they are compared with)."
             )
         return {"groupby": groupby, "group1": group1, "group2": group2}
     named = {"groupby": groupby, "group1": group1, "group2": group2}
     if given := [name for name, value in named.items() if value is not None]:
-        raise ValueError(f"`idx1` chooses cells by themselves: leave out {', '.join(f'`{name}`' for name in given)}.")
+        raise ValueError(f"`idx1` already selects the cells: leave out {', '.join(f'`{name}`' for name in given)}.")
     first = _chosen(table, idx1, argument="idx1")
     second = ~first if idx2 is None else _chosen(table, idx2, argument="idx2")
     if not second.any():
-        raise ValueError("`idx1` are all cells of the table: there is nothing to compare them with.")
+        raise ValueError("`idx1` contains all cells of the table: there is nothing to compare them with.")
     if both := int((first & second).sum()):
-        raise ValueError(f"{both:,} cells are in `idx1` and in `idx2`.")
+        raise ValueError(f"{both:,} cells are in both `idx1` and `idx2`.")
     sides = np.select([first, second], [0, 1], -1)
     table.obs[_CHOSEN] = pd.Categorical.from_codes(sides, categories=pd.Index(["idx1", "idx2"]))
     return {"groupby": _CHOSEN, "group1": "idx1", "group2": "idx2"}
 
 
 def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[np.bool_]:
-    """Return which cells a mask, positions, names or a query choose.
+    """Return a mask of the cells that are selected by a mask, positions, names or a query.
 
     Raises
     ------
     ValueError, TypeError, KeyError
-        If it names none, or cells that are not there, or is none of these.
+        If the selection is empty, names cells that do not exist, or is none of these.
     """
     chosen = np.zeros(table.n_obs, dtype=bool)
     if isinstance(cells, str):
         try:
             chosen[table.obs.set_axis(np.arange(table.n_obs)).query(cells).index] = True
         except Exception as error:
-            raise ValueError(f"{argument}={cells!r} is no query on `obs` (`obs.query(...)`): {error}") from error
+            raise ValueError(
+                f"{argument}={cells!r} is not a valid query on `obs` (`obs.query(...)`): {error}"
+            ) from error
     else:
         values = _by_position(table, cells, argument=argument)
         if values.ndim != 1 or values.dtype.kind not in "biu":
             raise TypeError(
-                f"`{argument}` must be a mask, positions or names of cells, or a query on `obs`, not {values.dtype} of "
-                f"{values.ndim} dimensions."
+                f"`{argument}` must be a mask, positions or names of cells, or a query on `obs`, not a "
+                f"{values.ndim}-dimensional array of {values.dtype}."
             )
         if values.dtype.kind == "b" and len(values) != table.n_obs:
-            raise ValueError(f"The mask `{argument}` has {len(values):,} values, and the table {table.n_obs:,} cells.")
+            raise ValueError(
+                f"The mask `{argument}` has {len(values):,} values, but the table has {table.n_obs:,} cells."
+            )
+        if values.dtype.kind != "b" and len(values) == table.n_obs > 2 and np.isin(values, (0, 1)).all():
+            raise TypeError(f"`{argument}` has an integer, 0 or 1, for every cell: pass a mask, `{argument} == 1`.")
         if values.dtype.kind != "b" and len(values) and not 0 <= values.min() <= values.max() < table.n_obs:
             raise ValueError(f"`{argument}` has positions beyond the {table.n_obs:,} cells of the table.")
         chosen[values] = True
     if not chosen.any():
         raise ValueError(
-            f"{argument}={cells!r} names no cell." if isinstance(cells, str) else f"`{argument}` is empty."
+            f"{argument}={cells!r} selects no cells." if isinstance(cells, str) else f"`{argument}` is empty."
         )
     return chosen
 
 
 def _by_position(table: AnnData, cells: Any, *, argument: str) -> NDArray[Any]:
-    """Return a mask in the order of the table, or positions in place of names; all else as an array."""
+    """Return a mask in the order of the table, or positions instead of names; anything else as an array."""
     if isinstance(cells, pd.Series) and pd.api.types.is_bool_dtype(cells.dtype):
         if cells.isna().any():
             raise ValueError(f"The mask `{argument}` has missing values: fill them in, e.g. `mask.fillna(False)`.")
@@ -368,17 +382,17 @@ def _by_position(table: AnnData, cells: Any, *, argument: str) -> NDArray[Any]:
         if not cells.index.is_unique or len(cells) != table.n_obs or not table.obs_names.isin(cells.index).all():
             raise ValueError(
                 f"The mask `{argument}` is a Series of {len(cells):,} values whose index does not name the "
-                f"{table.n_obs:,} cells of the table, each once: pass `mask.to_numpy()` if it is in their order."
+                f"{table.n_obs:,} cells of the table exactly once: pass `mask.to_numpy()` if it is in their order."
             )
         return cells.reindex(table.obs_names).to_numpy(dtype=bool)
     values = np.asarray(cells)
     if values.ndim != 1 or not len(values) or not all(isinstance(name, str) for name in values):
         return values
-    check_unique(table.obs_names, what="`obs_names`", todo=f"Make it unique, or choose `{argument}` by a mask.")
+    check_unique(table.obs_names, what="`obs_names`", todo=f"Make it unique, or select `{argument}` by a mask.")
     found: NDArray[np.intp] = table.obs_names.get_indexer(pd.Index(values, dtype=object))
     if (found < 0).any():
         raise KeyError(
             f"`{argument}` names {int((found < 0).sum()):,} cells that are not in the table: "
-            f"{listing(values[found < 0], 5)}. It has: {listing(table.obs_names, 5)}."
+            f"{listing(values[found < 0], 5)}. The table has: {listing(table.obs_names, 5)}."
         )
     return found

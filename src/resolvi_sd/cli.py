@@ -1,8 +1,8 @@
 """The functions of `tl` as commands, for pipelines: `resolvi-sd fit my.zarr --library_key sample --plot sources.png`.
 
-A command reads a SpatialData store (.zarr) or a table (.h5ad), calls the function of its name, and writes the results
-into it. Options are the arguments of the function, and mean what its documentation says; those of a run can also stand
-in a file (`--settings run.yaml`).
+A command reads a SpatialData store (.zarr) or a table (.h5ad), calls the function of the same name, and writes the
+results into it. Options are the arguments of the function, as described in its documentation; they can also be read
+from a file (`--settings run.yaml`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["main"]
 
 
 class _Shown(NamedTuple):
-    """What else there is of a result: its plot, and the property of `Keys` that names its DataFrame in `uns`."""
+    """Further output for a result: its plot, and the property of `Keys` that names its DataFrame in `uns`."""
 
     plot: str | None = None
     frame: str | None = None
 
 
-# The command whose result is a table of its own.
+# The command whose result is a separate table.
 _EXPORT = "pseudobulk"
 _COMMANDS = {
     "fit": _Shown("sources"),
@@ -51,7 +51,7 @@ _COMMANDS = {
     "differential_niche_abundance": _Shown("niche_abundance", "dna"),
     _EXPORT: _Shown(),
 }
-# Arguments of the functions that are no options, and options that are no arguments.
+# Arguments of the functions that are not options, and options that are not arguments.
 _NO_OPTIONS: set[str | int] = {"data", "query", "reference", "copy", "write"}
 _NO_ARGUMENTS = {"data", "reference", "output", "backed", "settings", "plot", "csv"}
 
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Parameters
     ----------
     arguments
-        Command line; that of the process when None.
+        Command line; None means that of the process.
 
     Raises
     ------
     SystemExit
-        If the command line is wrong (status 2) or the data are (a message, status 1).
+        If the command line is invalid (status 2), or if the data are (with a message, status 1).
 
     Examples
     --------
@@ -99,7 +99,7 @@ def _make_parser() -> ArgumentParser:
         command = ArgumentParser(description=summary)
         command.add_argument("data", type=Path, help="SpatialData store (.zarr) or table (.h5ad)")
         if name == "map_query":
-            command.add_argument("reference", type=Path, help="store or table with a fit")
+            command.add_argument("reference", type=Path, help="store or table with a fitted model")
         if name == "audit":
             command.add_argument("--reference", type=Path | None, help="table (.h5ad) of single-cell counts")
         if name == _EXPORT:
@@ -110,18 +110,18 @@ def _make_parser() -> ArgumentParser:
         command.add_argument("--backed", action="store_true", help="leave the counts on disk")
         command.add_argument("--settings", action="config", help="file (.yaml) with options")
         if plot:
-            command.add_argument("--plot", type=Path | None, help=f"file for a picture of the result, by pl.{plot}")
+            command.add_argument("--plot", type=Path | None, help=f"file for a plot of the result, made by pl.{plot}")
         if frame:
-            command.add_argument("--csv", type=Path | None, help="file for the result, which is in the table as well")
+            command.add_argument("--csv", type=Path | None, help="file for the result, in addition to the table")
         commands.add_subcommand(name, command, help=summary)
     return parser
 
 
 @contextmanager
 def _spoken() -> Iterator[None]:
-    """Show what the package logs, and warnings without their line of code.
+    """Show the log messages of the package, and warnings without their line of code.
 
-    Left out is that zarr announces its next default with every array.
+    Warnings by zarr about an upcoming default, which it emits for every array, are suppressed.
     """
     logger, handler = logging.getLogger("resolvi_sd"), logging.StreamHandler()
     logger.addHandler(handler)
@@ -161,7 +161,7 @@ def _run(name: str, options: dict[str, Any]) -> None:
 
 
 def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
-    """Write a picture of a result, and leave no figure open."""
+    """Save a plot of a result, and close the figure."""
     import matplotlib.pyplot as plt
 
     axes = getattr(pl, plot)(data, **arguments, return_ax=True)
@@ -169,7 +169,7 @@ def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
 
 
 def _check_places(path: Path, output: Path | None, *, plot: Path | None, csv: Path | None) -> None:
-    """Raise before anything is computed if something cannot be read or written."""
+    """Raise, before anything is computed, if an input cannot be read or an output cannot be written."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     if output is not None and output.exists():
@@ -186,15 +186,15 @@ def _read(path: Path, table_key: str, *, backed: bool) -> SpatialData | AnnData:
         return read_h5ad(path, backed="r" if backed else None)
     if not (path / "tables").is_dir() and (path / "obs").is_dir():
         raise ValueError(
-            f"{str(path)!r} is a table in zarr, and stores are those of SpatialData objects here. Write it as h5ad: "
-            "`anndata.read_zarr(path).write_h5ad(...)`."
+            f"{str(path)!r} is a table in zarr format, but a zarr store must hold a SpatialData object here. Write the "
+            "table as h5ad: `anndata.read_zarr(path).write_h5ad(...)`."
         )
     return io.read_backed(path, table_key) if backed else read_zarr(path)
 
 
 @contextmanager
 def _copy_of(store: Path, output: Path | None) -> Iterator[Path]:
-    """Give the store itself, or its copy if there is to be one, which is removed again if its results fail."""
+    """Yield the store itself or, if `output` is given, a copy of it, which is removed again if the command fails."""
     if output is None:
         yield store
         return
@@ -208,7 +208,7 @@ def _copy_of(store: Path, output: Path | None) -> Iterator[Path]:
 
 
 def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool) -> tuple[SpatialData, str]:
-    """Return the object, and the name of the table with the results."""
+    """Run a command on a store, and return the object and the name of the table with the results."""
     table_key, key_added = given["table_key"], given["key_added"]
     sdata = _read(store, table_key, backed=backed)
     io.check_writable(sdata, table_key, key_added=key_added)
@@ -217,7 +217,7 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     tables = set(sdata.tables)
     getattr(tl, name)(sdata, **given)
     added = set(sdata.tables) - tables
-    if added:  # that of a query with other genes than the reference
+    if added:  # the table of a query whose genes differ from those of the reference
         (table_key,) = added
         sdata.write_element(table_key)
     else:
@@ -232,7 +232,7 @@ def _reference_table(given: dict[str, Any]) -> AnnData:
 def _run_on_table(name: str, path: Path, output: Path, given: dict[str, Any], *, backed: bool) -> AnnData:
     table = _read(path, given["table_key"], backed=backed)
     if name == "map_query" and not table.var_names.equals(_reference_table(given).var_names):
-        table = tl.map_query(table, copy=True, **given)  # of other genes
+        table = tl.map_query(table, copy=True, **given)  # the genes differ
     else:
         getattr(tl, name)(table, **given)
     _write_table(table, output)
@@ -240,7 +240,7 @@ def _run_on_table(name: str, path: Path, output: Path, given: dict[str, Any], *,
 
 
 def _write_table(table: AnnData, path: Path) -> None:
-    """Write a table in full before it takes the place of another one, if there is one."""
+    """Write a table completely before it replaces an existing file, if any."""
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as folder:
         written = Path(folder) / path.name
         table.write_h5ad(written)

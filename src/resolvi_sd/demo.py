@@ -1,7 +1,7 @@
-"""The main job from end to end: `python -m resolvi_sd.demo`, on a simulated tissue or on a store of the user's.
+"""The main workflow from end to end: `python -m resolvi_sd.demo`, on a simulated tissue or on a given store.
 
-Simulates a tissue (or copies the given store), fits, writes the results into the store, prints a short table and saves
-plots.
+Simulates a tissue (or copies the given store), fits the model, writes the results into the store, prints a short table
+and saves plots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     Parameters
     ----------
     arguments
-        Command line; that of the process when None.
+        Command line; None means that of the process.
     """
     options = _parse(arguments)
     import matplotlib as mpl
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     import resolvi_sd as rsd
 
     mpl.use("Agg")
-    # zarr announces its next default with every array that is written.
+    # zarr warns about an upcoming default for every array that is written.
     warnings.filterwarnings("ignore", message="zarr v3 autosharding")
     logging.getLogger("resolvi_sd").addHandler(logging.StreamHandler(sys.stdout))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     counts = table.X if options.layer is None else table.layers[options.layer]
     gene = str(table.var_names[int(np.argmax(np.asarray(counts.sum(axis=0)).ravel()))])
     with warnings.catch_warnings():
-        # Plotting libraries warn about each other's deprecations, which is no news to the reader of a demo.
+        # Plotting libraries warn about each other's deprecations, which does not concern the user of a demo.
         warnings.simplefilter("ignore")
         rsd.pl.training(sdata, table_key=options.table, save=options.out / "training.png")
         rsd.pl.sources(sdata, table_key=options.table, save=options.out / "sources.png")
@@ -67,13 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m resolvi_sd.demo", description=__doc__)
-    parser.add_argument("--data", type=Path, help="SpatialData store (.zarr); a tissue is simulated without it")
+    parser.add_argument("--data", type=Path, help="SpatialData store (.zarr); if omitted, a tissue is simulated")
     parser.add_argument("--table", default="table", help="name of the table in the store")
-    parser.add_argument("--layer", help="layer with the raw counts; X without it")
-    parser.add_argument("--in-place", action="store_true", help="write the results into DATA itself, not into a copy")
+    parser.add_argument("--layer", help="layer with the raw counts (default: X)")
+    parser.add_argument("--in-place", action="store_true", help="write the results into DATA itself instead of a copy")
     parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the store and the plots")
-    parser.add_argument("--cells", type=int, default=6000, help="cells to simulate")
-    parser.add_argument("--max-epochs", type=int, help="epochs; until convergence without it")
+    parser.add_argument("--cells", type=int, default=6000, help="number of cells to simulate")
+    parser.add_argument("--max-epochs", type=int, help="number of epochs (default: until convergence)")
     options = parser.parse_args(arguments)
     if options.data is not None and not options.data.exists():
         parser.error(f"there is no store at {options.data}")
@@ -105,14 +105,14 @@ def _store_of_user(options: argparse.Namespace) -> Path:
         return data
     store: Path = options.out / options.data.resolve().name
     if store.resolve() == options.data.resolve():
-        raise SystemExit(f"{options.data} lies in the output folder itself: give another --out, or --in-place.")
+        raise SystemExit(f"{options.data} is already in the output folder: choose another --out, or use --in-place.")
     _replace(store)
     shutil.copytree(options.data, store)
     return store
 
 
 def _replace(store: Path) -> None:
-    """Remove the store of an earlier run: the demo made it."""
+    """Remove the store that an earlier run of the demo created."""
     if store.exists():
         shutil.rmtree(store)
 
@@ -133,7 +133,7 @@ def _summary(table: Any, seconds: float) -> list[tuple[str, str]]:
 
 
 def _agreement(sdata: Any, table_key: str) -> list[tuple[str, str]]:
-    """How near the simulated truth the data were before, and are after."""
+    """Return how closely the data agree with the simulated truth before and after correction."""
     import resolvi_sd as rsd
     from resolvi_sd._keys import Keys
 
@@ -150,7 +150,7 @@ def _agreement(sdata: Any, table_key: str) -> list[tuple[str, str]]:
     return [
         ("", ""),
         ("true own share", f"{100 * truth[seen].mean():.1f}%"),
-        ("error of the own share, before", f"{np.abs(1 - truth[seen]).mean():.3f} (all taken for own)"),
+        ("error of the own share, before", f"{np.abs(1 - truth[seen]).mean():.3f} (all assumed own)"),
         ("error of the own share, after", f"{np.abs(found - truth[seen]).mean():.3f}"),
         ("correlation of the own share", f"{np.corrcoef(found, truth[seen])[0, 1]:.2f}"),
         ("profile error, before", f"{before:.3f} (total variation, raw counts)"),

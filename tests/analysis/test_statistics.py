@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy import stats
 from scipy.stats import norm
 
 from resolvi_sd._analysis import (
@@ -22,9 +23,11 @@ from resolvi_sd._analysis import (
     summarise_change,
     widened,
 )
-from resolvi_sd._analysis._shrinkage import shrunk_probability
+from resolvi_sd._analysis._labels import LabelProbabilities
+from resolvi_sd._analysis._shrinkage import _scales, shrunk_probability
 from resolvi_sd._analysis._statistics import add_calls
 from resolvi_sd._keys import Keys
+from resolvi_sd._tables import group_by, read_labels
 
 
 def test_probabilities_are_frequencies_and_log_odds_stay_finite():
@@ -228,8 +231,13 @@ def test_intervals_of_few_units_cover_the_truth(n_units):
 def test_names_that_are_the_same_text_are_told():
     column = pd.Categorical([1, "1", 1, "1"], categories=[1, "1"])
     table = AnnData(np.ones((4, 1)), obs=pd.DataFrame({"group": column}, index=list("abcd")))
-    with pytest.raises(ValueError, match=r"Names of groups .*`table.obs\['group'\]`, read as text.* '1'"):
+    message = r"Categories of the column 'group', read as text, must be unique.* '1'"
+    with pytest.raises(ValueError, match=message):
         cell_groups(table, "group", argument="groupby")
+    with pytest.raises(ValueError, match=message):
+        group_by(table, "group", argument="batch_key")
+    with pytest.raises(ValueError, match=message):
+        read_labels(table, "group", "unknown")
 
 
 def test_a_small_group_is_found_whatever_it_is_called():
@@ -262,3 +270,30 @@ def test_what_never_changes_is_not_called_by_any_change(mode):
     table = summarise_change(change, mode=mode, delta=0.0, fdr=0.05)
     assert table["proba_de"].tolist() == [0.5, 1.0]
     assert table["is_de_fdr"].tolist() == [False, True]
+
+
+def test_each_version_of_the_data_has_its_share_of_the_draws():
+    totals = np.array([[[[0.0]]] * 200, [[[10.0]]] * 200])
+    draws = bootstrap_means(totals, np.full((200, 1), 10.0), n_samples=100, rng=np.random.default_rng(0)).ravel()
+    np.testing.assert_allclose(np.sort(draws), [0.0] * 50 + [1.0] * 50, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_units", [1, 2, 5])
+def test_widened_normal_draws_have_students_quantiles(n_units):
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(200_000, 2, 1)).astype(np.float32)
+    wide, fewest = widened(draws, np.array([n_units, 40]), rng=rng), max(n_units, 2)
+    for side, units in enumerate((fewest, 40)):
+        expected = np.sqrt((units + 1) / (units - 1)) * stats.t(fewest - 1).ppf([0.25, 0.75])
+        np.testing.assert_allclose(np.quantile(wide[:, side, 0], [0.25, 0.75]), expected, rtol=0.03)
+
+
+def test_labels_are_drawn_in_proportion_to_their_probabilities():
+    probabilities = LabelProbabilities(np.tile(np.float32([0.1, 0.3]), (20_000, 1)), ("a", "b"), certain=False)
+    drawn = draw_labels(probabilities, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(axis=0), [0.25, 0.75], atol=0.02)
+
+
+def test_the_scales_of_the_shrinkage_reach_the_largest_change():
+    mean, error = np.array([0.1, -4.0, 0.3]), np.full(3, 0.2)
+    assert _scales(mean, error)[-1] >= 4.0

@@ -63,9 +63,9 @@ def test_unknown_regime_lists_the_known_ones() -> None:
     [
         ("counts", 0.0, "must be positive"),
         ("spacing", float("nan"), "must be positive"),
-        ("background", 1.0, "is a share"),
-        ("overlap", -0.1, "is a share"),
-        ("diffusion", -1.0, "not negative"),
+        ("background", 1.0, "a share"),
+        ("overlap", -0.1, "a share"),
+        ("diffusion", -1.0, "at least 0"),
         ("diffusion", float("inf"), "finite"),
         ("crowding", 1.0, "below 1"),
     ],

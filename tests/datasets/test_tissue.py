@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import spatialdata as sd
 from scipy.spatial import cKDTree
 from scipy.stats import spearmanr
 
+import resolvi_sd as rsd
 from resolvi_sd.datasets import TissueRegime, simulate_tissue
+from resolvi_sd.datasets._molecules import _displacement
 
 SHARES = ["true_own_share", "true_leaked_share", "true_background_share"]
 
@@ -286,9 +289,9 @@ def test_store_round_trip(sdata: sd.SpatialData, tmp_path: Path) -> None:
         ({"n_types": 3, "n_rare": 3}, ValueError, "`n_rare` must be from 0 to 2"),
         ({"n_domains": 0}, ValueError, "`n_domains`"),
         ({"n_samples": 2, "n_batches": 3}, ValueError, "no more batches than samples"),
-        ({"batch_effect": -1.0}, ValueError, "`batch_effect` must be finite"),
+        ({"batch_effect": -1.0}, ValueError, "`batch_effect` must be at least 0 and finite"),
         ({"gradient": "strong"}, TypeError, "`gradient` must be a number"),
-        ({"overlap": 2.0}, ValueError, "`overlap` of a regime is a share"),
+        ({"overlap": 2.0}, ValueError, "`overlap` must be at least 0 and below 1"),
         ({"regime": "visium"}, ValueError, "Known regimes: xenium"),
         ({"rng": "seed"}, TypeError, "`rng`"),
     ],
@@ -302,3 +305,26 @@ def test_import_is_free_of_the_model_and_of_squidpy() -> None:
     code = "import sys, resolvi_sd.datasets; print(sorted({'torch', 'squidpy', 'pyro'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_tails_widen_the_displacement():
+    regime = replace(rsd.datasets.REGIMES["xenium"], diffusion=2.0, tail=0.1)
+    moved = _displacement(400_000, regime, rng=np.random.default_rng(0))
+    assert np.square(moved).mean() == pytest.approx(4 * (0.9 + 0.1 * 9), rel=0.02)
+
+
+def test_cells_vary_in_depth_and_genes_are_overdispersed():
+    def table(**settings):
+        regime = replace(
+            rsd.datasets.REGIMES["clean"], size_sd=0.0, crowding=0.0, vacancy=0.0, counts=500.0, **settings
+        )
+        plain = {"n_types": 1, "n_rare": 0, "gradient": 0.0, "transcripts": False, "rng": 0}
+        return rsd.datasets.simulate_tissue(n_cells=1500, n_genes=60, regime=regime, **plain)["table"]
+
+    variance = [np.log(table(depth_sd=sd, dispersion=1e6).obs["true_emitted"]).var() for sd in (0.0, 0.5)]
+    assert variance[1] - variance[0] == pytest.approx(0.25, rel=0.15)
+    noisy = table(depth_sd=0.0, dispersion=0.5)
+    own = noisy.layers["true_own"].toarray()
+    expressed = own.mean(axis=0) > 5
+    excess = (own.var(axis=0) - own.mean(axis=0)) / own.mean(axis=0) ** 2
+    assert np.median((excess * noisy.var["true_dispersion"].to_numpy())[expressed]) == pytest.approx(1, abs=0.2)

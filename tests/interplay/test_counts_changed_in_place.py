@@ -103,7 +103,7 @@ def test_a_layer_of_the_fit_that_was_transformed_is_not_summed(tissue):
     rsd.tl.fit(table, layer="counts", max_epochs=2, **QUIET)
     table.X = table.layers["resolvi_counts"]  # the same matrix
     normalise(table)
-    said = r"`table.layers\['resolvi_counts'\]` has up to .* more than was counted.*take a copy"
+    said = r"`table.layers\['resolvi_counts'\]` has up to .* more than was counted.*use a copy"
     with pytest.raises(ValueError, match=said):
         rsd.tl.pseudobulk(table, groupby="cell_type")
     with pytest.raises(ValueError, match=said):

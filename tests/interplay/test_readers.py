@@ -236,13 +236,17 @@ def test_distances_of_a_reader_in_micrometres(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_fields_of_view_are_sections_unless_the_table_is_given_their_common_coordinates():
+def test_fields_of_view_are_sections_unless_the_table_names_others():
     sdata, _ = cosmx(np.random.default_rng(0))
     table = sdata["table"]
     across = (table.obs["fov"].to_numpy()[:, None] != table.obs["fov"].to_numpy()[None]).astype(bool)
     rsd.gr.neighbors(sdata, n_neighbors=5)
     assert not table.obsp[KEYS.connectivities].toarray()[across].any()
+    # So they are in the table alone, whose coordinates may be those of each field.
     rsd.gr.neighbors(table, n_neighbors=5, spatial_key="global")
+    assert not table.obsp[KEYS.connectivities].toarray()[across].any()
+    table.obs["slide"] = "one"
+    rsd.gr.neighbors(table, n_neighbors=5, spatial_key="global", library_key="slide")
     assert table.obsp[KEYS.connectivities].toarray()[across].any()
     found = np.sort(table.obsp[KEYS.distances].toarray(), axis=1)[:, -5:]
     np.testing.assert_allclose(found, nearest(table.obsm["global"], np.zeros(128, dtype=int), 5), rtol=1e-5)
@@ -276,7 +280,7 @@ def test_molecules_of_xenium_find_their_cells(layout):
 def test_molecules_of_no_cell_of_the_table_are_told_so():
     sdata, _ = xenium(np.random.default_rng(0))
     rsd.tl.fit(sdata, n_neighbors=5, max_epochs=1, show_progress_bar=False)
-    sides = r"'cell_id' are such as 'aaaa0000-1'.*`table\.obs\['cell_labels'\]` has 1, 2, 3.*cell_id_key"
+    sides = r"column 'cell_id' has, for example, 'aaaa0000-1'.*`table\.obs\['cell_labels'\]` has 1, 2, 3.*cell_id_key"
     del sdata["table"].obs["cell_id"]
     with pytest.raises(ValueError, match=sides):
         rsd.tl.assign_transcripts(sdata)

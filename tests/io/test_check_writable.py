@@ -27,7 +27,7 @@ def test_an_object_in_memory_is_refused(v3):
     backed = sd.read_zarr(v3)
     with pytest.raises(ValueError, match=r"not backed.*sdata\.write\(path\)"):
         check_writable(sd.SpatialData(shapes=backed.shapes, tables=backed.tables))
-    with pytest.raises(TypeError, match=r"AnnData.*knows no store"):
+    with pytest.raises(TypeError, match=r"AnnData.*has no store"):
         check_writable(backed["table"])
 
 
@@ -140,7 +140,7 @@ def test_coordinates_that_the_store_lacks_are_refused(store):
     sdata["free"].obsm["moved"] += 1
     sdata["free"].obsm["new"] = sdata["free"].obsm["spatial"]
     for key in ("moved", "new"):
-        with pytest.raises(ValueError, match=rf"coordinates obsm\['{key}'\], which are others, or missing"):
+        with pytest.raises(ValueError, match=rf"coordinates obsm\['{key}'\], which differ or are missing"):
             check_writable(sdata, "free", spatial_key=key)
 
 

@@ -379,5 +379,5 @@ def test_a_store_that_is_gone_is_not_read_as_zeros(tissue, tmp_path):
         lambda: rsd.tl.pseudobulk(again, "cell_type"),
         lambda: rsd.tl.fit(again, max_epochs=1, show_progress_bar=False),
     ):
-        with pytest.raises(FileNotFoundError, match=r"is read from '.*section.zarr/.*', which does not exist any more"):
+        with pytest.raises(FileNotFoundError, match=r"is read from '.*section.zarr/.*', which no longer exists"):
             call()

@@ -133,3 +133,8 @@ def test_bad_draws():
         coverage(np.zeros((3, 2)), np.zeros(2), where=[True])
     with pytest.raises(ValueError, match="`samples` has NaN"):
         coverage(np.full((3, 2), np.nan), np.zeros(2))
+
+
+def test_predictions_that_differ_by_rounding_have_no_slope():
+    assert np.isnan(calibration([0.1 + 0.2, 0.3, 0.3], [0.0, 0.5, 1.0]).slope)
+    assert np.isnan(calibration(np.float32([0.7, 0.7, 0.70000005]), [0.0, 0.5, 1.0]).slope)

@@ -179,7 +179,7 @@ def test_given_pairs_by_hand():
         ("A", "C", "a", "c"),
         ("B", "C", "b", "c"),
     ]
-    with pytest.raises(ValueError, match="all markers in the panel are of several labels"):
+    with pytest.raises(ValueError, match="all markers in the panel belong to several labels"):
         pairs_from_markers({"a": ["S"], "b": ["S"]}, ["S"])
 
 

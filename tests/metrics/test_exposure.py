@@ -232,3 +232,21 @@ def test_rates_that_are_denser_than_the_counts_are_no_correction():
     rates[0, 1] = 0  # not positive everywhere, but in more places than the counts
     with pytest.raises(ValueError, match="not molecules that a correction kept"):
         exposure_audit(counts, rates, labels, graph, gene_names=GENES)
+
+
+def test_p_values_are_corrected_for_the_number_of_pairs():
+    # a in B: 10 of 10 molecules in exposed cells, p = 2^-10; c in B at equal rates: two pairs are tested.
+    graph = star([(3, 0), (3, 2)], 5)
+    counts = np.array([[100, 0, 0], [0, 100, 0], [0, 0, 100], [10, 90, 0], [0, 100, 0]])
+    audit = exposure_audit(
+        counts,
+        counts,
+        ["A", "B", "C", "B", "D"],
+        graph,
+        gene_names=["a", "b", "c"],
+        markers={"A": ["a"], "B": ["b"], "C": ["c"]},
+        min_cells=1,
+        min_excess=1,
+    )
+    q_value = audit.pairs.set_index(["source", "target"])["q_value"]
+    assert q_value["A", "B"] == pytest.approx(2 * 2.0**-10) and q_value["C", "B"] == 1

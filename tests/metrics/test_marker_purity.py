@@ -88,3 +88,13 @@ def test_bad_input_is_told():
         negative_marker_purity(counts, labels, GENES, **(REFERENCE | {"reference_counts": np.log1p(counts)}))
     with pytest.raises(ValueError, match=r"No negative markers .* the lowest of the reference are 0\.\d+ and 1"):
         negative_marker_purity(counts, labels, GENES, **(REFERENCE | {"reference_counts": counts + 1}))
+
+
+def test_genes_without_molecules_are_left_out_of_both_means():
+    layer = np.array([[3, 0, 2.0], [0, 0, 4]])
+    reference = {"reference_counts": np.array([[9, 5, 0], [0, 0, 9]]), "reference_labels": ["a", "b"]}
+    found = negative_marker_purity(
+        layer, ["a", "b"], list("ABC"), min_cells=1, reference_gene_names=list("ABC"), **reference
+    )
+    # (b, A) and (a, C) are negative and known; a third of gene C is in label a.
+    assert found.n_reads == 2 and found.reads == pytest.approx(1 - (0 + 1 / 3) / 2)

@@ -107,9 +107,11 @@ def test_errors_say_what_to_do(tissue):
         nuclear_counts(tissue, nucleus_key="nucleus")
     with pytest.raises(KeyError, match="quality_key='qv'"):
         nuclear_counts(tissue, quality_key="qv")
-    with pytest.raises(ValueError, match="`min_quality=30` is of a column of the points: name it with `quality_key=`"):
+    with pytest.raises(ValueError, match="`min_quality=30` needs a column of the points: name it with `quality_key=`"):
         nuclear_counts(tissue, min_quality=30)
-    with pytest.raises(ValueError, match=r"No transcript.*'true_cell_id' are such as.*the table's genes.*gene_key"):
+    with pytest.raises(
+        ValueError, match=r"No transcript.*'true_cell_id' has values such as.*the table's genes.*gene_key"
+    ):
         nuclear_counts(tissue, gene_key="true_cell_id")
     with pytest.raises(ValueError, match=r"No transcript of 'transcripts' is on a nucleus.*'x' of at least inf"):
         nuclear_counts(tissue, quality_key="x", min_quality=np.inf)
@@ -160,3 +162,16 @@ def test_any_type_of_counts_will_do(dtype):
     )
     for name in ("raw", "corrected", "removed"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("quality", "counted"), [(19.99, False), (20.0, True)])
+def test_the_least_quality_is_twenty(quality, counted):
+    sdata = rsd.datasets.simulate_tissue(n_cells=50, n_genes=20, rng=0)
+    points = sdata.points["transcripts"]
+    points["overlaps_nucleus"], points["qv"] = 1, quality
+    sdata.points["transcripts"] = points
+    if counted:
+        assert (nuclear_counts(sdata, quality_key="qv") != sdata["table"].X).nnz == 0
+    else:
+        with pytest.raises(ValueError):
+            nuclear_counts(sdata, quality_key="qv")

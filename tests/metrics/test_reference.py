@@ -170,3 +170,18 @@ def test_bad_input_is_told_what_to_do(two_sets):
         fidelity(reference_genes=["g0", "g1", "g2"])
     with pytest.raises(ValueError, match=r"min_cells=9999.*'x', 'y'"):
         fidelity(min_cells=9999)
+
+
+def test_types_need_enough_cells_in_both():
+    rng = np.random.default_rng(0)
+    genes = list("abcde")
+    found = reference_fidelity(
+        rng.poisson(3, (40, 5)),
+        ["A"] * 20 + ["B"] * 20,
+        genes,
+        reference_counts=rng.poisson(3, (25, 5)),
+        reference_labels=["A"] * 20 + ["B"] * 5,
+        reference_gene_names=genes,
+        min_cells=10,
+    )
+    assert found.types["cell_type"].tolist() == ["A"]

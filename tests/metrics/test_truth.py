@@ -30,3 +30,12 @@ def test_shapes_must_agree():
         removal(np.ones((1, 2)), np.ones((1, 3)), np.ones((1, 2)))
     with pytest.raises(ValueError, match="shapes differ"):
         profile_error(np.ones((1, 2)), np.ones((1, 3)))
+
+
+@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
+def test_profiles_are_finite_and_not_negative(value):
+    good, bad = np.array([[0.5, 0.5]]), np.array([[1.0, value]])
+    with pytest.raises(ValueError, match="`expression` has values"):
+        profile_error(bad, good)
+    with pytest.raises(ValueError, match="`true_profile` has values"):
+        profile_error(good, bad)

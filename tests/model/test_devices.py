@@ -130,11 +130,11 @@ def test_settings_of_several_devices_that_do_not_work_are_refused(monkeypatch, t
     tissue, patches, module = prepared()
     with pytest.raises(NotImplementedError, match="write no checkpoints"):
         fit(module, tissue, patches, number=2, training=TrainingConfig(checkpoint_dir=str(tmp_path)))
-    with pytest.raises(ValueError, match=r"devices=\[0, 1\]: of the CPU, give a number of processes"):
+    with pytest.raises(ValueError, match=r"devices=\[0, 1\]: for the CPU, give a number of processes"):
         fit(module, tissue, patches, number=[0, 1])
-    with pytest.raises(NotImplementedError, match="of accelerator 'cpu' or 'cuda', not 'mps'"):
+    with pytest.raises(NotImplementedError, match="require the accelerator 'cpu' or 'cuda', not 'mps'"):
         fit(module, tissue, patches, number=2, accelerator="mps")
-    with pytest.raises(ValueError, match="devices=0 are none"):
+    with pytest.raises(ValueError, match="devices=0: at least one device is needed"):
         fit(module, tissue, patches, number=0)
     with pytest.raises(ValueError, match="devices='two' is not known"):
         fit(module, tissue, patches, number="two")
@@ -169,7 +169,7 @@ def test_cuda_devices_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for given in (3, [0, 2], [1, 1]):
-        with pytest.raises(ValueError, match="there are 2 CUDA devices, each to be named once"):
+        with pytest.raises(ValueError, match="there are 2 CUDA devices; name each only once"):
             devices._choose("cuda", given)
 
 

@@ -18,7 +18,14 @@ from tests.model._tissues import small_module, small_tissue
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"dispersion": "gene-batch"}, {"likelihood": "poisson"}, {"encode_covariates": True}]
+    "config",
+    [
+        {},
+        {"dispersion": "gene-batch"},
+        {"likelihood": "poisson"},
+        {"encode_covariates": True},
+        {"profile_sparsity": 0.15},
+    ],
 )
 @pytest.mark.parametrize(
     ("kl_weight", "inputs"),
@@ -99,6 +106,19 @@ def test_a_guide_as_narrow_as_the_prior_leaves_the_divergence_of_their_centers()
     torch.testing.assert_close(found, -(concentration * mask).sum(1) * terms.sum(1))
     zero = prior.log_prob(center) - point_log_density(center, prior)
     torch.testing.assert_close(zero, torch.zeros_like(zero))
+
+
+def test_the_sparse_prior_is_a_dirichlet_where_genes_are_expressed():
+    tissue, _ = small_tissue()
+    module = small_module(tissue, profile_sparsity=0.15)  # of 20 molecules
+    expressed = torch.tensor([[0.3, 0.2, 0.1, 0.1, *[0.3 / 11] * 11], [1 / 15] * 15], dtype=torch.float64)
+    concentration = np.full(15, 1 - 3.0 / 15)
+    expected = np.diff([stats.dirichlet.logpdf(profile.numpy(), concentration) for profile in expressed])
+    assert np.diff(module.profile_log_prior(expressed).numpy()) == pytest.approx(expected, rel=0.1)
+    # A gene that is not expressed at all is worth no more than log(1 / 0.05).
+    absent = torch.tensor([[1 / 14] * 14 + [0.0]], dtype=torch.float64)
+    least, most = (float(module.profile_log_prior(profile)) for profile in (expressed[1:], absent))
+    assert least < most < least + 3.0 / 15 * np.log(1.05 / 0.05)
 
 
 def test_gaussian_mixture_equals_torchs():

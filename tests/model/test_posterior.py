@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from resolvi_sd._model import infer
+from resolvi_sd._model import encode, infer
 from resolvi_sd._tiles import SparseRows, cut_minibatch, cut_patches, encoder_features
 from tests.model._tissues import small_module, small_tissue
 from tests.model.test_delaporte import convolution
@@ -106,3 +106,49 @@ def test_n_samples_must_be_positive():
     tissue, coordinates = small_tissue()
     with pytest.raises(ValueError, match="n_samples.*at least 1, got 0"):
         pass_over(tissue, coordinates, small_module(tissue), n_samples=0)
+
+
+def test_probabilities_of_labels_are_averaged_over_the_posterior():
+    tissue, coordinates = small_tissue(n_cells=100, n_labels=4)
+    module = small_module(tissue)
+    with torch.no_grad():
+        module.latent_encoder.log_variance.bias += 3
+        for parameter in module.classifier.parameters():
+            parameter *= 4
+    found = pass_over(tissue, coordinates, module, n_samples=400).probabilities
+    mean, spread = encode(module, tissue.counts, tissue.categories, show_progress_bar=False)
+    noise = np.random.default_rng(1).standard_normal((2000, *mean.shape), dtype=np.float32)
+    with torch.no_grad():
+        expected, at_mean = (
+            module.label_likelihood(torch.from_numpy(latent)).probs.numpy().reshape(-1, *found.shape).mean(axis=0)
+            for latent in (mean + spread * noise, mean)
+        )
+    some = tissue.library_size > 0
+    np.testing.assert_allclose(found[some], expected[some], atol=0.12)
+    assert np.abs(at_mean - expected)[some].max() > 0.3
+
+
+def test_whole_molecules_vary_as_latent_and_shares_do():
+    tissue, coordinates = small_tissue(n_cells=300)
+    module = small_module(tissue)
+    with torch.no_grad():
+        module.latent_encoder.log_variance.bias += 3
+        module.share_encoder.log_scale.bias.fill_(1.2)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=1000)
+
+    def variance(n_samples):
+        own = [
+            infer(
+                module,
+                tissue,
+                patches,
+                n_samples=n_samples,
+                integer_counts=True,
+                rng=np.random.default_rng(seed),
+                show_progress_bar=False,
+            ).own.sum(axis=1)
+            for seed in range(40)
+        ]
+        return np.var(own, axis=0).mean()
+
+    assert variance(2) > 1.5 * variance(1)

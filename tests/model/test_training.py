@@ -1,5 +1,6 @@
 """Training: the ELBO rises, only the cells of a step are updated, and it stops when it should."""
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -90,12 +91,12 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused(tmp_path):
     for other in (small_tissue(n_cells=200, seed=1), small_tissue(n_cells=150)):
         with pytest.raises(ValueError, match=r"resolvi.ckpt is of another training"):
             run(training, tissue_and_coordinates=other)
-    with pytest.raises(ValueError, match=r"from another seed"):
+    with pytest.raises(ValueError, match=r"training, another seed"):
         run(training, seed=7)
     with pytest.raises(ValueError, match=r"other settings"):
         run(replace(training, lr=1e-3))
     run(replace(training, max_epochs=3))
-    with pytest.raises(ValueError, match=r"is of 3 epochs, and the training is to have 2"):
+    with pytest.raises(ValueError, match=r"has 3 epochs, but the training is to have 2"):
         run(replace(training, max_epochs=2))
 
 
@@ -152,5 +153,79 @@ def test_the_limit_holds_when_the_elbo_never_gets_flat():
     ("setting", "value"), [("max_epochs", 0), ("lr", -1.0), ("batch_size", 0), ("patch_size", 0), ("min_steps", -1)]
 )
 def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(ValueError, match=f"`{setting}` must be .* got {value}"):
+    with pytest.raises(ValueError, match=f"`{setting}` must be .* not {value}"):
         TrainingConfig(**{setting: value})
+
+
+def test_an_interrupt_is_one_and_does_not_deafen(monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resolvi_sd._model.training.negative_elbo", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(TrainingConfig(max_epochs=2, batch_size=50, patch_size=20))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def moved_by_one_epoch(training=None, **config):
+    """Largest change of each parameter in an epoch."""
+    tissue, coordinates = small_tissue(n_cells=200)
+    module = small_module(tissue, **config)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.library_size > 0)
+    settings = TrainingConfig(**({"max_epochs": 1, "batch_size": 48, "patch_size": 16} | (training or {})))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        train(module, tissue, patches, settings, rng=np.random.default_rng(0), show_progress_bar=False)
+    return {name: float((value - before[name]).abs().max()) for name, value in module.state_dict().items()}
+
+
+def test_each_learning_rate_is_of_its_parameters():
+    moved = moved_by_one_epoch({"lr": 1e-6, "lr_cell": 0.1})
+    assert moved["neighbor_logits.weight"] > 0.05 and moved["log_range"] < 1e-4
+    moved = moved_by_one_epoch({"lr": 0.1, "lr_cell": 1e-6})
+    assert moved["neighbor_logits.weight"] < 1e-4 and moved["log_range"] > 0.05
+
+
+def test_the_prior_of_the_shares_is_learned_only_if_asked():
+    assert moved_by_one_epoch(adapt_share_prior=False)["share_prior_logits"] == 0
+    assert moved_by_one_epoch()["share_prior_logits"] > 0
+
+
+def test_the_gradient_is_clipped(monkeypatch):
+    norms, step = [], torch.optim.Adam.step
+
+    def recorded(self, *args, **kwargs):
+        result = step(self, *args, **kwargs)
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))))
+        return result
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    moved_by_one_epoch({"gradient_clip": 1e-3})
+    assert norms and max(norms) <= 1.01e-3
+
+
+def test_the_divergence_is_warmed_up_over_at_most_three_fifths_of_the_training(monkeypatch):
+    weights = []
+
+    def recorded(module, minibatch, kl_weight):
+        weights.append(kl_weight)
+        return negative_elbo(module, minibatch, kl_weight)
+
+    monkeypatch.setattr("resolvi_sd._model.training.negative_elbo", recorded)
+    run(TrainingConfig(max_epochs=5, batch_size=50, patch_size=20, kl_warmup_steps=10**6))
+    assert np.argmax(np.array(weights) >= 1) / len(weights) == pytest.approx(0.6, abs=0.1)
+
+
+def test_counts_are_thinned_around_three_quarters_of_the_median(monkeypatch):
+    tissue, coordinates = small_tissue(n_cells=3000)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=4, include=tissue.library_size > 0)
+    sizes = []
+    monkeypatch.setattr(
+        "resolvi_sd._model.loader.cut_minibatch", lambda *args, thinned_size, rng: sizes.append(thinned_size)
+    )
+    list(PatchStream(tissue, patches, batch_size=4, thin_counts=True, rng=np.random.default_rng(0)))
+    median = np.median(tissue.library_size[tissue.library_size > 0])
+    assert np.log(np.array(sizes) / median).mean() == pytest.approx(-0.3, abs=0.07)

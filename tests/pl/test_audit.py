@@ -171,7 +171,7 @@ def test_an_audit_of_other_cells_is_warned_of(audited):
     audit = audited.uns["resolvi_audit"]
     audit.loc[audit["metric"] == "molecules_removed", "n"] = 128
     with pytest.warns(
-        UserWarning, match=r"This audit is of 128 cells, and the table has 64 now: run `resolvi_sd.tl.audit"
+        UserWarning, match=r"This audit is for 128 cells, but the table has 64 now: run `resolvi_sd.tl.audit"
     ):
         rsd.pl.audit(audited)
 

@@ -174,9 +174,7 @@ def test_errors(mixed):
         rsd.pl.coexpression(mixed, **given, key_added="run2")
     mixed.X = mixed.X * 0 + sp.csr_matrix(np.ones(mixed.shape, dtype=np.float32))
     mixed.layers["resolvi_counts"] = mixed.X.copy()
-    with pytest.raises(
-        ValueError, match="tell of no pairs: No exclusive markers at these thresholds.* Here: `markers="
-    ):
+    with pytest.raises(ValueError, match="yield no pairs: No exclusive markers at these thresholds.* Here: `markers="):
         rsd.pl.coexpression(mixed, labels_key="cell_type")
     del mixed.layers["resolvi_counts"]
     with pytest.raises(KeyError, match=r"'resolvi_counts'.*Please run `resolvi_sd.tl.fit"):

@@ -107,7 +107,7 @@ def test_it_draws_levels_by_gene():
 def test_a_curve_of_other_cells_is_warned_of(removed):
     removed.uns[KEY]["n_cells"] = 1000
     with pytest.warns(
-        UserWarning, match=r"of 1,000 cells, and the table has 64 now: run `resolvi_sd.tl.decontam.*again"
+        UserWarning, match=r"for 1,000 cells, but the table has 64 now: run `resolvi_sd.tl.decontam.*again"
     ):
         rsd.pl.decontamination(removed)
 

@@ -148,7 +148,7 @@ def test_types_without_cells(leaked):
     leaked.uns["resolvi_leakage"] = make_leakage()
     rest = leaked[leaked.obs["cell_type"] != "tumor"].copy()
     rest.uns["cell_type_colors"] = COLORS[1:]
-    with pytest.warns(UserWarning, match="is of 64 cells"):
+    with pytest.warns(UserWarning, match="is for 64 cells"):
         (ax,) = rsd.pl.leakage(rest, kind="flow", return_ax=True)
     nodes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert [node.get_facecolor() for node in nodes[:3]] == [to_rgba(color) for color in ("0.6", *COLORS[1:])]
@@ -166,16 +166,25 @@ def test_axes_and_titles_of_the_user(leaked):
 @pytest.mark.filterwarnings("ignore:The '(future.infer_string|mode.chained_assignment)' option:DeprecationWarning")
 def test_a_table_that_lost_cells_is_warned_of(leaked):
     with pytest.warns(
-        UserWarning, match=r"leakage in `table.uns\['resolvi_leakage'\]` is of 64 cells, .* has 10 now"
+        UserWarning, match=r"leakage in `table.uns\['resolvi_leakage'\]` is for 64 cells, .* has 10 now"
     ) as warned:
         rsd.pl.leakage(leaked[:10].copy())
     assert [w.filename for w in warned if "leakage" in str(w.message)] == [__file__]
 
 
+def test_without_the_column_of_the_types(leaked):
+    """As in a store, to which `write_results` adds results but no columns of the user's."""
+    del leaked.obs["cell_type"]
+    (ax,) = rsd.pl.leakage(leaked, kind="flow", return_ax=True)
+    nodes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert len({node.get_facecolor() for node in nodes}) == len(TYPES)
+    rsd.pl.leakage(leaked, kind="flow", palette=dict(zip(TYPES, COLORS, strict=True)))
+
+
 def test_errors(leaked):
     with pytest.raises(ValueError, match="`value` must be one of 'per_cell', 'fraction', 'molecules', not 'rate'"):
         rsd.pl.leakage(leaked, value="rate")
-    with pytest.raises(ValueError, match="`kind` must be of 'heatmap', 'flow', 'genes', not 'chord'"):
+    with pytest.raises(ValueError, match="`kind` must be one or more of 'heatmap', 'flow', 'genes', not 'chord'"):
         rsd.pl.leakage(leaked, kind=["flow", "chord"])
     with pytest.raises(ValueError, match="`kind` is empty"):
         rsd.pl.leakage(leaked, kind=[])
@@ -186,10 +195,6 @@ def test_errors(leaked):
         rsd.pl.leakage(leaked)
     del leaked.uns["resolvi_leakage"]["genes"]["fraction"]
     with pytest.raises(ValueError, match=r"\['genes'\]` lacks the columns 'fraction'. Please run"):
-        rsd.pl.leakage(leaked)
-    leaked.uns["resolvi_leakage"] = make_leakage()
-    leaked.obs = leaked.obs.drop(columns="cell_type")
-    with pytest.raises(KeyError, match="labels_key='cell_type' is not in `table.obs`"):
         rsd.pl.leakage(leaked)
     del leaked.uns["resolvi_leakage"]
     with pytest.raises(

@@ -52,7 +52,9 @@ def test_comparisons_by_other_labels_are_not_drawn(compared):
     # Of the same names, as clusters have.
     compared.uns["resolvi_niche_labels_key"] = "leiden"
     assert len(rsd.pl.niche_abundance(compared, groupby="cell_type", return_ax=True)) == 1
-    with pytest.raises(ValueError, match=r"labels of obs\['cell_type'\]; what is drawn are those of obs\['leiden'\]"):
+    with pytest.raises(
+        ValueError, match=r"labels of obs\['cell_type'\], but the shares drawn are those of obs\['leiden'\]"
+    ):
         rsd.pl.niche_abundance(compared, groupby="cell_type", group1="immune")
 
 
@@ -84,7 +86,7 @@ def test_errors(compared):
     with pytest.raises(KeyError, match="groupby='region'"):
         rsd.pl.niche_abundance(compared, groupby="region")
     compared.obs["cluster"] = np.where(np.arange(64) == 5, "lonely", "rest")
-    with pytest.raises(ValueError, match="no cell has labelled neighbors in the groups 'lonely'"):
+    with pytest.raises(ValueError, match="no cell has labeled neighbors in the groups 'lonely'"):
         rsd.pl.niche_abundance(compared, groupby="cluster")
     compared.uns["resolvi_niche_labels"] = np.array(["tumor"], dtype=object)
     with pytest.raises(ValueError, match="has 3 columns, but .* names 1: 'tumor'"):

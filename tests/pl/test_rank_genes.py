@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import resolvi_sd as rsd
+from resolvi_sd.pl._figures import wrapped
 
 
 def rows_of(adata, group1):
@@ -75,3 +76,10 @@ def test_errors(compared):
 def test_image(compare, compared):
     draw = {"n_genes": 6, "figsize": (7, 2.8)}
     compare("rank_genes", lambda path: rsd.pl.rank_genes(compared, save=path, **draw), tolerance=2)
+
+
+def test_long_names_stay_clear_of_each_other():
+    assert wrapped("type 0 against type 1", 10) == "type 0 against type 1"
+    lines = wrapped("type_0_domain_0_a_long_name vs rest", 1.0).split("\n")
+    assert "".join(lines).replace(" ", "") == "type_0_domain_0_a_long_namevsrest"
+    assert max(map(len, lines)) < 16 and lines[0].endswith("_")

@@ -119,7 +119,7 @@ def test_errors(compared, square_table, add_results):
     compared.uns["cell_type_colors"] = ["red"]
     with pytest.raises(ValueError, match=r"`palette` has 1 colors, but obs\['cell_type'\] has 3 groups"):
         rsd.pl.shares(compared, groupby="cell_type", palette=["red"])
-    with pytest.warns(UserWarning, match=r"1 colors, but obs\['cell_type'\] has 3 groups.*Other colors are taken"):
+    with pytest.warns(UserWarning, match=r"1 colors, but obs\['cell_type'\] has 3 groups.*Other colors are used"):
         rsd.pl.shares(compared, groupby="cell_type")
     with pytest.raises(KeyError, match="`palette` has no color for 'stroma'"):
         rsd.pl.shares(compared, groupby="cell_type", palette={"tumor": "red", "immune": "blue"})

@@ -258,3 +258,10 @@ def test_sections_may_be_named_by_numbers(adata):
     for library_id in (10, [10], "10"):
         axes = rsd.pl.sources(adata, library_key="slice", library_id=library_id, return_ax=True)
         assert len(axes[0].collections[0].get_offsets()) == (adata.obs["slice"] == 10).sum()
+
+
+def test_regions_of_a_table_without_its_elements_are_kept_apart(sdata_regions):
+    n_sections = len(rsd.pl.sources(sdata_regions, return_ax=True)) // 3
+    table = sdata_regions.tables["table"].copy()
+    table.obsm["spatial"] = np.tile(np.arange(table.n_obs, dtype=float)[:, None], 2)
+    assert n_sections > 1 and len(rsd.pl.sources(table, return_ax=True)) == 3 * n_sections

@@ -125,7 +125,9 @@ def test_most_probable_genes_are_named(compared):
 @pytest.mark.parametrize("plot", [rsd.pl.volcano, rsd.pl.rank_genes, rsd.pl.niche_abundance])
 def test_a_table_that_lost_compared_cells_is_warned_of(compared, plot):
     part = compared[compared.obs["cell_type"] != "immune"].copy()
-    with pytest.warns(UserWarning, match=r"is of \d+ cells of '\w+', and the table has \d+: cells are gone") as warned:
+    with pytest.warns(
+        UserWarning, match=r"compares \d+ cells of '\w+', but the table has \d+: cells were removed"
+    ) as warned:
         plot(part)
     assert [warning.filename for warning in warned] == [__file__]
 

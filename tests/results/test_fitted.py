@@ -108,7 +108,7 @@ def test_counts_that_were_replaced_by_corrected_ones_are_noticed(table, integer_
 
 def test_what_took_the_place_of_the_model_is_not_called_an_old_model(table):
     table.uns["resolvi"] = {"connectivities_key": "resolvi_connectivities", "params": {}}
-    with pytest.raises(ValueError, match=r"no model of resolvi_sd; something else took its place.*Fit again"):
+    with pytest.raises(ValueError, match=r"not a model of resolvi_sd; something else replaced it.*Fit again"):
         rsd.tl.latent(table, **QUIET)
 
 
@@ -132,7 +132,9 @@ def test_parts_of_two_fits_are_not_taken_for_one():
         rsd.tl.fit(table, max_epochs=5, rng=seed, **QUIET)
         tables.append(table[:150])
     both = ad.concat(tables, merge="same", uns_merge="first", index_unique="-", pairwise=True)
-    with pytest.warns(UserWarning, match=r"do not seem to be those of the fit: of 64 cells .* 32 have another latent"):
+    with pytest.warns(
+        UserWarning, match=r"do not seem to be those of the fit: of 64 cells .* 32 have a different latent mean"
+    ):
         rsd.tl.latent(both, copy=True, **QUIET)
 
 
@@ -150,11 +152,11 @@ def test_a_table_that_was_split_and_put_together_lacks_edges():
 
 def test_names_of_fits_do_not_lie_in_each_others_results(table):
     for name in ("resolvi_de", "resolvi_audit"):
-        with pytest.raises(ValueError, match=rf"key_added='{name}': the table has a fit of the name 'resolvi'"):
+        with pytest.raises(ValueError, match=rf"key_added='{name}': the table has a fit with the name 'resolvi'"):
             rsd.tl.fit(table, key_added=name, max_epochs=1, copy=name == "resolvi_de", **QUIET)
     other = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0, transcripts=False)["table"]
     rsd.tl.fit(other, key_added="resolvi_de", max_epochs=1, **QUIET)
-    with pytest.raises(ValueError, match="key_added='resolvi': the table has a fit of the name 'resolvi_de'"):
+    with pytest.raises(ValueError, match="key_added='resolvi': the table has a fit with the name 'resolvi_de'"):
         rsd.tl.fit(other, max_epochs=1, **QUIET)
 
 

@@ -46,9 +46,12 @@ def recorded(function, *arguments):
     ("polygon", "message"),
     [
         (Polygon(), "1 of 3 cells of region 'cells' have an empty shape: 1. Remove these rows"),
-        (BOWTIE, "1 of 3 cells of region 'cells' have an invalid polygon that falls into several pieces.*: 1. .*make_"),
+        (
+            BOWTIE,
+            "1 of 3 cells of region 'cells' have an invalid polygon that consists of several pieces.*: 1. .*make_",
+        ),
         (COLLAPSED, "1 of 3 cells of region 'cells' have an invalid polygon .* encloses nothing: 1"),
-        (Point(3, 3), "1 of 3 cells of region 'cells' have a shape that is no polygon"),
+        (Point(3, 3), "1 of 3 cells of region 'cells' have a shape that is not a polygon"),
     ],
 )
 def test_what_cannot_be_repaired_is_named(read, polygon, message):

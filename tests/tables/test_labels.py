@@ -31,7 +31,7 @@ def test_labels_with_a_single_cell_are_named_and_kept():
 
 def test_labels_that_read_as_none_are_named():
     table = table_with(["A", "nan", "A", "B", "B", "nan"])
-    with pytest.warns(UserWarning, match=r"read as if there were none.*'nan'.*set theirs to NaN"):
+    with pytest.warns(UserWarning, match=r"look like placeholders for missing ones.*'nan'.*set theirs to NaN"):
         labels = read_labels(table, "label", "unknown")
     assert labels.names == ("A", "B", "nan")
     table.obs["label"] = table.obs["label"].replace("nan", "Unassigned")

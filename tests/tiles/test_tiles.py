@@ -122,3 +122,18 @@ def test_thinning_leaves_shallow_rows_alone():
     np.testing.assert_allclose(shown[0], np.log1p([1.0, 0, 2.0]), rtol=1e-6)
     # Rows are scaled to their mean, so that of the second only its ratio can have changed.
     assert shown[1, 2] == 0 and shown[1, 0] != shown[1, 1]
+
+
+def test_thinned_features_are_relative_to_the_mean_of_what_is_left():
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(4, (30, 50)).astype(np.float32))
+    rng = np.random.default_rng(1)
+    shown = encoder_features(SparseRows.from_scipy(counts), thinned_size=np.full(30, 40.0), rng=rng).to_dense()
+    np.testing.assert_allclose(np.expm1(shown.numpy()).mean(axis=1), 1, rtol=1e-4)
+
+
+def test_only_core_cells_are_thinned():
+    tissue = tissue_of(60)
+    thin = cut_minibatch(tissue, np.arange(20), thinned_size=2.0, rng=np.random.default_rng(0))
+    whole = cut_minibatch(tissue, np.arange(20))
+    np.testing.assert_array_equal(thin.halo_features.to_dense(), whole.halo_features.to_dense())
+    assert (thin.core_features.to_dense() != whole.core_features.to_dense()).any()

@@ -354,7 +354,7 @@ def test_two_regions_with_the_same_ids():
     of_second = {"points_key": "transcripts_0", "region": "cells_0", "scale": np.inf}
     frame = assigned(sdata, **of_second)
     assert known(frame).sum() == table.X[(table.obs["region"] == "cells_0").to_numpy()].sum()
-    with pytest.raises(ValueError, match=r"must be unique.*region=\.\.\., of: 'cells_0', 'cells_1'"):
+    with pytest.raises(ValueError, match=r"must be unique.*region=\.\.\., one of: 'cells_0', 'cells_1'"):
         assigned(sdata, points_key="transcripts_0")
     with pytest.raises(ValueError, match=r"2 of 2 points elements have a column 'cell_id'.*points_key"):
         assigned(sdata)
@@ -383,7 +383,7 @@ def test_a_store(fitted, tmp_path):
 
 def test_errors_say_what_to_do(three_cells):
     table = three_cells.tables["table"]
-    with pytest.raises(ValueError, match="`scale` must be positive, got 0"):
+    with pytest.raises(ValueError, match="`scale` must be positive and finite, not 0"):
         assigned(three_cells, scale=0)
     with pytest.raises(TypeError, match="needs points: pass a SpatialData"):
         rsd.tl.assign_transcripts(table)
@@ -509,3 +509,22 @@ def test_ids_of_no_cell_may_be_missing(kind):
     ids = found["resolvi_cell_id"]
     assert ids.isna().to_numpy()[missing.to_numpy()].all()  # what no cell has counted stays without
     assert set(ids.dropna().astype(str)) <= set(sdata["table"].obs["cell_id"].astype(str))
+
+
+def test_transcripts_and_cells_of_different_sections_are_refused():
+    """Ids repeat in each of the objects that were put together, and each has a coordinate system of its own."""
+    parts = {}
+    for name, seed in (("A", 7), ("B", 8)):
+        part = rsd.datasets.simulate_tissue(n_cells=60, n_genes=20, rng=seed)
+        number = {cell: i for i, cell in enumerate(part["cells"].index, start=1)}
+        part["cells"].index = pd.Index(range(1, 61))
+        part["table"].obs["cell_id"] = np.arange(1, 61)
+        frame = part["transcripts"].compute()
+        frame["cell_id"] = frame["cell_id"].astype(str).map(number).fillna(0).astype(np.int64)
+        part["transcripts"] = PointsModel.parse(frame, coordinates={"x": "x", "y": "y"}, feature_key="gene")
+        parts[name] = part
+    both = sd.concatenate(parts, concatenate_tables=True)
+    rsd.tl.fit(both, max_epochs=1, show_progress_bar=False)
+    assert known(assigned(both, points_key="transcripts-B", region="cells-B")).any()
+    with pytest.raises(ValueError, match="'global-B'.*region='cells-A' are in 'global-A'.*different sections"):
+        assigned(both, points_key="transcripts-B", region="cells-A")

@@ -71,7 +71,7 @@ def test_other_corrected_counts_are_judged_as_the_fit_s_own_are(leaky):
         KeyError, match=r"corrected_layer='other' is not in `table\.layers`; it has: .*'resolvi_counts'"
     ):
         rsd.tl.audit(leaky, "cell_type", corrected_layer="other", copy=True, **QUIET)
-    for factor, message in ((2, r"up to \d+ more than was counted.*normalised"), (-1, r"values down to -\d+")):
+    for factor, message in ((2, r"up to \d+ more than was counted.*normalized"), (-1, r"values down to -\d+")):
         leaky.layers["other"] = leaky.X * factor
         with pytest.raises(ValueError, match=f"corrected_layer='other' has {message}"):
             rsd.tl.audit(leaky, "cell_type", corrected_layer="other", copy=True, **QUIET)
@@ -121,7 +121,7 @@ def test_which_of_several_corrections_takes_too_much_is_said(leaky):
         "The correction in `table.layers['raw']`",
         "The correction in `table.layers['thinned']`",
     ]
-    assert "0.00% of the molecules" in messages[0] and "takes too much" in messages[1]
+    assert "0.00% of the molecules" in messages[0] and "removes too much" in messages[1]
     assert all(warning.filename == __file__ for warning in warned)
 
 
@@ -135,7 +135,7 @@ def test_a_reference_without_counts_is_named(leaky):
 def test_neighbors_that_are_gone_are_warned_of(leaky):
     part = leaky[np.arange(leaky.n_obs) % 2 == 0].copy()
     with pytest.warns(
-        UserWarning, match=r"^\d+ of \d+ cells had neighbors in the fit .*taken for unexposed.*whole table"
+        UserWarning, match=r"^\d+ of \d+ cells had neighbors in the fit .*treated as unexposed.*whole table"
     ):
         rsd.tl.audit(part, "cell_type", copy=True, **QUIET)
     del part.obsp["resolvi_weights"]  # nothing tells then
@@ -151,7 +151,7 @@ def test_an_audit_is_of_the_counts_that_are_there(leaky):
     rsd.tl.decontaminated_counts(leaky, **QUIET)
     assert set(leaky.uns["resolvi_audit"]["corrected_layer"]) == {"resolvi_counts"}
     leaky.layers["resolvi_decontaminated"] = leaky.layers["resolvi_decontaminated"].log1p()
-    with pytest.raises(ValueError, match="has fractions, where .*decontaminated_counts` wrote whole molecules"):
+    with pytest.raises(ValueError, match="has fractions, but .*decontaminated_counts` wrote whole molecules"):
         rsd.tl.audit(leaky, "cell_type", corrected_layer="resolvi_decontaminated", **QUIET)
     rsd.tl.decontaminated_counts(leaky, **QUIET)
     leaky.X = leaky.layers["resolvi_decontaminated"].copy()
@@ -163,7 +163,7 @@ def test_an_audit_is_of_the_counts_that_are_there(leaky):
 
 def test_removing_at_random_is_no_better_than_the_control(leaky):
     thinned = rsd.metrics.depth_matched(leaky.X, 0.6 * leaky.X, rng=1)
-    with pytest.warns(UserWarning, match="own markers.*takes too much"):
+    with pytest.warns(UserWarning, match="own markers.*removes too much"):
         result = rsd.tl.audit(with_corrected(leaky, thinned), "cell_type", copy=True, **QUIET)
     for metric in ("coexpression_rate", "neighbor_contamination", "leak_sensitivity", "own_markers_removed"):
         found = values(result, metric)
@@ -218,6 +218,16 @@ def test_with_a_reference_of_other_names(leaky):
         rsd.tl.audit(leaky, "cell_type", reference=reference, reference_labels_key="label", **QUIET)
 
 
+def test_labels_of_a_reference_are_read_as_those_of_the_table(leaky):
+    reference = reference_of(leaky)
+    types = leaky.obs["cell_type"].cat.categories
+    days = dict(zip(types, pd.date_range("2020-01-01", periods=len(types)), strict=True))
+    leaky.obs["day"] = pd.Categorical(leaky.obs["cell_type"].astype(object).map(days))
+    reference.obs["day"] = pd.Categorical(reference.obs["label"].str.removeprefix("sc_").map(days))
+    result = rsd.tl.audit(leaky, "day", reference=reference, reference_labels_key="day", copy=True, **QUIET)
+    assert values(result, "reference_cosine").notna().all()
+
+
 def test_what_cannot_be_measured_says_why(leaky):
     """Labels at random have no exclusive genes."""
     leaky.obs["random"] = np.random.default_rng(0).choice(["a", "b"], leaky.n_obs)
@@ -245,8 +255,8 @@ def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
         ({"labels_key": "type"}, KeyError, "labels_key='type'.*it has: .*'cell_type'"),
         ({"labels_key": "one"}, ValueError, "has 1 labels"),
         ({"labels_key": "resolvi_predicted"}, ValueError, "predictions of the fit"),
-        ({"reference_labels_key": "label"}, ValueError, "without a `reference`"),
-        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'.* its keys, those in the reference its values"),
+        ({"reference_labels_key": "label"}, ValueError, "require a `reference`"),
+        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'.* Its keys are .* table, its values names in"),
         ({"reference": "strange", "reference_labels_key": "label"}, ValueError, "shares no gene with the table"),
         ({"reference": "good"}, ValueError, "reference_labels_key=.*'label'"),
         ({"reference": "rates", "reference_labels_key": "label"}, ValueError, "whole|integer"),
@@ -309,7 +319,7 @@ def test_counts_may_be_of_any_whole_type(leaky):
 def test_a_layer_without_numbers_is_named(leaky):
     leaky.layers["broken"] = leaky.layers["resolvi_counts"].copy()
     leaky.layers["broken"].data[0] = np.nan
-    with pytest.raises(ValueError, match=r"corrected_layer='broken' has values that are no numbers"):
+    with pytest.raises(ValueError, match=r"corrected_layer='broken' has values that are NaN or infinite"):
         rsd.tl.audit(leaky, "cell_type", corrected_layer=["resolvi_counts", "broken"], **QUIET)
 
 

@@ -111,7 +111,7 @@ def test_a_share_that_takes_mostly_own_molecules_is_warned_of(leaked, caplog):
     by_shares = record["own_removed"] * own
     by_shares /= by_shares + record["foreign_removed"] * (leaked.X.sum() - own)
     assert record["own_among_removed"] == pytest.approx(by_shares, rel=1e-3)
-    for per_gene, otherwise in ((False, "None only"), (True, "fpr=None without `per_gene` only")):
+    for per_gene, otherwise in ((False, "None removes only"), (True, "fpr=None without `per_gene` removes only")):
         with pytest.warns(UserWarning, match=rf"fpr=0\.6 removes, \d\d% are expected to be own, some.* {otherwise}"):
             decontaminated(leaked, fpr=0.6, per_gene=per_gene)
 
@@ -124,7 +124,7 @@ def test_genes_that_lose_most_of_their_own_molecules_are_warned_of(leaked):
     assert len(genes) > 0 and record["own_removed"] < 0.5
     costliest = f"{genes['gene'].iloc[0]} {genes['own_removed'].iloc[0]:.0%}"
     text = next(str(warning.message) for warning in said if "More than half" in str(warning.message))
-    assert re.search(rf"own molecules of {len(genes)} of 100 genes are expected to go.*: {costliest}", text)
+    assert re.search(rf"own molecules of {len(genes)} of 100 genes are expected to be removed.*: {costliest}", text)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         decontaminated(leaked, fpr=0.001)
@@ -236,12 +236,12 @@ def test_genes_of_which_nearly_all_is_foreign_are_told(caplog):
     with caplog.at_level(logging.INFO, logger="resolvi_sd"):
         _decontaminated._tell_of_genes(genes, per_gene=True)
     assert "Most molecules of 1 of 4 genes are expected to be foreign" in caplog.text
-    assert caplog.text.strip().endswith("less than half of these go: probe 13%.")
+    assert caplog.text.strip().endswith("less than half of these are removed: probe 13%.")
 
 
 @pytest.mark.parametrize("fpr", [0, 1, -0.1, 5, float("nan")])
 def test_a_share_that_is_none_is_refused(fitted, fpr):
-    with pytest.raises(ValueError, match=r"`fpr` is the share.*above 0 and below 1.*None removes"):
+    with pytest.raises(ValueError, match="`fpr` must be positive and below 1 .*the share of.*None removes"):
         rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
 
 
@@ -262,7 +262,7 @@ def test_corrected_counts_are_not_fitted_nor_offered_as_counts(fitted):
 
 def test_bad_input(fitted, tissue):
     for fpr in ("0.05", True, [0.05]):
-        with pytest.raises(TypeError, match="`fpr` must be a number or None"):
+        with pytest.raises(TypeError, match="`fpr` must be a number"):
             rsd.tl.decontaminated_counts(fitted, fpr=fpr, **QUIET)
     with pytest.raises(TypeError, match="`per_gene` must be True or False, not 'gene'"):
         rsd.tl.decontaminated_counts(fitted, fpr=0.05, per_gene="gene", **QUIET)

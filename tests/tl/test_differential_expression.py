@@ -272,3 +272,21 @@ def test_cells_of_one_type_at_random_do_not_differ(truth):
             alone.append(int((posterior_expected_fdr(de["proba_de"].to_numpy()) <= 0.05).sum()))
     assert np.mean(called) < 0.5 and max(called) <= 3
     assert np.sum(alone) > 2 * np.sum(called)  # each gene by itself: changes with large errors seem certain
+
+
+@pytest.mark.parametrize("mode", ["change", "vanilla"])
+def test_others_are_the_same_however_they_are_divided(truth, mode):
+    chosen = np.random.default_rng(2).random(truth.n_obs) < 0.4
+    truth.obs["split"] = np.where(chosen, "chosen", truth.obs["cell_type"].astype(str))
+    truth.obs["pooled"] = np.where(chosen, "chosen", "others")
+    split, pooled = (
+        rsd.tl.differential_expression(
+            truth, groupby=key, group1="chosen", mode=mode, n_samples=2000, copy=True, **QUIET
+        )
+        for key in ("split", "pooled")
+    )
+    # Both sides are drawn from all types alike: nothing differs.
+    assert not split["is_de_fdr"].any() and not pooled["is_de_fdr"].any()
+    for name in ("expression1", "expression2"):
+        expressed = pooled[name] > pooled[name].median()
+        np.testing.assert_allclose(split[name][expressed], pooled[name][expressed], rtol=0.05)

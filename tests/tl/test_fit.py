@@ -3,6 +3,7 @@
 import random
 import re
 import threading
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -11,6 +12,7 @@ import pyro
 import pytest
 import scipy.sparse as sp
 import torch
+from spatialdata.transformations import Scale, set_transformation
 
 import resolvi_sd as rsd
 from resolvi_sd._keys import Keys
@@ -187,7 +189,7 @@ def test_stored_zeros_are_no_counts(tissue):
 def test_coordinates_that_are_no_coordinates_are_told():
     table = rsd.datasets.simulate_tissue(100, 30, rng=0, transcripts=False).tables["table"].copy()
     table.obsm["spatial"] = np.zeros((100, 2))
-    with pytest.warns(UserWarning, match=r"All 100 cells are at the same place.*`spatial_key=`"):
+    with pytest.warns(UserWarning, match=r"All 100 cells are at the same position.*`spatial_key=`"):
         rsd.tl.fit(table, **QUICK)
 
 
@@ -197,7 +199,7 @@ def test_corrected_counts_are_at_most_the_counts():
     table = sdata.tables["table"].copy()
     table.obs["alone"] = np.arange(200).astype(str)
     config = rsd.ModelConfig(share_prior=(0.999, 5e-4, 5e-4))
-    with pytest.warns(UserWarning, match=r"No cell has a neighbor.*obs\['alone'\] make 200 sections of 200 cells"):
+    with pytest.warns(UserWarning, match=r"No cell has a neighbor.*200 cells are in 200 sections.*obs\['alone'\]"):
         rsd.tl.fit(table, library_key="alone", n_samples=7, config=config, **QUICK)
     corrected = table.layers["resolvi_counts"]
     assert (corrected.data <= table.X.data).all() and (corrected.data > 0.99 * table.X.data).mean() > 0.5
@@ -247,7 +249,7 @@ def test_counts_that_changed_after_the_fit_are_told_apart_from_wrong_input(fitte
 def test_settings_that_would_be_passed_over_are_refused(tissue):
     table = tissue.tables["table"]
     for data, settings, message in (
-        (tissue, {"spatial_key": "other"}, "spatial_key='other' is not looked at"),
+        (tissue, {"spatial_key": "other"}, "spatial_key='other' would be ignored"),
         (table, {"coordinate_system": "micrometres"}, "is for a SpatialData object"),
         (table, {"key_added": ""}, "cannot name elements of a store"),
         (table, {"key_added": "a/b"}, "cannot name elements of a store"),
@@ -362,9 +364,7 @@ def test_what_is_no_result_is_not_replaced(tissue):
     table.obs["cell_size"], table.uns["scan"] = 1.0, {"by": "hand"}
     table.layers["raw_counts"] = table.X.copy()
     for key, taken in (("cell", r"obs\['cell_size'\]"), ("scan", r"uns\['scan'\]"), ("raw", r"layers\['raw_counts'\]")):
-        with pytest.raises(
-            ValueError, match=rf"key_added='{key}' would take the place of {taken}, and the table has no fit"
-        ):
+        with pytest.raises(ValueError, match=rf"key_added='{key}' would replace {taken}, and the table has no fit"):
             rsd.tl.fit(tissue, key_added=key, **QUICK)
     assert set(table.uns["scan"]) == {"by"} and (table.obs["cell_size"] == 1).all()
     assert "cell_counts" in rsd.tl.fit(tissue, key_added="cell", copy=True, **QUICK).layers
@@ -381,7 +381,7 @@ def test_labels_of_another_tool_are_not_removed(tissue):
         lambda: rsd.tl.fit(tissue, **QUICK),
         lambda: rsd.tl.map_query(tissue, rsd.tl.fit(table, copy=True, **QUICK), show_progress_bar=False),
     ):
-        with pytest.raises(ValueError, match=r"take the place of obs\['resolvi_predicted'\], and .* no fit"):
+        with pytest.raises(ValueError, match=r"would replace obs\['resolvi_predicted'\], and .* no fit"):
             run()
     assert (table.obs["resolvi_predicted"] == "T").all() and "resolvi" not in table.uns
 
@@ -391,7 +391,7 @@ def test_tables_that_were_put_together_have_no_fit(tissue):
     rsd.tl.fit(tissue, **QUICK)
     both = ad.concat([table, table], uns_merge="first", pairwise=True, merge="first", index_unique="-")
     with pytest.raises(
-        ValueError, match=r"The table has 600 cells, and the fit in `uns\['resolvi'\]` 300: were tables"
+        ValueError, match=r"The table has 600 cells, but the fit in `uns\['resolvi'\]` has 300: were tables"
     ):
         rsd.tl.latent(both, show_progress_bar=False)
     rsd.tl.latent(table[:100].copy(), show_progress_bar=False)
@@ -496,7 +496,7 @@ def test_the_graph_of_squidpy_is_not_replaced(tissue):
     table.obsm["place"] = np.random.default_rng(0).uniform(size=(table.n_obs, 2))
     sq.gr.spatial_neighbors_knn(table, spatial_key="place", n_neighs=6)
     before = table.obsp["spatial_connectivities"].copy()
-    with pytest.raises(ValueError, match=r"would take the place of .*obsp\['spatial_distances'\]"):
+    with pytest.raises(ValueError, match=r"would replace .*obsp\['spatial_distances'\]"):
         rsd.tl.fit(tissue, key_added="spatial", **QUICK)
     assert (table.obsp["spatial_connectivities"] != before).nnz == 0
 
@@ -539,3 +539,13 @@ def test_numbers_of_any_kind(tissue, dtype, form):
     found = table.layers["resolvi_counts"]
     np.testing.assert_allclose(found.toarray(), expected.layers["resolvi_counts"].toarray(), rtol=1e-4, atol=1e-4)
     assert table.layers["counts"].dtype == np.dtype(dtype)
+
+
+def test_sections_in_different_units_are_told():
+    sdata = rsd.datasets.simulate_tissue(n_cells=150, n_genes=20, n_samples=3, rng=5, transcripts=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+    set_transformation(sdata["cells_2"], Scale([1 / 0.2125] * 2, axes=("x", "y")), "global")
+    with pytest.warns(UserWarning, match="in section 'cells_2' and .* different units"):
+        rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)

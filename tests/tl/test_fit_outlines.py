@@ -122,7 +122,7 @@ def test_a_query_is_measured_as_the_reference_was(tissue):
     rsd.tl.map_query(tissue, reference, **QUIET)
     assert (table.obs["resolvi_size"] > 0).all()
     table.obs["area"] = 1.0
-    with pytest.raises(ValueError, match=r"query's cells are in unknown units.*bring both in the same way"):
+    with pytest.raises(ValueError, match=r"query's cells are in unknown units.*provide both in the same way"):
         rsd.tl.map_query(tissue, reference, **QUIET)
 
 

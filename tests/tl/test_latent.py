@@ -46,6 +46,6 @@ def test_without_a_fit(tissue):
 def test_one_draw_does_not_take_the_place_of_the_means(fitted):
     before = fitted["table"].obsm["X_resolvi"].copy()
     for asked in ({}, {"return_dist": True, "copy": True}):
-        with pytest.raises(ValueError, match="`give_mean=False` is one draw, for `copy=True` only"):
+        with pytest.raises(ValueError, match="`give_mean=False` gives a single draw, and only with `copy=True`"):
             rsd.tl.latent(fitted, give_mean=False, **asked, **QUIET)
     np.testing.assert_array_equal(fitted["table"].obsm["X_resolvi"], before)

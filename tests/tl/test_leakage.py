@@ -86,3 +86,39 @@ def test_bad_input(fitted):
     with pytest.raises(ValueError, match="No cell has a label"):
         rsd.tl.leakage(fitted, "none", **QUIET)
     assert "resolvi_leakage" not in fitted.tables["table"].uns
+
+
+def test_cells_that_the_fit_took_for_unlabeled_have_no_type():
+    sdata = rsd.datasets.simulate_tissue(
+        n_cells=500, n_genes=40, n_types=4, n_rare=0, n_samples=2, rng=5, transcripts=False
+    )
+    table = sdata["table"]
+    label = table.obs["cell_type"].astype(str).to_numpy().astype(object)
+    known = np.random.default_rng(0).random(table.n_obs) < 0.5
+    table.obs["label"], table.obs["missing"] = np.where(known, label, "unknown"), np.where(known, label, np.nan)
+    quiet = {"show_progress_bar": False}
+    rsd.tl.fit(sdata, labels_key="label", max_epochs=5, **quiet)
+    for function, settings in (
+        (rsd.tl.leakage, quiet),
+        (rsd.tl.audit, quiet),
+        (rsd.tl.niche_abundance, {}),
+        (rsd.tl.differential_expression, {"group1": "type_0", "n_samples": 50, **quiet}),
+        (rsd.tl.differential_niche_abundance, {"group1": "type_0", "n_samples": 50}),
+        (rsd.tl.pseudobulk, {}),
+    ):
+        copy = {} if function is rsd.tl.pseudobulk else {"copy": True}
+        by_label, by_missing = (function(sdata, key, **settings, **copy) for key in ("label", "missing"))
+        for result in (by_label, by_missing):
+            text = result.obs.to_string() if function is rsd.tl.pseudobulk else str(result)
+            assert "unknown" not in text, function.__name__
+        if isinstance(by_label, pd.DataFrame):
+            numbers = [result.select_dtypes("number") for result in (by_label, by_missing)]
+            pd.testing.assert_frame_equal(*numbers)
+
+
+def test_fractions_of_genes_are_of_what_the_target_has(fitted):
+    table = fitted.tables["table"] if hasattr(fitted, "tables") else fitted
+    genes = rsd.tl.leakage(fitted, "cell_type", n_genes=5, copy=True, **QUIET)["genes"]
+    counted = pd.DataFrame(table.X.toarray(), columns=table.var_names).groupby(table.obs["cell_type"].to_numpy()).sum()
+    expected = [row.molecules / counted.loc[row.target, row.gene] for row in genes.itertuples()]
+    np.testing.assert_allclose(genes["fraction"], expected, rtol=1e-4)

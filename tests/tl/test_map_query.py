@@ -268,7 +268,7 @@ def test_a_training_is_said_once():
         rsd.tl.map_query(query, reference, max_epochs=2, training=settings, **QUIET)
     with pytest.raises(TypeError, match="`training` must be a TrainingConfig, not int"):
         rsd.tl.map_query(query, reference, training=2, **QUIET)
-    with pytest.raises(ValueError, match="`freeze=False` is about a training"):
+    with pytest.raises(ValueError, match="`freeze=False` affects training only"):
         rsd.tl.map_query(query, reference, freeze=False, **QUIET)
 
 

@@ -10,6 +10,7 @@ import spatialdata as sd
 from anndata import AnnData
 
 import resolvi_sd as rsd
+from resolvi_sd.tl._differential_niche_abundance import _summary
 
 
 def make_tissue(rng, n_cells=3000, patch_size=25):
@@ -311,3 +312,46 @@ def test_patches_are_cut_from_the_coordinates_of_the_graph():
     table.obsm["spatial"] = rng.permutation(table.obsm["microns"])
     pd.testing.assert_frame_equal(compare(), found)
     assert (found["n_units1"] + found["n_units2"]).max() < 2 * 13
+
+
+def halves(**labels):
+    """A table with a graph, cut into two halves."""
+    sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=20, n_types=3, n_rare=0, rng=0, transcripts=False)
+    table = sdata["table"]
+    del table.uns["spatialdata_attrs"]
+    rsd.gr.neighbors(table)
+    x = table.obsm["spatial"][:, 0]
+    table.obs["side"] = np.where(x > np.median(x), "right", "left")
+    return table
+
+
+def test_uncertain_labels_make_changes_uncertain():
+    table = halves()
+    table.obsm["resolvi_probabilities"] = np.full((300, 2), 0.5)  # every niche has the same mean
+    table.uns["resolvi"] = {"labels": np.array(["a", "b"], dtype=object)}
+    found = rsd.tl.differential_niche_abundance(table, "side", group1="left", patch_size=10, n_samples=2000, copy=True)
+    assert (found["lfc_std"] > 0.05).all()
+
+
+def test_units_are_counted_on_each_side():
+    table = halves()
+    table.obs["animal"] = np.arange(300) % 12
+    table.obs["condition"] = np.where(table.obs["animal"] < 5, "x", "y")
+    found = rsd.tl.differential_niche_abundance(
+        table, "condition", group1="x", labels_key="cell_type", sample_key="animal", n_samples=100, copy=True
+    )
+    assert (found["n_units1"] == 5).all() and (found["n_units2"] == 7).all()
+
+
+def test_the_error_of_normal_draws_is_that_of_their_difference():
+    rng = np.random.default_rng(0)
+    logs = rng.normal([[1.0], [0.0]], 0.3, (20_000, 2, 1)).astype(np.float32)
+    found = _summary(logs, np.full(2, 10**6), mode="change", delta=0.25, fdr=0.05, rng=rng)
+    assert found["lfc_std"].item() == pytest.approx(0.3 * np.sqrt(2), rel=0.03)
+
+
+def test_the_column_of_the_labels_is_kept():
+    table = halves()
+    rsd.tl.niche_abundance(table, "cell_type")
+    assert table.uns["resolvi_niche_labels_key"] == "cell_type"
+    assert list(table.uns["resolvi_niche_labels"]) == list(table.obs["cell_type"].cat.categories)

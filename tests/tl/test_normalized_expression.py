@@ -134,9 +134,10 @@ def test_the_batches_of_the_fit_are_found_again():
     ("arguments", "error", "message"),
     [
         ({"genes": ["no such gene"]}, KeyError, "no such gene.*gene_"),
-        ({"library_size": 0}, ValueError, "library_size.*positive number or 'latent', not 0"),
-        ({"library_size": True}, ValueError, "library_size.*positive number or 'latent', not True"),
-        ({"library_size": np.inf}, ValueError, "library_size.*positive number or 'latent', not inf"),
+        ({"library_size": 0}, ValueError, "library_size.*positive and finite .*'latent'.*, not 0"),
+        ({"library_size": True}, TypeError, "library_size.*a number, not True"),
+        ({"library_size": None}, TypeError, "library_size.*a number, not None"),
+        ({"library_size": np.inf}, ValueError, "library_size.*positive and finite .*'latent'.*, not inf"),
         ({"n_samples": 0}, ValueError, "n_samples.*at least 1"),
         ({"weights": "other"}, ValueError, "'uniform' or 'importance', not 'other'"),
         ({"weights": "importance"}, ValueError, "n_samples=25"),
@@ -157,3 +158,9 @@ def test_not_fitted_other_genes_and_newer_formats_are_refused(fitted, tissue):
     table.uns["resolvi"]["format"] = 99
     with pytest.raises(ValueError, match="format 99.*Update resolvi_sd"):
         rsd.tl.normalized_expression(fitted, **QUIET)
+
+
+@pytest.mark.parametrize("settings", [{"n_samples": 3}, {"n_samples": 4, "weights": "importance"}])
+def test_draws_are_scaled_to_the_library_size(fitted, settings):
+    table = rsd.tl.normalized_expression(fitted, library_size=500, copy=True, show_progress_bar=False, **settings)
+    np.testing.assert_allclose(table.layers["resolvi_expression"].sum(axis=1), 500, rtol=1e-4)

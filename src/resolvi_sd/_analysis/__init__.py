@@ -1,4 +1,4 @@
-"""What a fitted model says of cells, groups and transcripts: comparisons, niches, expression, the audit."""
+"""Analyses of cells, groups and transcripts with a fitted model: comparisons, niches, expression, the audit."""
 
 from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, audit_rows
 from resolvi_sd._analysis._audit_input import audit_input

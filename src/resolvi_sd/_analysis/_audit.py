@@ -1,4 +1,4 @@
-"""What an audit measures: every metric that the data allow, on raw, depth-matched and corrected counts."""
+"""Measurements of an audit: every metric that the data allow, on raw, depth-matched and corrected counts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["MAX_RELATIVE_RAW", "AuditInput", "Reference", "audit_rows"]
 
 RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
 
-# Leaked molecules hide which genes a type lacks, so that raw counts need a wider bound than a clean reference does.
+# Leaked molecules obscure which genes a type lacks, so raw counts need a wider bound than a clean reference.
 MAX_RELATIVE_RAW = 0.25
 
 
 class Row(NamedTuple):
-    """One number of an audit; without a `corrected_layer` it is the same whichever correction is judged."""
+    """One number of an audit; without a `corrected_layer`, it does not depend on the correction that is evaluated."""
 
     metric: str
     layer: str
@@ -35,20 +35,20 @@ class Row(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Counts that a metric is measured on: what they are, and of which correction."""
+    """Counts on which a metric is measured, with their type and correction."""
 
     layer: str
     counts: CSR
     corrected_layer: str = ""
 
     def row(self, metric: str, value: float, better: str, n: int) -> Row:
-        """Return what was measured."""
+        """Return a measurement as a row."""
         return Row(metric, self.layer, value, better, n, corrected_layer=self.corrected_layer)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Single-cell counts with the labels that the audited cells' labels were translated to."""
+    """Single-cell counts, with labels to which the labels of the audited cells were translated."""
 
     counts: Any
     labels: NDArray[np.object_]
@@ -57,7 +57,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class AuditInput:
-    """What is judged, and what it is held against; labels and markers are from before the correction.
+    """Input of an audit: what is evaluated and compared with; labels and markers are from before the correction.
 
     Parameters
     ----------
@@ -66,17 +66,17 @@ class AuditInput:
     corrections
         Corrected counts by the name of their layer.
     controls
-        Raw counts thinned to the depth of each of these, by the same names.
+        Raw counts thinned to the depth of each correction, by the same names.
     genes
         Names of the genes.
     labels
-        Type of each cell, None where it has none.
+        Type of each cell, None if it has none.
     reference_labels
-        The same under the names that the reference and the markers use.
+        The same types, with the names used by the reference and the markers.
     graph
         Neighbors of each cell, cells × cells.
     coordinates
-        Cells × 2 or 3.
+        Coordinates of the cells, cells × 2 or 3.
     latents
         Latent spaces by layer, cells × dimensions.
     batch
@@ -84,11 +84,11 @@ class AuditInput:
     reference
         Single-cell counts.
     markers
-        Genes that mark the types, as the user gave them.
+        Marker genes of the types, as given by the user.
     truth
-        Own molecules of each entry, of simulated data.
+        Own molecules of each entry, for simulated data.
     seed
-        Of what is drawn; every layer is judged with the same draws.
+        Seed of random draws; every layer is evaluated with the same draws.
     """
 
     raw: CSR
@@ -107,22 +107,22 @@ class AuditInput:
     seed: int
 
     def removals(self) -> Iterator[Judged]:
-        """Yield the corrected counts, each after its control."""
+        """Yield each of the corrected counts, preceded by its control."""
         for name, corrected in self.corrections.items():
             yield Judged(CONTROL, self.controls[name], name)
             yield Judged(CORRECTED, corrected, name)
 
     def all_counts(self) -> Iterator[Judged]:
-        """Yield the raw counts before them."""
+        """Yield the raw counts, then the controls and corrected counts."""
         yield Judged(RAW, self.raw)
         yield from self.removals()
 
 
 def audit_rows(data: AuditInput, *, show_progress_bar: bool) -> list[Row]:
-    """Return the rows of an audit, metric after metric.
+    """Return the rows of an audit, metric by metric.
 
-    A part that the data do not allow (a panel without exclusive genes, types with too few cells) is a row without a
-    value, whose note says why.
+    A part that the data do not allow (a panel without exclusive genes, types with too few cells) yields a row without a
+    value, with a note that gives the reason.
     """
     rows = []
     for part, name in tqdm(_PARTS, desc="Audit", unit="part", disable=not show_progress_bar):
@@ -158,7 +158,7 @@ def _coexpression(data: AuditInput) -> Iterator[Row]:
 
 
 def _markers(data: AuditInput) -> tuple[metrics.Markers, NDArray[np.object_]]:
-    """Return the markers of the types, and the labels that they are of."""
+    """Return the markers of the types, and the labels to which they refer."""
     if data.markers is not None:
         return metrics.given_markers(data.markers, data.genes), data.reference_labels
     if data.reference is not None:
@@ -181,7 +181,7 @@ def _neighbor_contamination(data: AuditInput) -> Iterator[Row]:
 
 
 def _exposure(data: AuditInput) -> Iterator[Row]:
-    """Leaked markers removed, never without own markers removed."""
+    """Yield the removal of leaked markers, together with that of own markers."""
     labels, markers = data.labels, None
     if data.markers is not None:
         panel = set(data.genes)

@@ -1,4 +1,4 @@
-"""What an audit needs of a fitted table, its labels and a reference, checked before anything is computed."""
+"""Input of an audit from a fitted table, its labels and a reference, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis._audit import AuditInput, Reference
-from resolvi_sd._analysis._groups import cell_groups, label_groups
+from resolvi_sd._analysis._groups import CellGroups, cell_groups, label_groups
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
@@ -25,6 +25,7 @@ from resolvi_sd._results import (
     warn_of_lost_neighbors,
     warn_of_other_counts,
 )
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import cell_positions, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing, warn_user
 from resolvi_sd.metrics import depth_matched
@@ -35,29 +36,28 @@ _COMPONENTS = 30
 _TRUTH = "true_own"
 
 
-def _audit_labels(adata: AnnData, keys: Keys, labels_key: str) -> NDArray[np.object_]:
-    """Return the label of each cell, None where it has none."""
+def _audit_labels(adata: AnnData, keys: Keys, labels_key: str, setup: Setup) -> NDArray[np.object_]:
+    """Return the label of each cell, None if it has none."""
     if labels_key == keys.predicted:
         raise ValueError(
-            f"labels_key={labels_key!r} are predictions of the fit, which would judge itself: use labels from before "
-            "it, such as clusters of the raw counts."
+            f"labels_key={labels_key!r} contains predictions of the fit, which would then judge itself: use labels "
+            "from before the fit, such as clusters of the raw counts."
         )
-    groups = label_groups(adata, labels_key)
-    names = np.array([*groups.names, None], dtype=object)
-    labels: NDArray[np.object_] = names[groups.codes]
+    groups = label_groups(adata, labels_key, setup)
+    labels = _cell_labels(groups)
     found = pd.unique(labels[groups.codes >= 0])
     if len(found) < 2:
-        raise ValueError(f"obs[{labels_key!r}] has {len(found)} labels ({listing(found)}), and an audit needs two.")
+        raise ValueError(f"obs[{labels_key!r}] has {len(found)} labels ({listing(found)}), but an audit needs two.")
     return labels
 
 
 def _translated(
     labels: NDArray[np.object_], label_map: Mapping[str, str] | None, labels_key: str
 ) -> NDArray[np.object_]:
-    """Return the labels under the names that the reference uses."""
+    """Return the labels with the names used by the reference."""
     names = label_map or {}
     for name in names:
-        hint = "Names in the table are its keys, those in the reference its values."
+        hint = "Its keys are names in the table, its values names in the reference."
         check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
     return np.array([names.get(label, label) for label in labels], dtype=object)
 
@@ -65,10 +65,10 @@ def _translated(
 def _audit_reference(
     reference: AnnData | None, labels_key: str | None, layer: str | None, panel: pd.Index[Any]
 ) -> Reference | None:
-    """Check what the user gave as a reference."""
+    """Check the reference given by the user."""
     if reference is None:
         if labels_key is not None or layer is not None:
-            raise ValueError("`reference_labels_key` and `reference_layer` say nothing without a `reference`.")
+            raise ValueError("`reference_labels_key` and `reference_layer` require a `reference`.")
         return None
     if labels_key is None:
         raise ValueError(
@@ -86,29 +86,30 @@ def _audit_reference(
     try:
         counts = table_counts(reference, layer)
     except (KeyError, TypeError, ValueError) as error:
-        # A reader of tables: what it says of the table is said of the reference.
+        # The message refers to the table that was read, which here is the reference.
         raise type(error)(f"In the reference, with reference_layer={layer!r}: {error.args[0]}") from error
-    return Reference(counts, _as_labels(reference.obs[labels_key]), reference.var_names)
+    return Reference(counts, _cell_labels(label_groups(reference, labels_key)), reference.var_names)
 
 
 def _check_matched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
-    """Raise if no type of the table is in the reference; warn of those that are not, if any of its are left."""
+    """Raise if no type of the table is in the reference; warn if both have types that the other lacks."""
     here, there = (set(names) - {None} for names in (labels, reference_labels))
     if not here & there:
         raise ValueError(
             f"The reference shares no label with the table. Table: {listing(pd.unique(labels))}; reference: "
-            f"{listing(pd.unique(reference_labels))}. Say which are the same: label_map={{...}}."
+            f"{listing(pd.unique(reference_labels))}. Specify which are the same: label_map={{...}}."
         )
     if here - there and there - here:
         warn_user(
             f"{len(here & there)} of {len(here)} labels of the table are in the reference. Only in the table: "
-            f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. Where these are "
-            "the same under other names, `label_map={'name in the table': 'name in the reference'}` says so."
+            f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. If some are the "
+            "same with different names, pass `label_map={'name in the table': 'name in the reference'}`."
         )
 
 
-def _as_labels(column: pd.Series[Any]) -> NDArray[np.object_]:
-    return np.array([None if missing else str(x) for x, missing in zip(column, column.isna(), strict=True)], object)
+def _cell_labels(groups: CellGroups) -> NDArray[np.object_]:
+    """Return the label of each cell, None if it has none."""
+    return np.array([*groups.names, None], dtype=object)[groups.codes]
 
 
 def audit_input(
@@ -127,8 +128,9 @@ def audit_input(
     corrected_layer: str | Sequence[str] | None,
     rng: np.random.Generator,
 ) -> AuditInput:
-    """Gather what is judged, and what it is held against; the arguments are those of :func:`resolvi_sd.tl.audit`."""
-    labels = _audit_labels(adata, keys, labels_key)
+    """Gather the input of an audit; the arguments are those of :func:`resolvi_sd.tl.audit`."""
+    setup = fitted.setup
+    labels = _audit_labels(adata, keys, labels_key, setup)
     reference_labels = _translated(labels, label_map, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
     for label, genes in (markers or {}).items():
@@ -136,7 +138,6 @@ def audit_input(
         check_names(genes, argument=f"markers[{label!r}]")
     if known is not None:
         _check_matched(reference_labels, known.labels)
-    setup = fitted.setup
     tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
     layers = _corrected_layers(adata, keys, corrected_layer)
     check_result(keys.latent, adata.obsm, where="table.obsm", tool=tool)
@@ -153,7 +154,7 @@ def audit_input(
     molecules = row_sums(raw)
     warn_of_other_counts(adata, fitted, keys, raw)
     if keys.weights in adata.obsp:
-        so = "They are not counted, so that cells are taken for unexposed that are not. Audit the whole table."
+        so = "They are not counted, so some exposed cells are treated as unexposed. Audit the whole table."
         warn_of_lost_neighbors(adata, fitted, keys, molecules, so=so)
     seed = draw_seed(rng)
     truth = read_matrix(adata.layers[_TRUTH], name="table.layers['true_own']") if _TRUTH in adata.layers else None
@@ -181,7 +182,7 @@ def audit_input(
 
 
 def _corrected_layers(adata: AnnData, keys: Keys, layers: str | Sequence[str] | None) -> dict[str, str | None]:
-    """Return the layers with corrected counts that the user asked for, by name; None: those of the fit."""
+    """Return the layers with corrected counts requested by the user, by name; None means those of the fit."""
     asked: list[str | None] = [None] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     if not asked:
         raise ValueError(f"`corrected_layer` is empty; the table has the layers {listing(adata.layers)}.")
@@ -189,7 +190,7 @@ def _corrected_layers(adata: AnnData, keys: Keys, layers: str | Sequence[str] | 
 
 
 def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
-    """Return the first principal components of log-normalised counts: what cells are clustered by without a model."""
+    """Return the first principal components of log-normalized counts, the basis of clustering without a model."""
     import scanpy as sc
 
     table = AnnData(sp.csr_matrix(counts, dtype=np.float32))

@@ -19,12 +19,12 @@ def bootstrap_means(
 ) -> NDArray[np.float32]:
     """Draw the means of groups from their posterior, with blocks of cells as the independent units.
 
-    Neighborhoods of cells that lie together overlap and are alike, so that cells are no independent observations:
-    resampling them would take a patchy tissue's chance differences for real ones. A draw gives each block a weight
-    (exponential, i.e. a flat Dirichlet after normalising), the same for all groups, since groups that share a block
-    share its peculiarities. To each group a block of average size is added that has the mean of all groups together,
-    with a random weight of its own: the prior of the Dirichlet process. It vanishes when there are many blocks, and
-    keeps a group that lies in one block from having a mean without uncertainty.
+    The neighborhoods of adjacent cells overlap and are similar, so cells are not independent observations: resampling
+    them would take chance differences of a patchy tissue for real ones. Each draw gives each block a weight
+    (exponential, i.e. a flat Dirichlet after normalizing), the same for all groups, since groups that share a block
+    share its peculiarities. A block of average size, with the mean of all groups together and its own random weight, is
+    added to each group: the prior of the Dirichlet process. Its effect vanishes if there are many blocks, and it keeps
+    a group that lies in one block from having a mean without uncertainty.
 
     Parameters
     ----------
@@ -63,19 +63,20 @@ def bootstrap_means(
 def widened(
     draws: NDArray[np.float32], n_units: NDArray[np.integer], *, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Return draws of a bootstrap with the spread that means of few units have.
+    """Return the draws of a bootstrap, widened to the spread of means of few units.
 
-    With n units the draws' variance is (n - 1) / (n + 1) of that of a mean whose units are drawn anew, and it varies as
-    much as the spread of n values does. So deviations from the median are multiplied by the root of the inverse, and by
-    that of (n - 1) / chi2, one number a draw for all groups (the fewest units count): Student's t in place of a normal.
-    A single unit says nothing of the spread; with what the prior adds, it counts as two.
+    With n units, the variance of the draws is (n - 1) / (n + 1) times that of a mean whose units are sampled anew, and
+    it varies as much as the spread of n values does. Deviations from the median are therefore multiplied by the root of
+    the inverse, and by that of (n - 1) / chi2, one number per draw for all groups (using the smallest number of units):
+    Student's t instead of a normal. A single unit carries no information about the spread; together with the prior, it
+    counts as two.
 
     Parameters
     ----------
     draws
-        Of logarithms of means, draws × groups × features.
+        Draws of logarithms of means, draws × groups × features.
     n_units
-        Independent units of each group.
+        Number of independent units of each group.
     rng
         Generator.
 

@@ -1,4 +1,4 @@
-"""What the model says of the cells, block after block: own molecules and expected expression."""
+"""Own molecules and expected expression of the cells, block by block."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _WEIGHTED_ROWS = 2048
 
 @dataclass(frozen=True)
 class CellBlock:
-    """Some cells.
+    """Own molecules and expected expression of a block of cells.
 
     Parameters
     ----------
     rows
-        Rows of the table.
+        Rows of the cells in the table.
     own
         Expected own molecules, cells × genes, CSR.
     expression
         Expected expression rho, cells × genes; rows sum to 1.
     reference
-        The same as if the cells were of all batches in equal parts; `expression` itself without batch correction.
+        Expression as if the cells belonged to all batches in equal parts; `expression` itself without batch correction.
     """
 
     rows: NDArray[np.int64]
@@ -62,9 +62,9 @@ def blocks_at_mean(
     categories
         Batch and further covariates of each cell, cells × (1 + covariates).
     rows
-        Cells that are wanted.
+        Rows of the requested cells.
     batch_correction
-        Whether to decode in every batch too.
+        Whether to also decode in every batch.
     show_progress_bar
         Whether to show a progress bar.
     """
@@ -89,9 +89,9 @@ def importance_blocks(
     sampler
         Model, tissue and seeds of the draws.
     rows
-        Cells that are wanted, best in an order in which neighbors are close to each other.
+        Rows of the requested cells, preferably in an order in which neighbors are close to each other.
     batch_correction
-        Whether to decode in every batch too.
+        Whether to also decode in every batch.
     show_progress_bar
         Whether to show a progress bar.
     """

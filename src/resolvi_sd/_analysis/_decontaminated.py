@@ -1,4 +1,4 @@
-"""Whole corrected counts at a chosen cost in own molecules, and what other costs would give."""
+"""Decontaminated counts at a chosen cost in own molecules, and the results at other costs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._logging import logger
 from resolvi_sd._model import MEDIAN, Removed, ResolviModule, highest_level, molecules_to_keep, removal_curves
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import shortened, warn_user
+from resolvi_sd._validation import check_flag, check_number, shortened, warn_user
 
 __all__ = ["MIN_OWN", "Decontaminated", "check_fpr", "decontaminate"]
 
 _CELLS = 2048
-# Share of own molecules among those removed above which `fpr` asks for too much, and of a gene's own ones, likewise.
+# `fpr` is too large if more than this share of the removed molecules is own, or of a gene's own molecules is removed.
 _MOST = 0.5
-# Expected own molecules without which a gene's share of removed ones says little.
+# Expected own molecules below which the removed share of a gene is not informative.
 MIN_OWN = 50
-# Levels of the table, both ends with it.
+# Number of levels in the table, including both ends.
 _N_LEVELS = 129
 
 
 @dataclass(frozen=True)
 class Decontaminated:
-    """Whole corrected counts, and what they cost.
+    """Decontaminated counts, and their cost.
 
     Parameters
     ----------
@@ -39,16 +39,16 @@ class Decontaminated:
     own_removed_by_cell
         Expected share of the own molecules of each cell that are removed, float32; NaN for cells without molecules.
     genes
-        By `gene`: its `level`, expected molecules, `own` and `foreign`, and the shares of these that are removed,
-        `own_removed` and `foreign_removed`; NaN where there are none.
+        For each `gene`: its `level`, its expected molecules `own` and `foreign`, and the shares of these that are
+        removed, `own_removed` and `foreign_removed`; NaN if there are no molecules.
     level
-        Those are kept that are own with at least this probability; None if each gene has its own.
+        Molecules are kept if they are own with at least this probability; None if each gene has its own level.
     own_removed, foreign_removed
         Expected shares of the own and of the foreign molecules that are removed.
     own_among_removed
-        Expected share of own molecules among those that are removed; NaN if none are.
+        Expected share of own molecules among the removed molecules; NaN if none are removed.
     curve
-        These two shares, by level.
+        `own_removed` and `foreign_removed` by level.
     """
 
     counts: CSR
@@ -62,29 +62,23 @@ class Decontaminated:
 
 
 def check_fpr(fpr: object, *, per_gene: object) -> None:
-    """Raise unless `fpr` is a share between 0 and 1, or None where it is not `per_gene`.
+    """Raise unless `fpr` is a share between 0 and 1, or None without `per_gene`.
 
     Raises
     ------
     TypeError, ValueError
-        If one of the two is of another type, or `fpr` is out of range or missing.
+        If one of the two has the wrong type, or if `fpr` is out of range or missing.
     """
-    if not isinstance(per_gene, (bool, np.bool_)):
-        raise TypeError(f"`per_gene` must be True or False, not {per_gene!r}.")
+    check_flag(per_gene, argument="per_gene")
     if fpr is None:
         if per_gene:
             raise ValueError(
                 "per_gene=True needs `fpr`, the share of its own molecules that each gene may lose, e.g. 0.05. Without "
-                "both, what is more likely foreign than own is removed."
+                "both, molecules that are more likely foreign than own are removed."
             )
         return
-    if isinstance(fpr, bool) or not isinstance(fpr, (int, float, np.integer, np.floating)):
-        raise TypeError(f"`fpr` must be a number or None, not {fpr!r}.")
-    if not 0 < fpr < 1:
-        raise ValueError(
-            f"`fpr` is the share of the cells' own molecules that may be removed with the foreign ones, above 0 and "
-            f"below 1, e.g. 0.05; not {fpr!r}. None removes what is more likely foreign than own."
-        )
+    why = "the share of their own molecules that cells may lose, e.g. 0.05; None removes the more likely foreign ones"
+    check_number(fpr, argument="fpr", above=0, below=1, why=why)
 
 
 def decontaminate(
@@ -97,7 +91,7 @@ def decontaminate(
     genes: Sequence[str],
     show_progress_bar: bool,
 ) -> Decontaminated:
-    """Find the level, and keep the molecules above it; two passes over the posterior.
+    """Find the level, and keep the molecules above it, in two passes over the posterior.
 
     Parameters
     ----------
@@ -106,9 +100,9 @@ def decontaminate(
     tissue, graph
         All cells, and their neighbors.
     fpr
-        Largest share of the own molecules that is expected to be removed; None: a level of one half.
+        Largest expected share of the own molecules that may be removed; None means a level of one half.
     per_gene
-        Whether it is that of each gene, rather than of all genes together.
+        Whether `fpr` applies to each gene rather than to all genes together.
     genes
         Names of the genes.
     show_progress_bar
@@ -117,7 +111,7 @@ def decontaminate(
     Warns
     -----
     UserWarning
-        If most of what `fpr` removes is own, or most of the own molecules of some genes go.
+        If most molecules removed at `fpr` are own, or if most of the own molecules of some genes are removed.
     """
     parts = graph.compact_parts(_CELLS)
 
@@ -142,8 +136,8 @@ def decontaminate(
         otherwise = "fpr=None without `per_gene`" if per_gene else "None"
         warn_user(
             f"Of the molecules that fpr={fpr:g} removes, {100 * own_among_removed:.0f}% are expected to be own, some "
-            f"with a probability of {highest:.2f}: little is foreign here. A smaller `fpr` removes less, and "
-            f"{otherwise} only what is more likely foreign than own."
+            f"with a probability of {highest:.2f}: few molecules are foreign here. A smaller `fpr` removes fewer "
+            f"molecules, and {otherwise} removes only those that are more likely foreign than own."
         )
     by_gene = _gene_table(kept.genes, genes, level)
     _tell_of_genes(by_gene, per_gene=per_gene)
@@ -162,20 +156,22 @@ def decontaminate(
 
 
 def _tell_of_genes(genes: pd.DataFrame, *, per_gene: bool) -> None:
-    """Name the genes that are hardly left where they are expressed; by gene, those that are left where they leaked."""
+    """Report genes that are mostly removed where they are expressed or, with `per_gene`, kept where they leaked."""
     if per_gene:
         foreign = (genes["foreign"] >= MIN_OWN) & (genes["foreign"] > genes["own"])
         some = genes[foreign & (genes["foreign_removed"] < _MOST)].sort_values("foreign_removed")
-        what = "Most molecules of %d of %d genes are expected to be foreign, but less than half of these go: %s."
+        what = (
+            "Most molecules of %d of %d genes are expected to be foreign, but less than half of these are removed: %s."
+        )
         if not some.empty:
             logger.info(what, len(some), len(genes), _shares(some, "foreign_removed"))
         return
     some = genes[(genes["own"] >= MIN_OWN) & (genes["own_removed"] > _MOST)].sort_values("own_removed")[::-1]
     if not some.empty:
         warn_user(
-            f"More than half of the own molecules of {len(some)} of {len(genes)} genes are expected to go, where they "
-            f"are expressed: {_shares(some, 'own_removed')}. With `per_gene=True` none loses more than `fpr`; "
-            "`resolvi_sd.pl.decontamination` draws what all lose."
+            f"More than half of the own molecules of {len(some)} of {len(genes)} genes are expected to be removed, "
+            f"where they are expressed: {_shares(some, 'own_removed')}. With `per_gene=True`, no gene loses more than "
+            "`fpr`; `resolvi_sd.pl.decontamination` plots the losses of all genes."
         )
 
 

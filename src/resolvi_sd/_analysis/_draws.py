@@ -1,4 +1,4 @@
-"""Posterior draws as named arrays: block after block of cells, at once or when they are asked for."""
+"""Posterior draws as named arrays, computed for blocks of cells, immediately or lazily."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["Block", "Draws", "check_choices", "named"]
 
 # Above this many bytes the arrays are dask arrays, computed when they are read.
 _LARGE = 1 << 30
-# Draws that a block holds, in bytes.
+# Size of the draws in a block, in bytes.
 _BLOCK = 1 << 27
-# Cells × genes that a block decodes, all genes of the model and some five arrays of that size; and its most cells.
+# Cells × genes decoded per block, with all genes of the model and about five arrays of this size; most cells per block.
 _DECODED = 1 << 24
 _ROWS = 8192
 
-# Arrays of the named variables for some cells and draws.
+# Function that returns arrays of the named variables for some cells and draws.
 Block = Callable[[Sampler, NDArray[np.int64], Collection[str], slice], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Which draws of which cells and genes, checked, and what they are drawn from."""
+    """A checked request for draws of some cells and genes, and the model and tissue to draw from."""
 
     adata: AnnData
     sampler: Sampler
@@ -56,12 +56,12 @@ class Draws:
         cells: Sequence[str] | None,
         rng: RandomLike,
     ) -> Draws:
-        """Check what was asked for, then restore the model.
+        """Check the request, then restore the model.
 
         Raises
         ------
         KeyError, ValueError, TypeError
-            If a name is unknown or repeats, a number is out of range, or there is no fit.
+            If a name is unknown or repeated, a number is out of range, or there is no fit.
         """
         check_positive_int(n_samples, argument="n_samples")
         generator = as_generator(rng)
@@ -84,7 +84,7 @@ class Draws:
         }
 
     def coordinates(self, variables: Mapping[str, Site]) -> dict[str, Any]:
-        """Return the coordinates of the dimensions that the variables have."""
+        """Return the coordinates of the dimensions of the variables."""
         dims = {dim for variable in variables.values() for dim in variable.dims}
         values: dict[str, Any] = {dim: np.arange(self.sizes[dim]) for dim in dims & set(self.sizes)}
         names = self.adata.obs_names.to_numpy(dtype=object)
@@ -100,21 +100,21 @@ class Draws:
         return values
 
     def rows(self) -> int:
-        """Return how many cells make a block: as many as decoding allows, since small blocks have large halos."""
+        """Return the number of cells per block: as many as decoding allows, since small blocks have large halos."""
         return min(_ROWS, max(256, _DECODED // self.sampler.tissue.n_genes))
 
     def rows_with_all_samples(self) -> int:
-        """Return how many cells make a block that holds all its draws together."""
+        """Return the number of cells per block if the block holds all of its draws at the same time."""
         return min(self.rows(), max(16, _BLOCK // (4 * len(self.genes) * self.sampler.n_samples)))
 
 
 def check_choices(value: Sequence[str] | str, known: Sequence[str], *, argument: str) -> tuple[str, ...]:
-    """Return `value` as a tuple; one name stands for itself.
+    """Return `value` as a tuple; a single name becomes a tuple of one.
 
     Raises
     ------
     ValueError
-        If there is none, or one is unknown.
+        If there are no names, or if a name is unknown.
     """
     given = (value,) if isinstance(value, str) else tuple(value)
     unknown = [name for name in given if name not in known]
@@ -129,7 +129,7 @@ def _positions(names: Sequence[str] | None, known: pd.Index[Any], *, argument: s
         return np.arange(len(known))
     wanted = pd.Index([names] if isinstance(names, str) else list(names), dtype=object)
     if len(wanted) and all(isinstance(name, (bool, np.bool_)) for name in wanted):
-        raise TypeError(f"`{argument}` are names, not a mask: pass `{where}[mask]`.")
+        raise TypeError(f"`{argument}` takes names, not a mask: pass `{where}[mask]`.")
     check_unique(known, what=f"`{where}`", todo=f"Make it unique, or leave `{argument}` out.")
     check_unique(wanted, what=f"`{argument}`", todo="Name each once.")
     found = known.get_indexer(wanted)
@@ -152,22 +152,22 @@ def named(
     coordinates: Mapping[str, Any] | None = None,
     show_progress_bar: bool,
 ) -> xr.Dataset:
-    """Return what `block` gives for all cells as a dataset, backed by dask where it would be large.
+    """Return the results of `block` for all cells as a dataset, backed by dask if it would be large.
 
     Parameters
     ----------
     draws
-        What is drawn.
+        The requested draws.
     block
-        Gives arrays of some variables for some cells and draws.
+        Function that returns arrays of some variables for some cells and draws.
     variables
-        What each variable is.
+        Description of each variable.
     rows
-        Cells of a block.
+        Number of cells per block.
     coordinates
         Values of the dimensions that `draws` does not know.
     show_progress_bar
-        Whether to show a progress bar while drawing at once.
+        Whether to show a progress bar if the draws are computed immediately.
     """
     more = dict(coordinates or {})
     sizes = draws.sizes | {dim: len(values) for dim, values in more.items()}
@@ -208,9 +208,9 @@ def _eager(
 
 
 def _lazy(draws: Draws, block: Block, name: str, variable: Site, shape: tuple[int, ...], rows: int) -> Any:
-    """Dask array of one variable; chunks are cells in the order asked for, and some of the draws where they are large.
+    """Return a dask array of one variable, chunked by cells in the requested order and, if large, also by draws.
 
-    Each variable has tasks of its own, so that reading one does not compute the others.
+    Each variable has its own tasks, so that reading one does not compute the others.
     """
     import dask
     import dask.array as da

@@ -19,24 +19,25 @@ __all__ = ["Detection", "compare_expression", "detection", "estimate_pseudocount
 
 # An expected number of molecules below this is more likely none than one.
 _DETECTED = 0.5
-# A gene detected in fewer cells than this in both groups says what is left to genes that are not expressed.
+# Genes detected in a smaller fraction of cells than this in both groups show the level of genes that are not expressed.
 _HARDLY_DETECTED = 0.01
 _FEWEST_GENES = 10
 _QUANTILE = 0.9
-# Draws that are held at a time, in bytes.
+# Size of the draws held at a time, in bytes.
 _HELD = 1 << 28
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Sums over the cells of each group, from which the means of any union of groups follow.
+    """Sums over the cells of each group, from which the means of any union of groups are computed.
 
     Attributes
     ----------
     n_cells
-        Cells of each group, `(n_groups,)`.
+        Number of cells of each group, `(n_groups,)`.
     total, detected
-        Molecules, and cells with at least one, `(n_groups, n_genes)`.
+        Number of molecules, and of cells in which the gene is detected, `(n_groups, n_genes)`.
     """
 
     n_cells: NDArray[np.int64]
@@ -44,11 +45,11 @@ class Detection:
     detected: NDArray[np.float64]
 
     def mean(self, codes: Sequence[int]) -> NDArray[np.float64]:
-        """Molecules per cell in these groups together."""
+        """Return the molecules per cell in these groups together."""
         return np.asarray(self.total[list(codes)].sum(axis=0) / self.n_cells[list(codes)].sum())
 
     def fraction(self, codes: Sequence[int]) -> NDArray[np.float64]:
-        """Fraction of the cells of these groups in which the gene is detected."""
+        """Return the fraction of the cells of these groups in which each gene is detected."""
         return np.asarray(self.detected[list(codes)].sum(axis=0) / self.n_cells[list(codes)].sum())
 
 
@@ -67,11 +68,11 @@ def estimate_pseudocount(
     *,
     depth: float,
 ) -> float:
-    """Return what to add to expression, so that fold changes of genes that neither group expresses are near zero.
+    """Return the pseudocount with which fold changes of genes that neither group expresses are near zero.
 
-    The 0.9 quantile, over the genes that are detected in fewer than 1% of the cells of both groups, of their larger
-    mean expression. With fewer than ten such genes: the expression at which a cell of median depth has a molecule
-    in one of a hundred cases.
+    This is the 0.9 quantile, over the genes that are detected in fewer than 1% of the cells of both groups, of their
+    larger mean expression. With fewer than ten such genes, it is the expression at which a cell of median depth has
+    0.01 molecules.
 
     Parameters
     ----------
@@ -104,21 +105,22 @@ def compare_expression(
 ) -> list[pd.DataFrame]:
     """Compare the mean expression of groups over draws from its posterior.
 
-    The mean of several groups together is that over their cells. Genes are drawn block after block, each group once
-    for all comparisons that it takes part in.
+    Several groups together have the expression of one group of all their cells, however they are divided: each group is
+    weighted by its own molecules. Genes are drawn block by block, each group once for all comparisons in which it takes
+    part.
 
     Parameters
     ----------
     totals
         Sums over the cells of each group.
     comparisons
-        What is compared.
+        The comparisons.
     raw, corrected
         Detection in the counts and in the corrected counts.
     mode, delta, fdr
         See :func:`summarise_change`.
     pseudocount
-        Added to the expression; None: :func:`estimate_pseudocount`.
+        Added to the expression; None uses :func:`estimate_pseudocount`.
     depth
         Median number of molecules of a cell.
     n_samples
@@ -128,10 +130,10 @@ def compare_expression(
 
     Returns
     -------
-    For each comparison a table with one row per gene.
+    For each comparison, a table with one row per gene.
     """
     codes = sorted({code for comparison in comparisons for code in (comparison.first, *comparison.second)})
-    sides = [_sides(comparison, codes, totals.n_cells) for comparison in comparisons]
+    sides = [_sides(comparison, codes, totals.size) for comparison in comparisons]
     added = [pseudocount or _pseudocount(totals, c, corrected, depth) for c in comparisons]
     parts: list[list[pd.DataFrame]] = [[] for _ in comparisons]
     n_genes = totals.own.shape[1]
@@ -156,19 +158,19 @@ def compare_expression(
 
 
 def _sides(
-    comparison: Comparison, codes: Sequence[int], n_cells: NDArray[np.int64]
+    comparison: Comparison, codes: Sequence[int], size: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight of each group in the two sides: its share of their cells."""
+    """Return the weight of each group in the two sides: its share of their own molecules."""
     weights = []
     for members in ((comparison.first,), comparison.second):
-        weight = np.where(np.isin(codes, members), n_cells[list(codes)], 0).astype(np.float64)
+        weight = np.where(np.isin(codes, members), np.maximum(size[list(codes)], _TINY), 0)
         weights.append((weight / weight.sum()).astype(np.float32))
     return weights[0], weights[1]
 
 
 def _pseudocount(totals: GroupTotals, comparison: Comparison, judged: Detection, depth: float) -> float:
     mean, one, other = totals.mean_expression(), [comparison.first], list(comparison.second)
-    second = np.average(mean[other], axis=0, weights=totals.n_cells[other])
+    second = np.average(mean[other], axis=0, weights=np.maximum(totals.size[other], _TINY))
     return estimate_pseudocount(
         mean[comparison.first], second, judged.fraction(one), judged.fraction(other), depth=depth
     )

@@ -15,10 +15,10 @@ from resolvi_sd._csr import CSR
 
 __all__ = ["GroupTotals", "draw_expression", "group_totals"]
 
-# What the decoder says of a gene in a group counts as much as this many molecules.
+# Weight of the decoder's expectation for a gene in a group, in molecules.
 _PRIOR_EVENTS = 1.0
-# Relative standard deviation of the molecules of a gene that a group is said to have received. On simulated tissues
-# (five regimes, genes with at least 50 of them) 0.12 to 0.20, around means that are 0.05 to 0.18 too low.
+# Relative standard deviation of the estimated molecules of a gene that a group has received. On simulated tissues
+# (five regimes, genes with at least 50 such molecules) it is 0.12 to 0.20, around means that are 0.05 to 0.18 too low.
 _ATTRIBUTION_ERROR = 0.15
 _LARGEST_LOGIT_SD = 3.0
 _LEAST_SHARE = 1e-3
@@ -32,17 +32,17 @@ class GroupTotals:
     Parameters
     ----------
     n_cells
-        Cells of each group, `(n_groups,)`.
+        Number of cells of each group, `(n_groups,)`.
     size
         Own molecules of all genes, `(n_groups,)`.
     observed, own
-        Molecules, and those of them that are the cells' own, `(n_groups, n_genes)`.
+        Molecules, and own molecules, `(n_groups, n_genes)`.
     expected
-        Own molecules that the decoder expects in cells of these sizes, likewise.
+        Own molecules that the decoder expects in cells of these sizes, `(n_groups, n_genes)`.
     reference
-        The same as if the cells were of all batches in equal parts.
+        Like `expected`, as if the cells belonged to all batches in equal parts.
     variance
-        Variance of `own` from cell to cell, as of a sum of independent cells.
+        Variance of `own`, as a sum of independent cells, from the variation between cells.
     """
 
     n_cells: NDArray[np.int64]
@@ -55,16 +55,16 @@ class GroupTotals:
 
     @property
     def dispersion(self) -> NDArray[np.float64]:
-        """Variance of the own molecules over that of Poisson counts, at least 1."""
+        """Variance of the own molecules relative to that of Poisson counts, at least 1."""
         return np.maximum(self.variance / np.maximum(self.own, _TINY), 1.0)
 
     def mean_expression(self) -> NDArray[np.float64]:
-        """Posterior mean of the expression before errors of attribution, groups × genes."""
+        """Return the posterior mean of the expression without attribution errors, groups × genes."""
         shape, rate = self._gamma()
         return self.reference / np.maximum(self.size, _TINY)[:, None] * shape / rate
 
     def _gamma(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Shape and rate of the posterior of the factor by which a group differs from what the decoder expects."""
+        """Return shape and rate of the posterior of the factor by which a group differs from the decoder."""
         dispersion = self.dispersion
         return _PRIOR_EVENTS + self.own / dispersion, _PRIOR_EVENTS + self.expected / dispersion
 
@@ -77,20 +77,20 @@ def group_totals(
     genes: NDArray[np.intp],
     among: NDArray[np.bool_],
 ) -> GroupTotals:
-    """Sum over the cells of each group, block after block.
+    """Sum over the cells of each group, block by block.
 
     Parameters
     ----------
     counts
-        Cells × genes.
+        Counts, cells × genes.
     groups
         The groups.
     blocks
-        Every cell of the groups that are wanted, once; the sums of other groups are zero.
+        Blocks that contain every cell of the requested groups once; the sums of other groups are zero.
     genes
-        Columns of the genes that were measured, of which the sums are; expression is that among them.
+        Columns of the measured genes, to which sums and expression are limited.
     among
-        Cells that may be used.
+        Mask of the cells that may be used.
     """
     n_groups, n_genes = len(groups.names), len(genes)
     observed, own, expected, reference, squared, product = np.zeros((6, n_groups, n_genes))
@@ -113,7 +113,7 @@ def group_totals(
         size += np.asarray(sums @ mine)
         size_squared += np.asarray(sums @ np.square(mine))
     n_cells = groups.sizes(among)
-    # Squared residuals of a ratio of sums: each cell's own molecules less its size times the group's profile.
+    # Squared residuals of a ratio of sums: each cell's own molecules minus its size times the group's profile.
     profile = own / np.maximum(size, _TINY)[:, None]
     residual = squared - 2 * profile * product + np.square(profile) * size_squared[:, None]
     unbiased = (n_cells / np.maximum(n_cells - 1, 1))[:, None]
@@ -121,7 +121,7 @@ def group_totals(
 
 
 def _among(block: CellBlock, genes: NDArray[np.intp]) -> CellBlock:
-    """Return what is said of some genes, whose expression sums to 1 in each cell."""
+    """Return the block limited to some genes, with expression that sums to 1 over these genes in each cell."""
     expression, reference = (
         rho[:, genes] / rho[:, genes].sum(axis=1, keepdims=True) for rho in (block.expression, block.reference)
     )
@@ -133,24 +133,26 @@ def draw_expression(
 ) -> NDArray[np.float32]:
     """Draw the mean expression of groups from its posterior.
 
-    The expression of gene g in group G, with O own molecules where the decoder expects E and S of all genes, is
-    (E / S) f h. The factor f has a Gamma(1, 1) prior, so that the decoder weighs as much as one molecule, and own
-    molecules over their dispersion for a likelihood: f ~ Gamma(1 + O / phi, 1 + E / phi). The decoder is a smooth
-    estimate for all cells together and knows single genes of single groups less well than their molecules do.
+    With O own molecules of gene g in group G, where the decoder expects E, and S own molecules of all genes, the
+    expression is (E / S) f h. The factor f has a Gamma(1, 1) prior, so that the decoder weighs as much as one molecule,
+    and a likelihood from the own molecules divided by their dispersion: f ~ Gamma(1 + O / phi, 1 + E / phi). The
+    decoder is a smooth estimate for all cells together, and less accurate for single genes of single groups than their
+    molecules.
 
-    What is common to all cells of a group, the error of telling own from foreign molecules, does not average out. The
-    foreign molecules X - O are taken as known up to a factor with a relative error of 0.15. On the scale of the logit
-    of the own share P = O / X that is a standard deviation of 0.15 / P, and h is the share so drawn over P, between 0
-    and 1 / P: a gene that a group mostly received may be its own to any extent up to what was counted.
+    The error of separating own from foreign molecules is common to all cells of a group, and does not average out. The
+    foreign molecules X - O are assumed to be known up to a factor with a relative error of 0.15. On the scale of the
+    logit of the own share P = O / X, this is a standard deviation of 0.15 / P, and h is the share drawn in this way
+    divided by P, between 0 and 1 / P: for a gene that a group mostly received, the own molecules may be any number up
+    to those that were counted.
 
     Parameters
     ----------
     totals
         Sums over the cells of each group.
     codes
-        Groups that are wanted.
+        Codes of the requested groups.
     genes
-        Genes that are wanted.
+        The requested genes.
     n_samples
         Number of draws.
     rng
@@ -158,7 +160,7 @@ def draw_expression(
 
     Returns
     -------
-    Draws × groups × genes, float32; in each draw genes and groups are independent.
+    Draws × groups × genes, float32; in each draw, genes and groups are independent.
     """
     rows = list(codes)
     shape, rate = (part[rows, genes].astype(np.float32) for part in totals._gamma())

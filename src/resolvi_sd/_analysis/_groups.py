@@ -1,4 +1,4 @@
-"""Which cells are compared with which."""
+"""Groups of cells, and the comparisons between them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import text_categories
 from resolvi_sd._validation import (
     MOST_LISTED,
     check_key,
     check_no_measurement,
-    check_unique,
     group_names,
     listing,
     shortened,
@@ -29,16 +28,16 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class CellGroups:
-    """Groups of cells, some of which may be in none.
+    """Groups of cells; some cells may not belong to any group.
 
     Attributes
     ----------
     key
-        Column of `obs` that they come from.
+        Column of `obs` that defines the groups.
     codes
-        Group of each cell, `(n_cells,)` int64; -1 where the column has no value.
+        Group of each cell, `(n_cells,)` int64; -1 if the column has no value.
     names
-        Names, in the order of the column's categories; a category without cells is one of them.
+        Names of the groups, in the order of the column's categories, including categories without cells.
     """
 
     key: str
@@ -46,25 +45,25 @@ class CellGroups:
     names: tuple[str, ...]
 
     def members(self, codes: Sequence[int], among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Rows of the cells of these groups, of those that `among` marks."""
+        """Return the rows of those cells of these groups that are marked by `among`."""
         return np.flatnonzero(np.isin(self.codes, codes) & among)
 
     def sizes(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Cells of each group, of those that `among` marks."""
+        """Return the number of cells of each group that are marked by `among`."""
         chosen = self.codes[among & (self.codes >= 0)]
         return np.bincount(chosen, minlength=len(self.names)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group against one or several others.
+    """Comparison of one group with one or several other groups.
 
     Attributes
     ----------
     first, second
         Codes of the groups.
     name1, name2
-        What the two sides are called.
+        Names of the two sides.
     """
 
     first: int
@@ -73,28 +72,38 @@ class Comparison:
     name2: str
 
 
-def cell_groups(adata: AnnData, key: str, *, argument: str) -> CellGroups:
-    """Return the groups in a column of `obs`, in the order of its categories, or of its numbers or text.
+def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None = None) -> CellGroups:
+    """Return the groups in a column of `obs`, ordered by category, number or text.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    key
+        Column of `obs`.
+    argument
+        Name of the argument, for messages.
+    setup
+        Setup of a fit. If `key` is the column of its labels, cells that were unlabeled in the fit are in no group.
 
     Raises
     ------
     KeyError
         If there is no such column.
     ValueError
-        If two categories are the same text (1 and "1").
+        If two categories are the same as text (1 and "1").
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     column = adata.obs[key]
     codes, names = text_categories(column)
-    check_unique(
-        pd.Index(names, dtype=object),
-        what=f"Names of groups (`table.obs[{key!r}]`, read as text)",
-        todo="Rename categories of it.",
-    )
+    if setup is not None and key == setup.labels_key and setup.unlabeled_category in names:
+        none = names.index(setup.unlabeled_category)
+        codes = np.where(codes == none, -1, codes - (codes > none))
+        names = names[:none] + names[none + 1 :]
     return CellGroups(key, codes, names)
 
 
-def label_groups(adata: AnnData, key: str) -> CellGroups:
+def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> CellGroups:
     """Return the labels in a column of `obs`, as :func:`cell_groups` does.
 
     Raises
@@ -102,9 +111,9 @@ def label_groups(adata: AnnData, key: str) -> CellGroups:
     KeyError
         If there is no such column.
     ValueError
-        If no cell has a label, or its values are so many that they must be measurements.
+        If no cell has a label, or if there are so many values that they must be measurements.
     """
-    groups = cell_groups(adata, key, argument="labels_key")
+    groups = cell_groups(adata, key, argument="labels_key", setup=setup)
     if not (groups.codes >= 0).any():
         raise ValueError(f"No cell has a label in obs[{key!r}]: all values are missing.")
     check_no_measurement(len(np.unique(groups.codes[groups.codes >= 0])), adata.n_obs, key=key, argument="labels_key")
@@ -118,18 +127,18 @@ def make_comparisons(
     *,
     among: NDArray[np.bool_],
 ) -> list[Comparison]:
-    """Return what to compare: each of `group1` with all of `group2` taken together.
+    """Return the comparisons: each group of `group1` with all groups of `group2` combined.
 
     Parameters
     ----------
     groups
         The groups.
     group1
-        Each of these is compared; None: each group that has two cells and is not in `group2`.
+        Groups that are compared; None means each group that has two cells and is not in `group2`.
     group2
-        What they are compared with, together; None: all other groups.
+        Groups that they are compared with, combined; None means all other groups.
     among
-        Cells that may be used, `(n_cells,)`.
+        Mask of the cells that may be used, `(n_cells,)`.
 
     Raises
     ------
@@ -149,7 +158,7 @@ def make_comparisons(
     if both:
         raise ValueError(
             f"Groups in both `group1` and `group2`: {listing(groups.names[code] for code in both)}. A group cannot be "
-            "compared with itself; take it out of one of them."
+            "compared with itself; remove it from one of them."
         )
     name2 = REST if reference is None else " + ".join(groups.names[code] for code in reference)
     comparisons = []
@@ -159,13 +168,13 @@ def make_comparisons(
     if not comparisons or not all(comparison.second for comparison in comparisons):
         raise ValueError(
             f"There is nothing to compare: obs[{groups.key!r}] has the groups {listing(groups.names)}, and `group1` "
-            "and `group2` leave no two of them that have cells."
+            "and `group2` do not leave two of them with cells."
         )
     return comparisons
 
 
 def _without_single_cells(groups: CellGroups, chosen: list[int], sizes: NDArray[np.int64]) -> list[int]:
-    """Leave out groups with a single cell, with a warning, unless these are most groups or no two others are left."""
+    """Leave out groups with a single cell, with a warning, unless these are most groups or fewer than two are left."""
     single = [groups.names[code] for code in chosen if sizes[code] == 1]
     if not single or len(chosen) - len(single) < max(2, len(single)):
         return chosen
@@ -179,19 +188,19 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
     Parameters
     ----------
     groups, comparisons
-        What is compared.
+        Groups, and the comparisons between them.
     among
-        Cells that may be used.
+        Mask of the cells that may be used.
     kind
-        What cells have to have to be used, for the message.
+        Requirement that these cells fulfill, for the message.
 
     Raises
     ------
     ValueError
-        With the groups that are too small, and what to do.
+        If groups are too small; the message lists them and says what to do.
     """
     sizes = groups.sizes(among)
-    # Not by name: a group may be called as all others together are.
+    # Not looked up by name, since a group may have the same name as all others combined.
     sides = [(c.name1, int(sizes[c.first])) for c in comparisons]
     sides += [(c.name2, int(sizes[list(c.second)].sum())) for c in comparisons]
     small = dict.fromkeys(side for side in sides if side[1] < 2)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._groups import label_groups
 from resolvi_sd._keys import Keys
+from resolvi_sd._setup import fitted_setup
 
 __all__ = ["LabelProbabilities", "draw_labels", "label_probabilities"]
 
 
 @dataclass(frozen=True)
 class LabelProbabilities:
-    """How probable each label is for each cell.
+    """Probability of each label for each cell.
 
     Attributes
     ----------
@@ -25,7 +26,7 @@ class LabelProbabilities:
     names
         Names of the labels.
     certain
-        Whether all are zero or one.
+        Whether all probabilities are zero or one.
     """
 
     values: NDArray[np.float32]
@@ -34,17 +35,17 @@ class LabelProbabilities:
 
 
 def label_probabilities(adata: AnnData, keys: Keys, labels_key: str | None) -> LabelProbabilities:
-    """Return the labels in a column of `obs`, or, if None, the probabilities of a semi-supervised fit.
+    """Return the labels in a column of `obs` or, if None, the probabilities of a semi-supervised fit.
 
     Raises
     ------
     KeyError
         If there is no such column, or no fit with labels.
     ValueError
-        If no cell has a label, or the column has measurements.
+        If no cell has a label, or if the column contains measurements.
     """
     if labels_key is not None:
-        groups = label_groups(adata, labels_key)
+        groups = label_groups(adata, labels_key, fitted_setup(adata, keys))
         one_hot: NDArray[np.float32] = np.zeros((adata.n_obs, len(groups.names)), np.float32)
         labelled = np.flatnonzero(groups.codes >= 0)
         one_hot[labelled, groups.codes[labelled]] = 1

@@ -1,4 +1,4 @@
-"""What the neighborhoods of cells are made of."""
+"""Composition of the neighborhoods of cells."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Weighting = Literal["uniform", "distance", "weights"]
 
 
 def edge_weights(matrix: Any, weighting: Weighting) -> sp.csr_matrix:
-    """Return how much each neighbor (column) counts for a cell (row), not normalised.
+    """Return the weight of each neighbor (column) of a cell (row), not normalized.
 
     Parameters
     ----------
     matrix
         Connectivities, distances or weights of the fit, `(n_cells, n_cells)`, sparse.
     weighting
-        `"uniform"`: all alike; `"distance"`: exp(-distance / median distance), in each row over that of the nearest;
-        `"weights"`: the weights of the fit, by which neighbors leak into the cell.
+        `"uniform"`: equal weights; `"distance"`: exp(-distance / median distance), divided in each row by that of the
+        nearest neighbor; `"weights"`: the weights of the fit, with which neighbors leak into the cell.
     """
     if weighting != "distance":
         return sp.csr_matrix(matrix)
     decayed = sp.csr_matrix(matrix, dtype=np.float32, copy=True)
-    # Cells that coincide or touch say nothing of the scale; where all do, they count alike whatever it is.
+    # Cells that coincide or touch carry no information about the scale; if all do, weights are equal for any scale.
     apart = decayed.data[decayed.data > 0]
     scale = float(np.median(apart)) if len(apart) else 1.0
-    # From the nearest of each cell on, as rows are normalised: of a stray cell all would be zero.
+    # Relative to the nearest neighbor, since rows are normalized later: all weights of a stray cell would be zero.
     nearest = np.full(decayed.shape[0], np.inf, dtype=np.float32)
     row = np.repeat(np.arange(len(nearest)), np.diff(decayed.indptr))
     np.minimum.at(nearest, row, decayed.data)
@@ -50,9 +50,9 @@ def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating])
     Parameters
     ----------
     edges
-        How much each neighbor counts, see :func:`edge_weights`.
+        Weight of each neighbor, see :func:`edge_weights`.
     labels
-        Probability of each label, cells × labels; rows of zeros for cells without a label, which are left out.
+        Probability of each label, cells × labels; rows are zero for cells without a label, which are left out.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating])
 def write_niches(
     adata: AnnData, keys: Keys, composition: NDArray[np.float32], labels: LabelProbabilities, labels_key: str | None
 ) -> None:
-    """Write the composition of the neighborhoods, and which labels it is of (empty: those of the fit)."""
+    """Write the composition of the neighborhoods, and the column of its labels (empty for those of the fit)."""
     adata.obsm[keys.niche] = composition
     adata.uns[keys.niche_labels] = np.array(labels.names, dtype=object)
     adata.uns[keys.niche_labels_key] = labels_key or ""
@@ -84,13 +84,13 @@ def block_totals(
     composition
         Cells × labels; cells with NaN are left out.
     block
-        Block of each cell, from 0.
+        Block of each cell, numbered from 0.
     side
-        Side of each cell, 0 or 1; -1 for none.
+        Side of each cell, 0 or 1; -1 if none.
 
     Returns
     -------
-    Blocks × 2 × labels, and blocks × 2.
+    Sums, blocks × 2 × labels, and numbers of cells, blocks × 2.
     """
     n_blocks = int(block.max()) + 1
     rows = np.flatnonzero((side >= 0) & ~np.isnan(composition).any(axis=1))

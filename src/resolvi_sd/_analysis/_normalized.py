@@ -1,4 +1,4 @@
-"""Expected true expression, as tables and objects are asked for it: of which genes and batches, on which scale."""
+"""Expected true expression of requested genes, in requested batches and on a requested scale."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from resolvi_sd._model import (
 )
 from resolvi_sd._results import FittedModel
 from resolvi_sd._tiles import Tissue
-from resolvi_sd._validation import check_key, check_names, check_positive_int, group_names, listing
+from resolvi_sd._validation import check_key, check_names, check_number, check_positive_int, group_names, listing
 
 __all__ = ["ExpressionRequest", "LibrarySize", "expression_draws", "importance_expression", "mean_expression"]
 
@@ -37,7 +37,7 @@ _ROWS = 2048
 
 @dataclass(frozen=True)
 class ExpressionRequest:
-    """Which expression is asked for, checked.
+    """A checked request for expression.
 
     Attributes
     ----------
@@ -46,11 +46,11 @@ class ExpressionRequest:
     settings
         Batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over.
     library_size
-        Sum of a cell over all genes; `"latent"`: its own molecules.
+        Sum of a cell over all genes; `"latent"` means its own molecules.
     size_scaling
-        Whether these are divided by the cell's relative size.
+        Whether the own molecules are divided by the cell's relative size.
     n_samples, weights
-        Draws of the latent, and how they are weighed.
+        Number of draws of the latent, and how they are weighted.
     """
 
     names: Sequence[str]
@@ -75,14 +75,14 @@ class ExpressionRequest:
         n_samples: int,
         weights: Weights,
     ) -> Self:
-        """Check what a user asks of cells with these batches and covariates; `argument` is what `genes` is called.
+        """Check a user's request for cells with these batches and covariates; `argument` is the user's name of `genes`.
 
         Raises
         ------
         TypeError, ValueError
             If a number is out of range, settings contradict each other or the fit, or a gene is named twice.
         KeyError
-            If a gene or batch is not known.
+            If a gene or batch is unknown.
         """
         _check_settings(fitted, library_size, n_samples, weights, size_scaling)
         names = fitted.genes if genes is None else check_names(genes, argument=argument)
@@ -104,14 +104,14 @@ class ExpressionRequest:
     def scale(
         self, own: NDArray[np.floating] | None, relative_size: NDArray[np.floating] | None
     ) -> np.float32 | NDArray[np.float32]:
-        """Return what expression is multiplied by: a number, or one for each cell, cells × 1.
+        """Return the factor of the expression: a number, or one for each cell, cells × 1.
 
         Parameters
         ----------
         own
-            Own molecules of each cell, where they are needed.
+            Own molecules of each cell, if they are needed.
         relative_size
-            Size of each cell over that of the median cell, with `size_scaling`.
+            Size of each cell relative to that of the median cell, with `size_scaling`.
         """
         if not isinstance(self.library_size, str):
             return np.float32(self.library_size)
@@ -169,7 +169,7 @@ def importance_expression(
     rng: np.random.Generator,
     show_progress_bar: bool,
 ) -> NDArray[np.float32]:
-    """Return the importance-weighted mean of rho over draws, times the scale, cells × genes, block after block."""
+    """Return the importance-weighted mean of rho over draws, times the scale, cells × genes, computed in blocks."""
     sampler = Sampler.create(module, tissue, n_samples=request.n_samples, rng=rng)
     expression: NDArray[np.float32] = np.empty((tissue.n_cells, len(request.names)), np.float32)
     order = graph.compact_order(np.arange(tissue.n_cells), _ROWS)
@@ -184,7 +184,7 @@ def importance_expression(
 
 
 def _check_settings(fitted: FittedModel, library_size: LibrarySize, n_samples: int, weights: str, size: bool) -> None:
-    """Raise unless the settings of a request for expression make sense together.
+    """Raise unless the settings of a request for expression are consistent.
 
     Raises
     ------
@@ -196,19 +196,19 @@ def _check_settings(fitted: FittedModel, library_size: LibrarySize, n_samples: i
     if isinstance(library_size, str):
         if library_size != "latent":
             raise ValueError(f"`library_size` must be a number or 'latent', not {library_size!r}.")
-    elif isinstance(library_size, bool) or not 0 < library_size < np.inf:
-        raise ValueError(f"`library_size` must be a positive number or 'latent', not {library_size!r}.")
+    else:
+        check_number(library_size, argument="library_size", above=0, why="or 'latent'")
     if weights == "importance" and n_samples == 1:
-        raise ValueError("`weights='importance'` weighs draws of a cell against each other: pass e.g. `n_samples=25`.")
+        raise ValueError("`weights='importance'` weights several draws per cell: pass, e.g., `n_samples=25`.")
     if size and fitted.setup.size_factor_key is None:
         raise ValueError(
-            "`size_scaling=True` divides by the sizes of the cells, and the model was fitted without: pass "
+            "`size_scaling=True` divides by the sizes of the cells, but the model was fitted without sizes: pass "
             "`size_factor_key=` to the fit."
         )
     if size and library_size != "latent":
         raise ValueError(
-            "`size_scaling=True` needs `library_size='latent'`: scaled to a fixed library, expression has no size left "
-            "in it."
+            "`size_scaling=True` needs `library_size='latent'`: expression scaled to a fixed library size does not "
+            "depend on cell size."
         )
 
 
@@ -218,7 +218,7 @@ def _gene_columns(genes: Sequence[str], known: Sequence[str] | pd.Index[str], *,
     Raises
     ------
     KeyError
-        If one is not known.
+        If a gene is unknown.
     """
     columns = pd.Index(known).get_indexer(pd.Index(list(genes)))
     for gene, column in zip(genes, columns, strict=True):
@@ -235,9 +235,9 @@ def _decoding_categories(
     Raises
     ------
     KeyError
-        If a batch is not known.
+        If a batch is unknown.
     ValueError
-        If no batch is named, or the fit had none.
+        If no batch is named, or if the fit had no batches.
     """
     if transform_batch is None:
         return [categories]

@@ -20,7 +20,7 @@ _TYPES = {
 
 
 def rank_genes_groups(table: pd.DataFrame, *, groupby: str, layer: str | None) -> dict[str, Any]:
-    """Return what scanpy's plots and getters read, genes with the largest scores first.
+    """Return the entry that scanpy's plots and getters read, with the genes sorted by decreasing score.
 
     Parameters
     ----------
@@ -29,12 +29,12 @@ def rank_genes_groups(table: pd.DataFrame, *, groupby: str, layer: str | None) -
     groupby
         Column of `obs` with the groups.
     layer
-        Layer that plots of expression show; None is X.
+        Layer shown in plots of expression; None means X.
 
     Returns
     -------
-    `params`, and record arrays with a field per group: `names`, `scores` (mean over standard deviation of the log
-    fold change), `logfoldchanges` (mean), `pvals` (1 - `proba_de`) and `pvals_adj` (`expected_fdr`).
+    `params`, and record arrays with one field per group: `names`, `scores` (mean of the log fold change divided by its
+    standard deviation), `logfoldchanges` (mean), `pvals` (1 - `proba_de`) and `pvals_adj` (`expected_fdr`).
     """
     columns: dict[str, dict[str, Any]] = {name: {} for name in _TYPES}
     for group, rows in table.groupby("group1", observed=True, sort=False):

@@ -1,4 +1,4 @@
-"""What the changes of all features of a comparison say of each: adaptive shrinkage."""
+"""Adaptive shrinkage: the probability of each change given the changes of all features of a comparison."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from resolvi_sd._analysis._statistics import Mode
 
 __all__ = ["shrunk_probability"]
 
-# Standard deviations of the prior's components grow by this factor, from a tenth of the smallest error on.
+# Standard deviations of the prior's components grow by this factor, starting from a tenth of the smallest error.
 _STEP, _FIRST = np.sqrt(2.0), 0.1
 _MOST_ROUNDS, _CONVERGED = 500, 1e-6
-# Smallest error, of the median one and of one: draws that are all alike have none.
+# Smallest error, relative to the median error and to 1; draws that are all equal have an error of zero.
 _LEAST_ERROR = 1e-3
 
 
@@ -22,16 +22,16 @@ def shrunk_probability(
 ) -> NDArray[np.float64]:
     """Return the probability that a change is at least `delta`, in its more probable direction, given all changes.
 
-    A large change with a large error, of which there are some among many features that do not differ at all, is no
-    evidence by itself. Changes are taken to come from a mixture of normals around zero, one of them zero itself, whose
-    weights are those under which the estimates, each with its error, are most probable.
+    A large change with a large error is not evidence by itself, since such changes occur among many features that do
+    not differ at all. Changes are assumed to come from a mixture of normals around zero, one of them a point mass at
+    zero, with the weights under which the estimates, given their errors, are most probable.
 
     Parameters
     ----------
     mean, error
         Estimate of each change and its standard error, `(n_features,)`.
     mode
-        `"change"`: at least `delta`; `"vanilla"`: larger than zero, where half of the changes that are zero count to
+        `"change"`: at least `delta`; `"vanilla"`: larger than zero, with half of the changes that are zero counted in
         each direction.
     delta
         Smallest change that matters.
@@ -57,7 +57,7 @@ def shrunk_probability(
     density = np.exp(log_density - log_density.max(axis=1, keepdims=True))
     posterior = density * _weights(density)
     posterior /= posterior.sum(axis=1, keepdims=True)
-    # Each component's posterior of a change is a normal again, or zero.
+    # The posterior of a change under each component is again normal, or zero.
     kept = np.square(scale) / variance
     center, spread = kept * mean[:, None], np.sqrt(kept) * error[:, None]
     least = delta if mode == "change" else 0.0
@@ -72,7 +72,7 @@ def shrunk_probability(
 
 
 def _scales(mean: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the standard deviations of the prior's components: zero, and up to twice what the largest change needs."""
+    """Return the standard deviations of the prior's components: zero, and up to twice that of the largest change."""
     first = _FIRST * float(error.min())
     last = 2.0 * float(np.sqrt(np.maximum(np.square(mean) - np.square(error), 0.0).max(initial=0.0)))
     n_steps = max(1, int(np.ceil(np.log(max(last, 8 * first) / first) / np.log(_STEP))))
@@ -80,7 +80,7 @@ def _scales(mean: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np
 
 
 def _weights(density: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the most probable weights of the components, by expectation-maximisation."""
+    """Return the most probable weights of the components, by expectation-maximization."""
     weight = np.full(density.shape[1], 1 / density.shape[1])
     for _ in range(_MOST_ROUNDS):
         shares = density * weight

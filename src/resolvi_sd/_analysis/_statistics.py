@@ -1,4 +1,4 @@
-"""From draws of log fold changes to probabilities and calls of a stated false discovery rate."""
+"""Probabilities and calls at a given false discovery rate from draws of log fold changes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_number, check_positive_int
 
 __all__ = ["Mode", "add_calls", "check_settings", "describe_change", "posterior_expected_fdr", "summarise_change"]
 
@@ -16,22 +16,18 @@ Mode = Literal["change", "vanilla"]
 
 
 def check_settings(mode: str, delta: float, fdr: float, n_samples: int, pseudocount: float | None) -> None:
-    """Raise ValueError or TypeError unless the settings of a comparison are in their range."""
+    """Raise ValueError or TypeError unless the settings of a comparison are within their ranges."""
     if mode not in get_args(Mode):
         raise ValueError(f"`mode` must be 'change' or 'vanilla', not {mode!r}.")
-    if not 0 <= delta < np.inf:
-        raise ValueError(f"`delta` is a log2 fold change and must be finite and not negative, got {delta}.")
-    if not 0 < fdr < 1:
-        raise ValueError(f"`fdr` must be between 0 and 1, got {fdr}.")
-    if pseudocount is not None and not 0 < pseudocount < 1:
-        raise ValueError(
-            f"`pseudocount` is added to what is compared, and must be above 0 and below 1, got {pseudocount}."
-        )
+    check_number(delta, argument="delta", least=0, why="a log2 fold change")
+    check_number(fdr, argument="fdr", above=0, below=1)
+    if pseudocount is not None:
+        check_number(pseudocount, argument="pseudocount", above=0, below=1, why="it is added to what is compared")
     check_positive_int(n_samples, argument="n_samples")
 
 
 def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the expected share of false discoveries if this hypothesis and all more probable ones are called.
+    """Return the expected share of false discoveries if each hypothesis is called with all more probable ones.
 
     Parameters
     ----------
@@ -50,31 +46,31 @@ def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.floa
     """
     order = np.argsort(-probability, kind="stable")
     expected: NDArray[np.float64] = np.empty(len(probability))
-    # Probabilities that were summed may be above 1 by rounding.
+    # Probabilities that were summed may exceed 1 due to rounding.
     false = np.clip(1.0 - probability[order].astype(np.float64), 0.0, 1.0)
     expected[order] = np.cumsum(false) / np.arange(1, len(probability) + 1)
     return expected
 
 
 def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, fdr: float) -> pd.DataFrame:
-    """Summarise draws of the log2 fold change of each feature, and call features: both of the functions below."""
+    """Summarize draws of the log2 fold change of each feature, and call features, with the two functions below."""
     return add_calls(describe_change(change, mode=mode, delta=delta), fdr=fdr)
 
 
 def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) -> pd.DataFrame:
-    """Summarise draws of the log2 fold change of each feature.
+    """Summarize draws of the log2 fold change of each feature.
 
-    The hypothesis is about a direction: that the change is at least `delta` upwards, or at least `delta` downwards,
-    whichever is more probable. Were both directions added up, a feature of which little is known would be called for
-    its uncertainty alone.
+    The hypothesis is directional: the change is at least `delta` upwards, or at least `delta` downwards, whichever is
+    more probable. If the probabilities of both directions were added, a feature could be called only because it is
+    uncertain.
 
     Parameters
     ----------
     change
         Draws × features.
     mode
-        `"change"`: the larger of P(change >= delta) and P(change <= -delta); `"vanilla"`: of P(change > 0) and
-        P(change < 0), where a draw of zero counts half to each.
+        `"change"`: the larger of P(change >= delta) and P(change <= -delta); `"vanilla"`: the larger of P(change > 0)
+        and P(change < 0), with a draw of zero counted half in each.
     delta
         Smallest log2 fold change that matters.
 
@@ -90,7 +86,7 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
         up = (change > 0).mean(axis=0) + 0.5 * (change == 0).mean(axis=0)
         down = 1.0 - up
     probability = np.maximum(up, down)
-    # n draws cannot tell a probability from 0 or 1 more closely than this.
+    # n draws cannot distinguish a probability from 0 or 1 more precisely than this.
     bounded = probability.clip(0.5 / n_draws, 1 - 0.5 / n_draws)
     return pd.DataFrame(
         {
@@ -105,10 +101,11 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
 
 
 def add_calls(table: pd.DataFrame, *, fdr: float, probability: NDArray[np.float64] | None = None) -> pd.DataFrame:
-    """Return the table with `expected_fdr` and `is_de_fdr`, over all its features together.
+    """Return the table with `expected_fdr` and `is_de_fdr`, computed over all of its features.
 
-    By `proba_de`, or by a `probability` that knows of the other features. Called are those up to the false discovery
-    rate that are more probable than not: among many certain ones there would be room for some that surely are false.
+    These are based on `proba_de`, or on a `probability` that takes the other features into account. Features are called
+    up to the false discovery rate if they are also more probable than not: many certain calls would otherwise leave
+    room for some that are almost surely false.
     """
     probability = table["proba_de"].to_numpy() if probability is None else probability
     expected = posterior_expected_fdr(probability)

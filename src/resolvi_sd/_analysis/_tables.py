@@ -1,4 +1,4 @@
-"""Results of several comparisons as one long table that a store can hold."""
+"""Results of several comparisons as one long table that can be stored."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def stack_comparisons(
     Parameters
     ----------
     tables
-        Results, features in the order of `names`.
+        Results, with features in the order of `names`.
     comparisons
-        What was compared.
+        The comparisons.
     groupby
         Column of `obs` with the groups.
     feature
-        Column for the names of the features.
+        Name of the column with the names of the features.
     names
         Names of the features.
 
     Returns
     -------
-    Columns `group1`, `group2`, `feature`, all categorical with text, those of the tables, and `groupby`, which is the
-    same in all rows. The index is text.
+    Table with the columns `group1`, `group2` and `feature`, all categorical with text, those of the tables, and
+    `groupby`, which is the same in all rows. The index is text.
     """
     stacked = pd.concat(tables, ignore_index=True)
     labels = {

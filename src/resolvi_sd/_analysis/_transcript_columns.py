@@ -1,4 +1,4 @@
-"""Columns with the sources of transcripts, frame by frame: what the partitions of a points element are mapped with."""
+"""Columns with the sources of transcripts, computed for each partition of a points element."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from resolvi_sd._validation import listing
 
 __all__ = ["CellIds", "Sample", "SourceColumns"]
 
-# Cells of a block: some 100,000 transcripts, whose distances to ten neighbors take a few tens of megabytes.
+# Cells per block: about 100,000 transcripts, whose distances to ten neighbors take a few tens of megabytes.
 _ROWS = 1024
-# Ids that platforms write for transcripts of no cell.
+# Ids that platforms write for transcripts without a cell.
 _UNASSIGNED: tuple[object, ...] = ("UNASSIGNED", "", "-1", "0", -1, 0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Some transcripts, to learn from.
+    """A sample of transcripts, to estimate the scale of displacement.
 
     Attributes
     ----------
     frame
-        All transcripts of some cells, of genes in the table.
+        All transcripts of some cells, limited to genes in the table.
     """
 
     frame: pd.DataFrame
 
     @classmethod
     def draw(cls, transcripts: Transcripts, *, size: int, n_partitions: int, rng: np.random.Generator) -> Sample:
-        """Read partitions in random order, one at a time, until `n_partitions` of them have transcripts of cells.
+        """Read partitions in random order, one at a time, until `n_partitions` of them contain transcripts of cells.
 
         Raises
         ------
@@ -61,16 +61,17 @@ class Sample:
                 break
         if not frames:
             raise ValueError(
-                f"No transcript of {transcripts.key!r} has a cell and a gene of the table. Its {columns.cell_id!r} are "
-                f"such as {listing(frame[columns.cell_id].unique(), 5)}, the table's cells {listing(columns.ids, 5)}; "
-                f"its genes {listing(frame[columns.gene].unique(), 5)}, the table's {listing(columns.genes, 5)}. "
+                f"No transcript of {transcripts.key!r} has a cell and a gene of the table. Examples of its "
+                f"{columns.cell_id!r}: {listing(frame[columns.cell_id].unique(), 5)}; of the table's cells: "
+                f"{listing(columns.ids, 5)}; of its genes: {listing(frame[columns.gene].unique(), 5)}; of the table's "
+                f"genes: {listing(columns.genes, 5)}. "
                 "Choose the columns with cell_id_key=... and gene_key=...."
             )
         return cls(pd.concat(frames, ignore_index=True))
 
 
 def _of_some_cells(cell: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose cells at random, -1 is none, such that they have about `size` transcripts; return which those are."""
+    """Return the transcripts of randomly chosen cells with about `size` transcripts in total; -1 means no cell."""
     names, codes, counts = np.unique(cell, return_inverse=True, return_counts=True)
     order = rng.permutation(np.flatnonzero(names >= 0))
     chosen = np.zeros(len(names), dtype=np.bool_)
@@ -80,18 +81,18 @@ def _of_some_cells(cell: NDArray[np.int64], size: int, rng: np.random.Generator)
 
 @dataclass(frozen=True)
 class CellIds:
-    """The ids of the cells of the table, in the type of the transcripts' ids, and the id of no cell at the end."""
+    """The cell ids of the table, in the type of the transcripts' ids, followed by the id that means no cell."""
 
     values: Any
 
     @classmethod
     def of(cls, transcripts: Transcripts, n_cells: int, unassigned: str | int | None) -> CellIds:
-        """Bring the ids to the type of the column, and find what stands for no cell.
+        """Convert the ids to the type of the column, and find the id that means no cell.
 
         Raises
         ------
         ValueError
-            If `unassigned` is a cell's id, or not of the type of the ids.
+            If `unassigned` is the id of a cell, or does not have the type of the ids.
         """
         columns = transcripts.columns
         dtype, marker = _look(transcripts)
@@ -104,7 +105,7 @@ class CellIds:
         elif isinstance(unassigned, str) == numeric or unassigned in ids:
             what = "is the id of a cell" if unassigned in ids else "is not of their type"
             raise ValueError(
-                f"unassigned={unassigned!r} has to differ from the ids of all cells, such as {listing(ids, 3)} "
+                f"unassigned={unassigned!r} must differ from the ids of all cells, such as {listing(ids, 3)} "
                 f"({dtype}), but {what}."
             )
         values = np.full(n_cells + 1, nobody, dtype=object)
@@ -113,12 +114,12 @@ class CellIds:
             return cls(pd.Series(values, dtype=object).astype(dtype).array)
         except (OverflowError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{nobody!r} cannot stand for no cell among ids of type {dtype}: pass unassigned=...."
+                f"{nobody!r} cannot mark transcripts without a cell among ids of type {dtype}: pass unassigned=...."
             ) from error
 
 
 def _look(transcripts: Transcripts) -> tuple[Any, object]:
-    """Return the type of the ids, and what the first partition with transcripts of no cell writes for them, if any."""
+    """Return the type of the ids, and the id of transcripts without a cell in the first partition that has any."""
     columns = transcripts.columns
     ids = transcripts.points[[columns.cell_id]]
     for partition in range(ids.npartitions):
@@ -135,24 +136,24 @@ def _look(transcripts: Transcripts) -> tuple[Any, object]:
 
 @dataclass(frozen=True)
 class SourceColumns:
-    """Computes the columns of a frame of transcripts; what a transcript gets does not depend on the others.
+    """Function that computes the columns of a frame of transcripts, independently for each transcript.
 
     Attributes
     ----------
     module, tissue
         Fitted model with the neighbor weights of its cells, and the cells.
     columns
-        How transcripts are matched to the table.
+        Columns that match transcripts to the table.
     keys
-        Names of the columns.
+        Names of the computed columns.
     polygons
-        Outlines of the cells; None where positions are left out of account.
+        Outlines of the cells; None if positions are not used.
     scale
         Scale of displacement, in the units of the coordinate system; infinity without positions.
     ids
         Ids of the cells, to write the most probable one; None to leave it out.
     token
-        What dask knows it by.
+        Identifier used by dask.
     """
 
     module: ResolviModule
@@ -198,7 +199,7 @@ class SourceColumns:
         return result
 
     def meta(self, points: pd.DataFrame) -> pd.DataFrame:
-        """Return an empty frame like those that are computed."""
+        """Return an empty frame with the columns and types of the computed ones."""
         empty = points.iloc[:0]
         result = pd.DataFrame(np.empty((0, 3), np.float32), index=empty.index, columns=list(self.keys.shares))
         if self.ids is not None:
@@ -212,7 +213,7 @@ class SourceColumns:
         cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
         shares, placement, _ = self._evidence(cell, gene, self.columns.positions(frame))
         if placement is None:
-            raise ValueError("The scale of displacement is estimated from outlines, and there are none.")
+            raise ValueError("The scale of displacement is estimated from outlines, but there are none.")
         return estimate_scale(shares, placement, neighbor_distance=self.module.data.neighbor_distance)
 
     def _evidence(

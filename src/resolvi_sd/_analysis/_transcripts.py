@@ -12,10 +12,10 @@ from scipy.optimize import minimize_scalar
 
 __all__ = ["Placement", "estimate_scale", "log_survival", "posterior_sources", "signed_distance"]
 
-# Positions at which densities are averaged: a Fibonacci lattice over a cell's bounding box, of so many points and with
-# that generator (Niederreiter 1992, Random Number Generation and Quasi-Monte Carlo Methods, chapter 5). All its points
-# differ in their distance to a border, where a square one has 12 distances and misjudges steep densities. With 1,597
-# points, probabilities differ by 0.003 on average.
+# Positions at which densities are averaged: a Fibonacci lattice over a cell's bounding box, with this number of points
+# and this generator (Niederreiter 1992, Random Number Generation and Quasi-Monte Carlo Methods, chapter 5). All its
+# points differ in their distance to a border, whereas a square lattice has 12 distances and misjudges steep densities.
+# With 1,597 points, probabilities differ by 0.003 on average.
 _POINTS, _GENERATOR = 144, 89
 # Bounds of the estimated scale, in units of the typical distance between neighbors.
 _SMALLEST, _LARGEST = 0.01, 10.0
@@ -24,7 +24,7 @@ _PRECISION = 0.01
 
 
 def signed_distance(places: NDArray[Any], polygons: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the distances of points from the boundaries of polygons, negative inside; the arrays are broadcast."""
+    """Return the distances of points to the boundaries of polygons, negative inside; the arrays are broadcast."""
     places, polygons = np.broadcast_arrays(places, polygons)
     distance: NDArray[np.float64] = shapely.distance(places, polygons)
     inside = distance == 0
@@ -35,13 +35,13 @@ def signed_distance(places: NDArray[Any], polygons: NDArray[Any]) -> NDArray[np.
 def log_survival(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the log probability that a standard Laplace variable exceeds `distance`."""
     tail = 0.5 * np.exp(-np.abs(distance))
-    # Written for each sign such that neither loses digits, nor goes to -inf.
+    # Written separately for each sign, so that neither loses digits nor becomes -inf.
     return np.where(distance > 0, np.log(0.5) - np.abs(distance), np.log1p(-tail))
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How far transcripts are from the outlines of all cells that may have made them.
+    """Distances of transcripts to the outlines of all cells that may have produced them.
 
     Attributes
     ----------
@@ -51,9 +51,9 @@ class Placement:
     cell
         Number of each transcript's cell, `(n_transcripts,)`.
     grid
-        The same distances for positions all over each cell, positions × (1 + k), cell after cell.
+        The same distances for positions spread over each cell, positions × (1 + k), cell by cell.
     start
-        Where the positions of each cell start, `(n_cells,)`.
+        Index of the first of these positions for each cell, `(n_cells,)`.
     """
 
     transcripts: NDArray[np.float64]
@@ -74,11 +74,11 @@ class Placement:
         Parameters
         ----------
         positions
-            Of the transcripts, `(n_transcripts, 2)`.
+            Positions of the transcripts, `(n_transcripts, 2)`.
         cell
             Number of each transcript's cell.
         polygons
-            Outlines.
+            Outlines of the cells.
         candidates
             Numbers of the outlines of each cell and of its neighbors, `(n_cells, 1 + k)`.
         """
@@ -93,18 +93,18 @@ class Placement:
     def log_density(self, scale: float) -> NDArray[np.float64]:
         """Return the log density of each transcript's position given its source, times the area of its cell.
 
-        A molecule that is made uniformly on one side of a border, and displaced across it by a Laplace variable, lies
-        at signed distance d with a density in proportion to the survival function S(d / scale). Given that it lies in
-        cell n, the density is S divided by its mean over n.
+        A molecule that is produced uniformly on one side of a border, and displaced across it by a Laplace variable, is
+        at signed distance d with a density proportional to the survival function S(d / scale). Given that it is in cell
+        n, the density is S divided by its mean over n.
 
         Parameters
         ----------
         scale
-            Mean displacement, in the units of the distances; infinity: positions tell nothing.
+            Mean displacement, in the units of the distances; infinity means that positions are not informative.
 
         Returns
         -------
-        Transcripts × (1 + k): made by the cell, by each neighbor. That of background is 0.
+        Transcripts × (1 + k): produced by the cell, and by each neighbor. The log density for background is 0.
         """
         log_grid = log_survival(self.grid / scale)
         largest = np.maximum.reduceat(log_grid, self.start, axis=0)
@@ -121,7 +121,7 @@ def _lattice(polygons: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.in
     along_x, along_y = (number + 0.5) / _POINTS, (number * _GENERATOR % _POINTS + 0.5) / _POINTS
     x, y = low_x + (high_x - low_x) * along_x, low_y + (high_y - low_y) * along_y
     inside = shapely.contains_xy(polygons[:, None], x, y)
-    # A thin polygon may fall between the points of the lattice: one point on it stands for all.
+    # A thin polygon may fall between the points of the lattice; it is represented by one point on it.
     missed = np.flatnonzero(~inside.any(axis=1))
     middle = shapely.point_on_surface(polygons[missed])
     x[missed, 0], y[missed, 0], inside[missed, 0] = shapely.get_x(middle), shapely.get_y(middle), True
@@ -131,21 +131,21 @@ def _lattice(polygons: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.in
 def posterior_sources(
     shares: NDArray[np.floating], log_density: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bayes' rule for the source of each transcript.
+    """Apply Bayes' rule to the source of each transcript.
 
     Parameters
     ----------
     shares
         Prior: shares of the sources in the transcript's entry of the counts, transcripts × (1 + k + 1); rows sum to 1.
     log_density
-        Log density of the position given each source but background, see :meth:`Placement.log_density`.
+        Log density of the position given each source except background, see :meth:`Placement.log_density`.
 
     Returns
     -------
     Posterior of the same shape, rows sum to 1, and the log density of each position.
     """
     log_joint = np.pad(log_density, ((0, 0), (0, 1)))
-    # Without any share, as where the cell has no molecules of the gene, the posterior is NaN.
+    # Without any share, for example if the cell has no molecules of the gene, the posterior is NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         log_joint += np.log(shares)
         largest = log_joint.max(axis=1, keepdims=True)
@@ -164,7 +164,8 @@ def estimate_scale(shares: NDArray[np.floating], placement: Placement, *, neighb
     placement
         Distances of some transcripts.
     neighbor_distance
-        Typical distance between neighbors; the scale is at most ten of it, where positions tell next to nothing.
+        Typical distance between neighbors. The scale is at most ten times this distance, at which positions carry
+        almost no information.
     """
 
     def surprise(log_scale: float) -> float:

@@ -1,4 +1,4 @@
-"""Neighbor graphs: arrays of fixed degree ↔ squidpy's matrices in a table."""
+"""Neighbor graphs, as arrays of fixed degree and as squidpy's matrices in a table."""
 
 from resolvi_sd._graphs._borders import shared_border
 from resolvi_sd._graphs._boundary import boundary_graph, box_tree, pairs_within

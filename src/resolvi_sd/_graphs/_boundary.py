@@ -1,4 +1,4 @@
-"""The nearest cells by the gap between outlines."""
+"""Nearest cells by the gap between outlines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from resolvi_sd._tables import Outlines
 
 __all__ = ["boundary_graph", "box_tree", "pairs_within"]
 
-# Cells searched for in one go: 14 pairs a cell, so that temporaries stay at tens of megabytes.
+# Number of cells per search: with 14 pairs per cell, temporary arrays take no more than tens of megabytes.
 _BLOCK = 1 << 15
 
 
 def boundary_graph(
     outlines: Outlines, coordinates: NDArray[np.float64], library: NDArray[np.integer], n_neighbors: int
 ) -> NeighborGraph:
-    """Return the exact nearest neighbors of each cell within its section by the gap between their outlines.
+    """Return the exact nearest neighbors of each cell within its section, by the gap between their outlines.
 
-    The gap is 0 where outlines touch (up to rounding) or overlap. Neighbors with equal gaps come in the order of the
-    distances between their centroids, then of their rows.
+    The gap is 0 where outlines touch (up to rounding) or overlap. Neighbors with equal gaps are ordered by the distance
+    between centroids, then by row.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def boundary_graph(
 
     Notes
     -----
-    The largest gap to the `n_neighbors` cells with the nearest centroids bounds the gaps to those with the nearest
-    outlines; all outlines within that bound are found by their bounding boxes, and measured.
+    The largest gap to the `n_neighbors` cells with the nearest centroids is an upper bound of the gaps to the cells
+    with the nearest outlines; all outlines within that bound are found by their bounding boxes and measured.
     """
     graph = NeighborGraph.empty(len(coordinates), n_neighbors)
     rounding = outlines.rounding()
@@ -64,14 +64,14 @@ def boundary_graph(
 def pairs_within(
     outlines: Outlines, tree: shapely.STRtree, rows: NDArray[np.intp], reach: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Return all pairs of a cell in `rows` and another cell whose gap is at most the reach of the first.
+    """Return all pairs of a cell in `rows` and another cell whose gap is at most the reach of the first cell.
 
     Parameters
     ----------
     outlines
         Outlines of one section.
     tree
-        Tree of their bounding boxes, see :func:`box_tree`.
+        Tree of their bounding boxes; see :func:`box_tree`.
     rows
         Cells to start from.
     reach
@@ -79,7 +79,7 @@ def pairs_within(
 
     Returns
     -------
-    First and second cell and gap of each pair.
+    First cell, second cell and gap of each pair.
     """
     boxes = outlines.take(rows).bounds() + np.outer(reach, [-1, -1, 1, 1])
     found, second = tree.query(shapely.box(*boxes.T))
@@ -104,8 +104,8 @@ def _nearest(
     rows: NDArray[np.intp],
     degree: int,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return, of the pairs, the nearest cells of each of `rows`, `(n_rows, degree)`, and the gaps to them."""
-    # In the precision in which gaps are stored: what differs by rounding only is a tie.
+    """Return the nearest cells of each of `rows` among the pairs, `(n_rows, degree)`, and the gaps to them."""
+    # In the precision in which gaps are stored, so that gaps that differ only by rounding are ties.
     between = np.linalg.norm(places[rows[first]] - places[second], axis=1).astype(np.float32)
     stored = gap.astype(np.float32)
     order = np.lexsort((second, between, stored, first))

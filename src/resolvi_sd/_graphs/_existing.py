@@ -1,4 +1,4 @@
-"""A neighbor graph that the table holds already: squidpy's radius or Delaunay graph, or one's own."""
+"""A neighbor graph that is already in the table: squidpy's radius or Delaunay graph, or the user's own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _find(adata: AnnData, neighbors_key: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.integer]) -> NeighborGraph:
-    """Return a graph in squidpy's layout as arrays; a cell without neighbors is allowed, self loops are not used.
+    """Return a graph in squidpy's layout as arrays; cells without neighbors are allowed, and self loops are ignored.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.int
     KeyError
         If there is no such graph, or it names matrices that are not in `obsp`.
     ValueError
-        If edges cross sections, distances are negative or not finite, or edges are no neighbors in space.
+        If edges cross sections, if distances are negative or not finite, or if edges do not join neighbors in space.
     """
     key, entry = _find(adata, neighbors_key)
     matrices = {}

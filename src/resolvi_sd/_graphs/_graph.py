@@ -1,4 +1,4 @@
-"""A neighbor graph as arrays of fixed degree, and as the sparse matrices that squidpy writes."""
+"""A neighbor graph, as arrays of fixed degree and as the sparse matrices that squidpy writes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class NeighborGraph:
     index
         Row of each neighbor, `(n_cells, k)` int64; slots without a neighbor hold the cell's own row.
     distance
-        Distance to it, `(n_cells, k)` float32, in the units of the coordinates; 0 in slots without a neighbor.
+        Distance to each neighbor, `(n_cells, k)` float32, in the units of the coordinates; 0 in slots without a
+        neighbor.
     mask
-        Whether the slot has a neighbor, `(n_cells, k)` bool; the slots that do come first.
+        Whether each slot has a neighbor, `(n_cells, k)` bool; the slots that have one come first.
     """
 
     index: NDArray[np.int64]
@@ -39,14 +40,14 @@ class NeighborGraph:
         return int(self.index.shape[0])
 
     def compact_parts(self, size: int) -> list[NDArray[np.int64]]:
-        """Cut all cells into parts of `size` that are near each other, the last one smaller."""
+        """Split all cells into parts of `size` cells that are near each other; the last part may be smaller."""
         order = self.compact_order(np.arange(self.n_cells), size)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def compact_order(self, cells: NDArray[np.int64], block: int) -> NDArray[np.int64]:
-        """Return an order of `cells`, as positions in it, in which blocks of cells have few neighbors outside.
+        """Return an order of `cells`, as positions in it, in which blocks of cells have few outside neighbors.
 
-        By the reverse Cuthill-McKee algorithm; as given where all fit into one block.
+        Uses the reverse Cuthill-McKee algorithm; if all cells fit into one block, their order is left unchanged.
         """
         if len(cells) <= block:
             return np.arange(len(cells))
@@ -56,7 +57,7 @@ class NeighborGraph:
 
     @classmethod
     def empty(cls, n_cells: int, n_neighbors: int) -> Self:
-        """Return a graph without edges, with room for `n_neighbors` of each cell."""
+        """Return a graph without edges, with room for `n_neighbors` neighbors of each cell."""
         return cls(
             index=np.repeat(np.arange(n_cells, dtype=np.int64)[:, None], n_neighbors, axis=1),
             distance=np.zeros((n_cells, n_neighbors), dtype=np.float32),
@@ -73,9 +74,9 @@ class NeighborGraph:
         return distances, sp.csr_matrix((ones, distances.indices.copy(), distances.indptr.copy()), distances.shape)
 
     def by_edge(self, values: NDArray[np.float32]) -> sp.csr_matrix:
-        """Return the values of slots, `(n_cells, k)`, as `(n_cells, n_cells)` CSR with an entry for each neighbor."""
+        """Return the values of slots, `(n_cells, k)`, as `(n_cells, n_cells)` CSR with one entry per neighbor."""
         indptr = np.concatenate([[0], np.cumsum(self.mask.sum(axis=1))])
-        # At once in the type that scipy takes: millions of cells have gigabytes of these.
+        # Use the type that scipy needs right away, since these take gigabytes for millions of cells.
         small = sp.get_index_dtype(maxval=max(self.n_cells, int(indptr[-1])))
         columns = np.empty(indptr[-1], small)
         for rows in row_blocks(self.n_cells):
@@ -88,16 +89,16 @@ class NeighborGraph:
     def from_sparse(cls, distances: Any, connectivities: Any) -> Self:
         """Return the graph with an edge wherever the connectivities are not zero.
 
-        There are as many slots as the largest number of neighbors, and at least one. Neighbors at the same distance
-        come in the order of their rows.
+        The number of slots is the largest number of neighbors, but at least one. Neighbors at the same distance are
+        ordered by row.
 
         Parameters
         ----------
         distances
-            `(n_cells, n_cells)`, sparse. Where it has no entry for an edge the distance is 0: squidpy drops the zeros
-            of coincident cells, so the two matrices may differ in their sparsity.
+            `(n_cells, n_cells)`, sparse. An edge without an entry has distance 0: squidpy drops the zeros of coincident
+            cells, so the two matrices may differ in their sparsity.
         connectivities
-            `(n_cells, n_cells)`, sparse. The diagonal is not used: a cell is not its own neighbor.
+            `(n_cells, n_cells)`, sparse. The diagonal is ignored, since a cell is not its own neighbor.
         """
         edges = _canonical(connectivities).tocoo()  # row by row, columns in order
         used = (edges.data != 0) & (edges.row != edges.col)
@@ -117,7 +118,7 @@ class NeighborGraph:
 
 
 def _canonical(matrix: Any) -> sp.csr_matrix:
-    """Return the matrix as CSR with sorted, unique indices; the caller's is left as it is."""
+    """Return the matrix as CSR with sorted, unique indices, leaving the caller's matrix unchanged."""
     csr = sp.csr_matrix(matrix)
     if not csr.has_canonical_format:
         csr = csr.copy()

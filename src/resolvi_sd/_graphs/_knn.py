@@ -1,4 +1,4 @@
-"""The nearest cells by the distance between centroids."""
+"""Nearest cells by the distance between centroids."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def sections(library: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
 
 @cache
 def _knn_builder() -> Any:
-    """Return squidpy's builder, imported when it is needed: that takes seconds."""
+    """Return squidpy's builder, which is imported only when needed, since the import takes seconds."""
     with warnings.catch_warnings():
-        # On import squidpy 1.8 fills docstrings with names that docrep does not know, which everyone is told of.
+        # On import, squidpy 1.8 fills docstrings with names that docrep does not know, which triggers warnings.
         warnings.filterwarnings("ignore", r"'\w+' is not a valid key!", SyntaxWarning)
         from squidpy.gr.neighbors import KNNBuilder
     return KNNBuilder
 
 
 def section_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDArray[np.int64]:
-    """Return the nearest neighbors of each cell of one section, `(n_cells, n_neighbors)`, in the order of their rows.
+    """Return the nearest neighbors of each cell of one section, `(n_cells, n_neighbors)`, ordered by row.
 
-    The builder is what :func:`squidpy.gr.spatial_neighbors_knn` runs on a table; that function also logs a line each
-    time, which would be one per section here.
+    This uses the builder that :func:`squidpy.gr.spatial_neighbors_knn` runs on a table; that function also logs a line
+    each time it is called, which here would be one line per section.
     """
-    # Small sections go through scikit-learn's brute force, x² + y² - 2xy, which loses digits far from the origin.
+    # For small sections, scikit-learn uses brute force, x² + y² - 2xy, which loses digits far from the origin.
     connectivities, _ = _knn_builder()(n_neighs=n_neighbors).build(coordinates - coordinates.mean(axis=0))
     found: NDArray[np.int64] = connectivities.indices.reshape(len(coordinates), n_neighbors).astype(np.int64)
     return np.sort(found, axis=1)
@@ -53,7 +53,7 @@ def knn_graph(coordinates: NDArray[np.float64], library: NDArray[np.integer], n_
     library
         Code of each cell's section, `(n_cells,)`.
     n_neighbors
-        Number of neighbors, and of slots. A section of n cells fills n - 1 of them where that is less: none for a
+        Number of neighbors, and of slots. If a section has n cells, at most n - 1 slots are filled, so none for a
         single cell.
     """
     graph = NeighborGraph.empty(len(coordinates), n_neighbors)
@@ -62,8 +62,8 @@ def knn_graph(coordinates: NDArray[np.float64], library: NDArray[np.integer], n_
         if degree < 1:
             continue
         here = coordinates[members]
-        found = section_neighbors(here, degree)  # by row: equal distances come out in that order
-        # From the coordinates, as squidpy drops the zeros of coincident cells.
+        found = section_neighbors(here, degree)  # ordered by row, as are neighbors at equal distances
+        # Computed from the coordinates, since squidpy drops the zeros of coincident cells.
         length = np.linalg.norm(here[found] - here[:, None], axis=2)
         nearest = np.argsort(length, axis=1, kind="stable")
         graph.index[members, :degree] = members[np.take_along_axis(found, nearest, axis=1)]

@@ -1,4 +1,4 @@
-"""The nearest neighbors of each cell, by either distance."""
+"""Nearest neighbors of each cell, by either distance."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def nearest_graph(
     Parameters
     ----------
     data
-        The object that the cells come from; outlines are read from it for `distance="boundary"`.
+        The object that contains the cells; outlines are read from it for `distance="boundary"`.
     coordinates, library
         Centroid, `(n_cells, 2 or 3)`, and code of the section of each cell.
     n_neighbors
         Number of neighbors, and of slots.
     distance
-        Between centroids, or between boundaries.
+        Distance between centroids, or between boundaries.
     table_key, coordinate_system
         Names of the table and the coordinate system.
 
     Raises
     ------
     ValueError
-        If `distance` is neither, or there are no outlines.
+        If `distance` is neither of these, or if there are no outlines.
     KeyError, TypeError, NotImplementedError
         See :func:`resolvi_sd._tables.cell_outlines`.
     """

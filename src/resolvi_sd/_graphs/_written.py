@@ -1,4 +1,4 @@
-"""A graph in a table, in squidpy's layout: written, and known again."""
+"""Writing a graph into a table in squidpy's layout, and recognizing it later."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resolvi_sd._keys import Keys
 
 __all__ = ["check_no_fit_on_graph", "is_own_graph", "write_graph"]
 
-# Says in `uns` who made a graph, as scanpy and squidpy do.
+# Recorded in `uns` as the origin of a graph, as in scanpy and squidpy.
 _METHOD = "resolvi_sd"
 
 
@@ -21,7 +21,7 @@ def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dic
     Modifies `adata` with:
 
     - `.obsp[keys.distances]`, `.obsp[keys.connectivities]`
-    - `.uns[keys.neighbors]`, with `params` (no None and no tuples: a store cannot hold them)
+    - `.uns[keys.neighbors]`, with `params` (without None or tuples, which a store cannot hold)
     """
     distances, connectivities = graph.to_sparse()
     adata.obsp[keys.distances] = distances
@@ -34,16 +34,16 @@ def write_graph(adata: AnnData, graph: NeighborGraph, *, keys: Keys, params: dic
 
 
 def check_no_fit_on_graph(adata: AnnData, keys: Keys) -> None:
-    """Raise ValueError if the graph under these keys is that of a fit, whose results are of it."""
+    """Raise ValueError if the graph under these keys is the one on which the results of a fit are based."""
     if keys.weights in adata.obsp:
         raise ValueError(
-            f"{keys.prefix!r} holds a fit, and this is the graph that its results are of. Choose another `key_added=`; "
-            "a fit on that graph names it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
+            f"{keys.prefix!r} holds a fit, and its results are based on this graph. Choose another `key_added=`; "
+            "to fit on the new graph, name it: `resolvi_sd.tl.fit(..., neighbors_key='..._neighbors')`."
         )
 
 
 def is_own_graph(adata: AnnData, keys: Keys) -> bool:
-    """Whether the graph under these keys, if there is one, was written by :func:`write_graph`."""
+    """Return whether the graph under these keys, if there is one, was written by :func:`write_graph`."""
     if keys.neighbors not in adata.uns:
         return keys.distances not in adata.obsp and keys.connectivities not in adata.obsp
     return str(adata.uns[keys.neighbors].get("params", {}).get("method", "")) == _METHOD

@@ -1,12 +1,13 @@
-"""Hyper-parameters: what the model is, and how it is trained."""
+"""Hyperparameters of the model and of its training."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral
 from typing import Any, Literal, TypeVar
+
+from resolvi_sd._validation import check_integer, check_number
 
 __all__ = ["ModelConfig", "TrainingConfig", "combine_configs"]
 
@@ -15,14 +16,14 @@ _Config = TypeVar("_Config", "ModelConfig", "TrainingConfig")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The generative model and its guide.
+    """Hyperparameters of the generative model and its guide.
 
     Parameters
     ----------
     n_latent
-        Dimensions L of the latent space.
+        Number of dimensions L of the latent space.
     n_components
-        Gaussians M in the mixture prior of the latent space.
+        Number of Gaussians M in the mixture prior of the latent space.
     n_hidden
         Width of the decoder's hidden layers.
     n_hidden_encoder
@@ -30,36 +31,42 @@ class ModelConfig:
     n_hidden_share
         Width of the share encoder's hidden layers.
     n_layers
-        Hidden layers of every network.
+        Number of hidden layers of every network.
     dropout_rate
-        Dropout in the latent encoder while training.
+        Dropout rate of the latent encoder during training.
     likelihood
-        `"nb"`: counts are Delaporte (negative binomial plus Poisson background); `"poisson"`: both parts Poisson, so
-        that nothing that leaked can pass for overdispersion, and more is removed.
+        With `"nb"`, counts follow a Delaporte distribution (negative binomial plus Poisson background). With
+        `"poisson"`, both parts are Poisson, so that leakage cannot be mistaken for overdispersion, and more is removed.
     dispersion
-        One overdispersion per gene, or per gene and batch.
+        Whether there is one overdispersion per gene, or one per gene and batch.
     share_prior
         Prior means of a cell's shares: own, diffusion, background. They are scaled to sum to 1.
     share_prior_weight
-        Concentration of the Dirichlet over the shares: how many molecules' worth of evidence the prior is.
+        Concentration of the Dirichlet prior of the shares: the number of molecules that the prior is worth as evidence.
     adapt_share_prior
-        Whether `share_prior` is only where the training starts, and is learned from there.
+        Whether `share_prior` is only the starting point of the training and is learned from there.
     encode_covariates
-        Whether the latent encoder sees batch and covariates; without, the latent is freer of them.
+        Whether the latent encoder sees the batch and the covariates. If it does not, the latent space depends less on
+        them.
     label_prior_logit
-        With labels: by how much the prior favours the mixture component of a cell's label, in logits.
+        For fits with labels: by how much, in logits, the prior favors the mixture component of a cell's label.
     classification_weight
-        With labels: weight of the label's log-probability in the objective.
+        For fits with labels: weight of the label's log-probability in the objective.
     background_prior_weight
         Dirichlet concentration of each gene in the background profile, per gene.
     neighbor_prior_weight
-        Concentration of the Dirichlet over a cell's neighbors, summed over neighbors.
+        Concentration of the Dirichlet prior of a cell's neighbor weights, summed over neighbors.
+    profile_sparsity
+        Strength of a Dirichlet prior that favors expression profiles of few genes; 0 for no such prior. With D
+        molecules in a median cell, its concentration is `1 - profile_sparsity * D / n_genes` for each gene. Try 0.02 on
+        panels of marker genes, if mutually exclusive genes are still found together after a fit. If the value is too
+        large, weakly expressed genes are mistaken for background.
 
     Notes
     -----
-    The number of latent dimensions, components and the widths of latent encoder and decoder are those of the reference
-    implementation (Ergen & Yosef 2025); the width of the share encoder and the weights of the priors were chosen on
-    simulated tissues (see `benchmarks/NOTES.md`).
+    The numbers of latent dimensions and components and the widths of the latent encoder and the decoder are those of
+    the reference implementation (Ergen & Yosef 2025); the width of the share encoder and the weights of the priors were
+    chosen on simulated tissues (see `benchmarks/NOTES.md`).
 
     Examples
     --------
@@ -85,19 +92,21 @@ class ModelConfig:
     classification_weight: float = 20.0
     background_prior_weight: float = 5.0
     neighbor_prior_weight: float = 30.0
+    profile_sparsity: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
-            _require(_is_integer(getattr(self, name), 1), name, getattr(self, name), "an integer of at least 1")
-        _require(0 <= self.dropout_rate < 1, "dropout_rate", self.dropout_rate, "in [0, 1)")
-        _require(self.likelihood in ("nb", "poisson"), "likelihood", self.likelihood, "'nb' or 'poisson'")
-        _require(self.dispersion in ("gene", "gene-batch"), "dispersion", self.dispersion, "'gene' or 'gene-batch'")
-        _require(
-            len(self.share_prior) == 3 and min(self.share_prior) > 0,
-            "share_prior",
-            self.share_prior,
-            "three positive numbers",
-        )
+            check_integer(getattr(self, name), 1, argument=name)
+        check_number(self.dropout_rate, argument="dropout_rate", least=0, below=1)
+        for name, known in (("likelihood", ("nb", "poisson")), ("dispersion", ("gene", "gene-batch"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"`{name}` must be {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}.")
+        if len(self.share_prior) != 3:
+            raise ValueError(
+                f"`share_prior` must be three numbers (own, diffusion, background), not {self.share_prior}."
+            )
+        for share in self.share_prior:
+            check_number(share, argument="share_prior", above=0)
         for name in (
             "share_prior_weight",
             "background_prior_weight",
@@ -105,44 +114,48 @@ class ModelConfig:
             "label_prior_logit",
             "classification_weight",
         ):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check_number(getattr(self, name), argument=name, above=0)
+        check_number(self.profile_sparsity, argument="profile_sparsity", least=0, below=1)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the model is trained.
+    """Hyperparameters of the training.
 
     Parameters
     ----------
     max_epochs
-        Exactly this many passes over the cells; None: until the ELBO has converged, within `epoch_limit`.
+        Exact number of passes over the cells. If None, the model is trained until the ELBO has converged, within
+        `epoch_limit`.
     epoch_limit
-        Largest number of epochs when `max_epochs` is None.
+        Largest number of epochs if `max_epochs` is None.
     min_steps
-        Gradient steps before which the ELBO is not called converged when `max_epochs` is None; nor is it before the end
-        of the warm-up, 20 epochs, and 150,000 cells seen, as far as `epoch_limit` allows.
+        If `max_epochs` is None, number of gradient steps before which the ELBO does not count as converged; nor does it
+        before the end of the warm-up, 20 epochs, and 150,000 cells seen, as far as `epoch_limit` allows.
     batch_size
-        Core cells of a minibatch, rounded to whole patches; None: an eighth of the cells, between 128 and 2,560.
+        Number of core cells of a minibatch, rounded to whole patches. If None, an eighth of the cells, between 128 and
+        2,560.
     patch_size
-        Largest number of cells of a patch; None: so that a minibatch has 11 to 21 patches, and at most 192. With few
-        patches the gradient of a step knows only a corner of the tissue.
+        Largest number of cells of a patch. If None, chosen such that a minibatch has 11 to 21 patches, with an upper
+        limit of 192 cells. With few patches, the gradient of a step reflects only a corner of the tissue.
     lr
-        Adam's learning rate of the networks and of all that is shared between cells.
+        Adam's learning rate for the networks and all other parameters that cells share.
     lr_cell
-        Learning rate of the per-cell neighbor weights.
+        Learning rate for the neighbor weights of each cell.
     kl_warmup_steps
-        Gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, as their square, or 60% of
-        the training if that is shorter. Cut short, kinds of cells that the latent has not told apart yet stay merged.
-        The linear map of the decoder comes in over the second third of them.
+        Number of gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, as the square of
+        their completed fraction; 60% of the training if that is shorter. If the warm-up is too short, kinds of cells
+        that the latent space does not yet separate stay merged. The linear map of the decoder is phased in during the
+        second third of these steps.
     thin_counts
-        Whether the latent encoder sees randomly thinned counts in training, so that the latent does not
+        Whether the latent encoder sees randomly thinned counts during training, so that the latent space does not
         depend on depth.
     gradient_clip
         Largest norm of the gradient of the shared parameters.
     checkpoint_dir
-        Folder for checkpoints after every epoch. A fit that finds one there resumes from it, also to train longer. It
-        raises if that is of more epochs, other data, settings or seed, or of a query of another reference. None: no
-        checkpoints.
+        Folder for checkpoints, written after every epoch; if None, none are written. A fit that finds a checkpoint
+        there resumes from it, for example to train longer. It raises an error if the checkpoint has more epochs than
+        requested, belongs to other data, settings or another seed, or is that of a query of another reference.
 
     Examples
     --------
@@ -167,32 +180,23 @@ class TrainingConfig:
         if self.checkpoint_dir is not None:
             object.__setattr__(self, "checkpoint_dir", os.fspath(self.checkpoint_dir))  # text, which a store can hold
         for name in ("max_epochs", "batch_size", "patch_size"):
-            value = getattr(self, name)
-            _require(value is None or _is_integer(value, 1), name, value, "None or an integer of at least 1")
-        _require(_is_integer(self.epoch_limit, 1), "epoch_limit", self.epoch_limit, "an integer of at least 1")
+            if getattr(self, name) is not None:
+                check_integer(getattr(self, name), 1, argument=name, why="or None")
+        check_integer(self.epoch_limit, 1, argument="epoch_limit")
         for name in ("lr", "lr_cell", "gradient_clip"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "positive")
+            check_number(getattr(self, name), argument=name, above=0)
         for name in ("kl_warmup_steps", "min_steps"):
-            _require(_is_integer(getattr(self, name), 0), name, getattr(self, name), "an integer of at least 0")
-
-
-def _is_integer(value: object, least: int) -> bool:
-    return isinstance(value, Integral) and int(value) >= least
-
-
-def _require(holds: bool, name: str, value: object, what: str) -> None:
-    if not holds:
-        raise ValueError(f"`{name}` must be {what}, got {value!r}.")
+            check_integer(getattr(self, name), 0, argument=name)
 
 
 def to_plain(config: ModelConfig | TrainingConfig) -> dict[str, Any]:
-    """Return settings as a dict that a store can hold: no None (absent means None), no tuples."""
+    """Return settings as a dict that a store can hold, without None (absent means None) or tuples."""
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
     return {k: v for k, v in plain.items() if v is not None}
 
 
 def from_plain(kind: type[_Config], plain: Mapping[str, Any]) -> _Config:
-    """Inverse of :func:`to_plain`, from what a store gives back (numpy scalars and arrays)."""
+    """Invert :func:`to_plain`, starting from what a store returns (numpy scalars and arrays)."""
     known = {f.name for f in fields(kind)}
     unknown = set(plain) - known
     if unknown:
@@ -207,7 +211,7 @@ def from_plain(kind: type[_Config], plain: Mapping[str, Any]) -> _Config:
 
 
 def combine_configs(given: _Config | None, default: _Config, argument: str, **settings: Any) -> _Config:
-    """Return the settings of a call: a whole config, or single settings over the default, but not both.
+    """Return the settings of a call: a whole config, or the default with single settings replaced, but not both.
 
     Raises
     ------

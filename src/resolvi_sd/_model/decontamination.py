@@ -1,11 +1,12 @@
-"""Which molecules to keep, where some of the own ones may be lost with the foreign ones.
+"""Choice of the molecules to keep when some own molecules may be lost with the foreign ones.
 
-Of a count x, let o be own. A corrected count c loses max(o - c, 0) own molecules and leaves max(c - o, 0) foreign ones.
-To keep a c-th molecule gains one of its own with the probability P(o >= c | counts), the tail, and leaves a foreign one
-otherwise. So of all whole corrected counts that are expected to lose so many own molecules, those leave the fewest
-foreign ones that keep what has a tail above one level for all entries (Neyman & Pearson 1933): the corrected count is a
-quantile of the posterior of o. At a level of one half it is the median, which makes the expected absolute error least.
-With a level of its own, each gene is expected to lose as large a share of its own molecules as any other.
+Let o be the number of own molecules in a count x. A corrected count c loses max(o - c, 0) own molecules and leaves
+max(c - o, 0) foreign ones. Keeping a c-th molecule saves an own molecule with the probability P(o >= c | counts),
+called the tail, and leaves a foreign one otherwise. Therefore, among all integer corrected counts with the same
+expected loss of own molecules, the fewest foreign molecules remain if one keeps the molecules whose tail exceeds a
+level that is the same for all entries (Neyman & Pearson 1933): the corrected count is a quantile of the posterior of o.
+At a level of one half, it is the median, which minimizes the expected absolute error. If each gene has a level of its
+own, the expected share of own molecules that are lost is the same for all genes.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ __all__ = [
 ]
 
 MEDIAN = 0.5
-# Levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted by it.
+# Number of levels between 0 and 1: a power of 2, so that molecules are counted at a level exactly as they were sorted.
 _N_LEVELS = 1 << 14
-# The same for each gene, of which there may be many thousands.
+# Number of levels for each gene; there may be many thousands of genes.
 _N_GENE_LEVELS = 1 << 9
 
 
 @dataclass(frozen=True)
 class RemovalCurve:
-    """What is expected to be removed, by level.
+    """Molecules that are expected to be removed, by level.
 
     Parameters
     ----------
     level
-        Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, at 1 all.
+        Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, and all of them at 1.
     own, foreign
         Expected own and foreign molecules that are removed at each level.
     """
@@ -62,9 +63,9 @@ class RemovalCurve:
     foreign: NDArray[np.float64]
 
     def shares(self, level: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the expected shares of the own and of the foreign molecules that are removed at some levels.
+        """Return the expected shares of the own and of the foreign molecules that are removed at the given levels.
 
-        NaN where there are none.
+        The shares are NaN if there are no such molecules.
         """
         at = np.searchsorted(self.level, level)
         with np.errstate(invalid="ignore"):
@@ -79,11 +80,11 @@ def highest_level(own: NDArray[np.float64], own_removed: float) -> NDArray[np.fl
     own
         Expected own molecules that are removed at evenly spaced levels from 0 to 1: `(n_levels,)`, or genes × levels.
     own_removed
-        The share.
+        Largest share of the own molecules to remove.
 
     Returns
     -------
-    One level, or one for each gene: NaN for genes without molecules.
+    One level, or one for each gene, which is NaN for genes without molecules.
     """
     total = own[..., -1:]
     level = ((own <= own_removed * total).sum(axis=-1) - 1) / (own.shape[-1] - 1)
@@ -91,7 +92,7 @@ def highest_level(own: NDArray[np.float64], own_removed: float) -> NDArray[np.fl
 
 
 class KeptMolecules(NamedTuple):
-    """What is kept of some counts, and what that is expected to cost, one value per entry.
+    """Molecules of some counts that are kept, and the expected loss, one value per entry.
 
     Attributes
     ----------
@@ -100,7 +101,7 @@ class KeptMolecules(NamedTuple):
     own
         Expected own molecules of the count.
     own_removed
-        How many of these are expected to go.
+        Number of these that are expected to be removed.
     """
 
     kept: NDArray[np.int32]
@@ -109,7 +110,7 @@ class KeptMolecules(NamedTuple):
 
 
 def keep_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptMolecules:
-    """Keep the molecules of each entry that have a tail of at least `level`, one for all or one for each entry."""
+    """Keep the molecules of each entry whose tail is at least `level`, which is common to all or given per entry."""
     tail, start = own_tails(entries)
     goes = tail < np.repeat(np.broadcast_to(np.float64(level), len(entries.value)), np.diff(start))
     gone = np.add.reduceat(goes, start[:-1], dtype=np.int32)
@@ -119,14 +120,14 @@ def keep_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptM
 
 @dataclass(frozen=True)
 class Removed:
-    """Molecules of the genes, and how many of them are expected to go.
+    """Molecules of the genes, and how many of them are expected to be removed.
 
     Parameters
     ----------
     own, foreign
         Expected own and foreign molecules.
     own_removed, foreign_removed
-        How many of these are removed.
+        Numbers of these that are expected to be removed.
     """
 
     own: NDArray[np.float64]
@@ -135,23 +136,23 @@ class Removed:
     foreign_removed: NDArray[np.float64]
 
     def total(self) -> Removed:
-        """Return that of all genes together."""
+        """Return the totals over all genes."""
         return Removed(*(part.sum() for part in (self.own, self.own_removed, self.foreign, self.foreign_removed)))
 
     def shares(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the shares of the own and of the foreign molecules that are removed; NaN where there are none."""
+        """Return the shares of the own and of the foreign molecules that are removed, NaN if there are none."""
         with np.errstate(invalid="ignore"):
             return self.own_removed / self.own, self.foreign_removed / self.foreign
 
     def own_among_removed(self) -> NDArray[np.float64]:
-        """Return the share of own molecules among those that are removed; NaN where none are."""
+        """Return the share of own molecules among those that are removed, NaN if none are."""
         with np.errstate(invalid="ignore"):
             return self.own_removed / (self.own_removed + self.foreign_removed)
 
 
 @dataclass(frozen=True)
 class Decontamination:
-    """The molecules that are kept, and which cells and genes pay for it.
+    """Molecules that are kept, and the expected loss of each cell and gene.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ class Decontamination:
         Share of the own molecules of each cell that is expected to be removed, float32; NaN for cells without
         molecules.
     genes
-        What is removed of each gene.
+        Molecules of each gene, and how many of them are removed.
     """
 
     counts: CSR
@@ -172,7 +173,7 @@ class Decontamination:
 def removal_curves(
     module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], *, per_gene: bool
 ) -> tuple[RemovalCurve, NDArray[np.float64] | None]:
-    """Sort all molecules by their tails, given latent and shares at their means.
+    """Sort all molecules by their tails, with the latent and the shares at their means.
 
     Parameters
     ----------
@@ -181,13 +182,13 @@ def removal_curves(
     tissue
         All cells.
     cores
-        A partition of the cells; cells near each other in one part save work.
+        A partition of the cells; parts of cells that are near each other save work.
     per_gene
-        Whether to sort the own molecules of each gene, too.
+        Whether to also sort the own molecules of each gene.
 
     Returns
     -------
-    The curve of all molecules; and, if asked for, the own molecules of each gene that are removed at each of some
+    The curve of all molecules; and, with `per_gene`, the own molecules of each gene that are removed at each of several
     levels, genes × levels.
     """
     own, molecules = np.zeros((2, _N_LEVELS))
@@ -208,12 +209,12 @@ def removal_curves(
 
 
 def _bins(tail: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
-    """Return the bin of each tail, of so many between 0 and 1; the last one has both its ends."""
+    """Return the bin of each tail, out of `n_bins` bins between 0 and 1; the last bin includes both of its ends."""
     return np.minimum((tail * n_bins).astype(np.int64), n_bins - 1)
 
 
 def _up_to(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum the bins below each of their bounds."""
+    """Return the sum of the bins below each bound."""
     summed = np.zeros((*histogram.shape[:-1], histogram.shape[-1] + 1))
     np.cumsum(histogram, axis=-1, out=summed[..., 1:])
     return summed
@@ -222,7 +223,7 @@ def _up_to(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
 def molecules_to_keep(
     module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: NDArray[np.float64] | float
 ) -> Decontamination:
-    """Keep the molecules with a tail of at least `level`, one for all genes or one for each.
+    """Keep the molecules whose tail is at least `level`, which is common to all genes or given per gene.
 
     The other arguments are those of :func:`removal_curves`.
     """

@@ -1,4 +1,4 @@
-"""Training on one device, or on several: a process for each, which divide the patches between them."""
+"""Training on one device or on several, with one process per device and the patches divided among them."""
 
 from __future__ import annotations
 
@@ -41,35 +41,36 @@ def train_on_devices(
     devices: int | str | list[int] = "auto",
     show_progress_bar: bool = True,
 ) -> dict[str, np.ndarray]:
-    """Fit the parameters of `module` in place, see :func:`resolvi_sd._model.training.train`.
+    """Fit the parameters of `module` in place; see :func:`resolvi_sd._model.training.train`.
 
-    With several devices a process is started for each. The data are written into files of a temporary folder, which
-    all processes map, and which is deleted in the end. A minibatch is divided between the processes: their gradients
-    are averaged over its cells in every step, so that a step is that of one device with the same number of cells.
+    With several devices, a process is started for each of them. The data are written to files in a temporary folder,
+    which all processes map into memory, and which is deleted at the end. A minibatch is divided among the processes,
+    whose gradients are averaged over its cells in every step, so that a step is equivalent to one on a single device
+    with the same number of cells.
 
     Parameters
     ----------
     module, tissue, patches, config, rng, show_progress_bar
         As for one device.
     accelerator
-        As in Lightning; several devices are of `"cpu"` (processes) or `"cuda"`.
+        As in Lightning; several devices must be `"cpu"` (processes) or `"cuda"`.
     devices
-        `"auto"` is one; a number; numbers of CUDA devices in a list; -1 for all CUDA devices.
+        `"auto"` for one device; a number of devices; a list of the numbers of CUDA devices; or -1 for all CUDA devices.
 
     Raises
     ------
     ValueError
-        If there are not as many devices, or too few patches for them.
+        If there are not enough devices, or too few patches for them.
     NotImplementedError
-        If several devices are of another kind, or are to write checkpoints.
+        If several devices are of another kind, or would have to write checkpoints.
     torch.multiprocessing.ProcessRaisedException
-        If a process fails, with its message; the others are ended.
+        If a process fails, with its message; the other processes are terminated.
     OSError
-        If there is no room for the files.
+        If there is not enough space for the files.
     RuntimeError
-        If a script starts processes while it is imported by one: it needs `if __name__ == "__main__":`.
+        If a script starts processes while one of them imports it: it needs `if __name__ == "__main__":`.
     """
-    from resolvi_sd._model.training import train  # Lightning, which takes a third of the time of all imports
+    from resolvi_sd._model.training import train  # imports Lightning, a third of the total import time
 
     chosen = _choose(accelerator, devices)
     settings: dict[str, Any] = {"accelerator": accelerator, "show_progress_bar": show_progress_bar}
@@ -82,13 +83,13 @@ def train_on_devices(
     if getattr(current_process(), "_inheriting", False):
         raise RuntimeError(
             "Training on several devices starts processes that import this script, and the script starts a training "
-            'when it is imported: put what it does under `if __name__ == "__main__":`.'
+            'when it is imported: put its code under `if __name__ == "__main__":`.'
         )
     settings["accelerator"] = _kind(accelerator)
     # Raises if there are too few patches, before anything is started.
     batch_size = batch_size_of(config, len(patches.order))
     PatchStream(tissue, patches, batch_size=batch_size, thin_counts=False, rng=rng, peers=Peers(0, len(chosen)))
-    # As much again, at most, for the model and what comes of it.
+    # Allow the same amount again for the model and its results.
     scratch = scratch_folder(2 * sum(array.nbytes for array in _arrays(tissue, patches).values()))
     with tempfile.TemporaryDirectory(prefix="resolvi_sd-", dir=scratch, ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -105,7 +106,7 @@ def _kind(accelerator: str) -> str:
 
 
 def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
-    """Return what Lightning is told of the device of each process."""
+    """Return Lightning's `devices` argument for each process."""
     if not isinstance(devices, (str, list, Integral)):
         raise TypeError(f"`devices` must be 'auto', a number, or a list of numbers, not {devices!r}.")
     if isinstance(devices, str):
@@ -117,21 +118,21 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
         devices = list(range(torch.cuda.device_count())) if kind == "cuda" else 1
     number = len(devices) if isinstance(devices, list) else int(devices)
     if number < 1:
-        raise ValueError(f"devices={devices!r} are none: at least one is needed.")
+        raise ValueError(f"devices={devices!r}: at least one device is needed.")
     if number == 1:
         return [devices if isinstance(devices, list) else 1]
     if kind not in ("cpu", "cuda"):
         raise NotImplementedError(
-            f"devices={devices!r}: several devices have to be of accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
+            f"devices={devices!r}: several devices require the accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
         )
     if kind == "cpu":
         if isinstance(devices, list):
-            raise ValueError(f"devices={devices!r}: of the CPU, give a number of processes, e.g. `devices={number}`.")
+            raise ValueError(f"devices={devices!r}: for the CPU, give a number of processes, e.g. `devices={number}`.")
         return [1] * number
     numbers = devices if isinstance(devices, list) else list(range(number))
     if max(numbers) >= torch.cuda.device_count() or len(set(numbers)) < number:
         raise ValueError(
-            f"devices={devices!r}: there are {torch.cuda.device_count()} CUDA devices, each to be named once."
+            f"devices={devices!r}: there are {torch.cuda.device_count()} CUDA devices; name each only once."
         )
     return [[device] for device in numbers]
 
@@ -141,7 +142,7 @@ def _threads(n_processes: int) -> int:
 
 
 def _run(work: tuple[Any, ...], number: int) -> None:
-    """Run the processes to their end; whatever ends the wait ends them too."""
+    """Run the processes until they finish; if waiting is interrupted for any reason, kill them."""
     context = spawn(_work, args=work, nprocs=number, join=False)
     try:
         while not context.join():
@@ -154,7 +155,7 @@ def _run(work: tuple[Any, ...], number: int) -> None:
 
 
 def _arrays(tissue: Tissue, patches: Patches) -> dict[str, np.ndarray]:
-    """Return the arrays that the processes need, by the names of their files."""
+    """Return the arrays that the processes need, keyed by the names of their files."""
     arrays = {name: array for name, array in {**vars(tissue), **vars(patches)}.items() if name != "counts"}
     arrays |= {f"counts-{part}": getattr(tissue.counts, part) for part in _CSR}
     return arrays | {"counts-shape": np.array(tissue.counts.shape)}
@@ -174,7 +175,7 @@ def _load_data(folder: Path) -> tuple[ResolviModule, Tissue, Patches]:
     counts = sp.csr_matrix((value, column, indptr), shape=tuple(load("counts-shape")))
     arrays = {f.name: load(f.name) for f in fields(Tissue) if f.name != "counts"}
     patches = Patches(**{f.name: load(f.name) for f in fields(Patches)})
-    # Written by the process that started this one, in a folder that is its own.
+    # Written by the process that started this one, into a folder of its own.
     module: ResolviModule = torch.load(folder / "module.pt", weights_only=False)
     keep_known_rows(module)
     return module, Tissue(counts, **arrays), patches
@@ -190,7 +191,7 @@ def _work(
     n_threads: int,
     settings: dict[str, Any],
 ) -> None:
-    """Train as one of several processes, and write what came of it."""
+    """Train as one of several processes, and write the results."""
     from resolvi_sd._model.training import train
 
     torch.set_num_threads(n_threads)
@@ -202,7 +203,7 @@ def _work(
     meeting = dist.FileStore(str(folder / "meeting"), peers.number)  # type: ignore[attr-defined]
     dist.init_process_group("nccl" if on_cuda else "gloo", store=meeting, rank=rank, world_size=peers.number)
     module, tissue, patches = _load_data(folder)
-    # Every process draws noise of its own for its own cells, and none that the parameters were drawn by.
+    # Every process draws separate noise for its own cells, which also differs from that used to draw the parameters.
     torch.manual_seed(seed + 1 + rank)
     settings = settings | {"show_progress_bar": settings["show_progress_bar"] and rank == 0}
     history = train(

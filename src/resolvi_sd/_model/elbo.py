@@ -15,10 +15,10 @@ __all__ = ["negative_elbo"]
 
 
 def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> Tensor:
-    """Negative evidence lower bound per cell, one draw of the latent and of the shares.
+    """Return the negative evidence lower bound per cell, from one draw of the latent and of the shares.
 
-    The same number as `pyro.infer.Trace_ELBO` gives for the programs in `programs.py`, divided by the cells that
-    are trained on; tracing them costs several milliseconds a step, which this does not.
+    This is the number that `pyro.infer.Trace_ELBO` returns for the programs in `programs.py`, divided by the number of
+    training cells, but it avoids tracing them, which costs several milliseconds per step.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     Returns
     -------
-    The scalar, in nats per cell.
+    Scalar, in nats per cell.
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
@@ -59,19 +59,21 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
         + module.dispersion_prior().log_prob(1 / module.concentration())
         + module.range_prior().log_prob(length)
     )
-    likelihood = _log_likelihood(module, minibatch, latent, shares, weights, background)
+    own = module.expression(latent, minibatch.core_categories)
+    if module.config.profile_sparsity:
+        core_terms = core_terms + module.profile_log_prior(own)
+    amount = module.amount(minibatch, latent, shares)
+    likelihood = _log_likelihood(module, minibatch, own, amount, weights, background)
     per_cell = (likelihood + core_terms.sum()) / minibatch.n_core
     result: Tensor = -(per_cell + shared_terms / module.data.n_train)
     return result
 
 
 def _log_likelihood(
-    module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, weights: Tensor, background: Tensor
+    module: ResolviModule, minibatch: Minibatch, own: Tensor, amount: Tensor, weights: Tensor, background: Tensor
 ) -> Tensor:
-    """Log-likelihood of the core cells' counts, summed."""
-    counts, core_batch = minibatch.counts, minibatch.core_batch
-    own, around = module.expression(latent, minibatch.core_categories), module.halo_expression(minibatch)
-    amount = module.amount(minibatch, latent, shares)
+    """Return the summed log-likelihood of the core cells' counts; `own` contains their profiles."""
+    counts, core_batch, around = minibatch.counts, minibatch.core_batch, module.halo_expression(minibatch)
     if module.config.likelihood == "nb" and is_compiled(own):
         r, group = module.concentration(), module.concentration_group(core_batch)
         return mixture_log_prob(

@@ -1,4 +1,4 @@
-"""Shares of the sources in single entries of the counts: own, each neighbor, background."""
+"""Shares of the sources in individual entries of the counts: own, each neighbor, background."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def entry_sources(
 ) -> NDArray[np.float32]:
     """Return the expected share of each source in the molecules of some entries.
 
-    At the means of latent and shares, as the corrected counts of a fit are: of x molecules, E[k | x] are not
-    background, and of these own and neighbors have shares in proportion to their rates. The first column times x is
-    the corrected count.
+    As for the corrected counts of a fit, the latent and the shares are at their means: of x molecules, E[k | x] are not
+    background, and these are divided between the cell itself and its neighbors in proportion to their rates. The first
+    column times x is the corrected count.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def entry_sources(
     tissue
         All cells.
     rows, genes
-        Rows and columns of the entries, sorted by row. An entry without counts is taken for one with a single
-        molecule: what a molecule that was not counted, e.g. for its quality, would be.
+        Rows and columns of the entries, sorted by row. An entry without counts is treated as if it had a single
+        molecule, which gives the sources of a molecule that was not counted, e.g. because of its quality.
 
     Returns
     -------

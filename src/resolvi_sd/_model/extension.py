@@ -1,4 +1,4 @@
-"""A fitted model for other cells: reference parameters kept, what is new added."""
+"""Extension of a fitted model to other cells, which keeps the reference's parameters and adds new ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["copy_module", "extend_module", "keep_known_rows"]
 def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool = True) -> ResolviModule:
     """Return a model for the cells that `data` describes, with the reference's parameters.
 
-    Neighbor weights start at the kernel of distances. `data` may have more batches and categories of covariates
-    than the reference: the rows of those that come after the reference's start at the mean of its rows.
+    Neighbor weights start at the kernel of distances. `data` may have more batches and categories of covariates than
+    the reference; the rows of these additional categories start at the mean of the reference's rows.
 
     Parameters
     ----------
     reference
         Fitted model.
     data
-        Sizes of the query; its genes and labels are the reference's.
+        Sizes of the query, whose genes and labels are those of the reference.
     freeze
-        Whether only the neighbor weights and the rows of new batches and categories can be trained.
+        Whether to train only the neighbor weights and the rows of new batches and categories.
     """
     module = ResolviModule.blank(reference.config, data)
     known = reference.state_dict()
@@ -36,7 +36,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
             continue
         old = known.get(name)
         if old is None:
-            # The reference had a single category, and so no effect of this covariate.
+            # The reference had a single category and therefore no effect of this covariate.
             value.zero_()
         elif old.shape == value.shape:
             value.copy_(old)
@@ -55,7 +55,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
 
 
 def _digest(parameters: dict[str, Tensor]) -> str:
-    """Digest of what is known of all cells together."""
+    """Return a digest of the parameters that all cells share."""
     digest = hashlib.sha256()
     for name, value in parameters.items():
         if name != "neighbor_logits.weight":
@@ -65,20 +65,20 @@ def _digest(parameters: dict[str, Tensor]) -> str:
 
 
 def copy_module(module: ResolviModule) -> ResolviModule:
-    """Return a copy of a model that keeps what the model was given to keep."""
+    """Return a copy of a model that keeps fixed the same rows as the model."""
     copied = deepcopy(module)
     keep_known_rows(copied)
     return copied
 
 
 def keep_known_rows(module: ResolviModule) -> None:
-    """Keep the gradient from the rows that a model was given to keep; copies and pickles lose these hooks."""
+    """Mask the gradient of the rows that a model keeps fixed, by hooks, which copies and pickles lose."""
     for name, n_known in module.known_rows.items():
         module.get_parameter(name).register_hook(_only_after(n_known))
 
 
 def _only_after(n_known: int) -> Callable[[Tensor], Tensor]:
-    """Gradient hook that keeps the first rows where they are."""
+    """Return a gradient hook that keeps the first rows unchanged."""
 
     def hook(gradient: Tensor) -> Tensor:
         kept = gradient.clone()

@@ -1,4 +1,4 @@
-"""A mixture of diagonal Gaussians, evaluated by matrix products."""
+"""Mixture of diagonal Gaussians, evaluated by matrix products."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["GaussianMixture"]
 class GaussianMixture(TorchDistribution):  # type: ignore[misc]
     """Mixture of Gaussians with diagonal covariance.
 
-    sum_l (z_l - m_l)^2 / s_l^2 is multiplied out, so that all components of all cells cost two matrix products and no
+    sum_l (z_l - m_l)^2 / s_l^2 is expanded, so that all components of all cells require only two matrix products and no
     cells × components × dimensions array.
 
     Parameters
     ----------
     logits
-        Unnormalised log-weights: components, or cells × components where cells have weights of their own.
+        Unnormalized log-weights: components, or cells × components if each cell has weights of its own.
     means, scales
         Components × dimensions.
     """
@@ -46,7 +46,7 @@ class GaussianMixture(TorchDistribution):  # type: ignore[misc]
             return torch.normal(self.means[component], self.scales[component])
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of each row, cells."""
+        """Return the log-density of each row, cells."""
         precision = self.scales.square().reciprocal()
         weighted = self.means * precision
         constant = (

@@ -1,4 +1,4 @@
-"""Importance weights of draws of the latent: from the encoder's normal to the posterior of the model."""
+"""Importance weights of draws of the latent, from the encoder's normal to the posterior of the model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _TINY = 1e-30
 
 
 def check_weights(weights: str) -> None:
-    """Raise ValueError unless `weights` is a kind of weights."""
+    """Raise ValueError unless `weights` is a known kind of weights."""
     if weights not in get_args(Weights):
         raise ValueError(f"`weights` must be 'uniform' or 'importance', not {weights!r}.")
 
 
 @dataclass(frozen=True)
 class WeightedDraws:
-    """Draws of the latent of some cells, from the encoder's normal, and how much each counts.
+    """Draws of the latent of some cells from the encoder's normal, and the weight of each draw.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class WeightedDraws:
     latent
         Draws × cells × n_latent, float32.
     weights
-        Draws × cells, float32; the draws of a cell sum to 1.
+        Draws × cells, float32; the weights of a cell sum to 1.
     """
 
     cells: NDArray[np.int64]
@@ -48,14 +48,14 @@ class WeightedDraws:
     weights: NDArray[np.float32]
 
     def effective(self) -> NDArray[np.float32]:
-        """Effective number of draws of each cell, 1 / sum of squared weights (Kong 1992): between 1 and all."""
+        """Return the effective number of draws per cell, 1 / sum of squared weights (Kong 1992): between 1 and all."""
         size: NDArray[np.float32] = 1 / np.square(self.weights).sum(axis=0)
         return size
 
 
 @dataclass(frozen=True)
 class _Conditional:
-    """Counts of the core cells given their latent, all else at its estimate: neighbors are at their posterior mean."""
+    """Counts of the core cells given their latent, with all else estimated: neighbors are at their posterior mean."""
 
     module: ResolviModule
     minibatch: Minibatch
@@ -78,7 +78,7 @@ class _Conditional:
         return Rates(amount[:, 0:1] * own, amount[:, 1:2] * self.around, amount[:, 2:3] * self.background)
 
     def log_prob(self, latent: Tensor) -> Tensor:
-        """Log-likelihood of each core cell's counts."""
+        """Return the log-likelihood of each core cell's counts."""
         return self.module.log_likelihood(self.minibatch.counts, self.rates(latent), self.minibatch.core_batch)
 
     def own(self, latent: Tensor) -> Tensor:
@@ -90,17 +90,17 @@ class _Conditional:
 
 
 def weigh_draws(sampler: Sampler, cells: NDArray[np.int64]) -> WeightedDraws:
-    """Draw the latent of some cells, and weigh the draws.
+    """Draw the latent of some cells, and compute weights of the draws.
 
-    The weight of a draw z_s of cell n is, normalised over the draws of the cell,
+    The weight of a draw z_s of cell n, normalized over the draws of the cell, is
 
         w_ns = p(x_n | z_s) p(z_s) / q(z_s | x_n)
 
     with q the encoder's normal, p(z) the mixture prior, and p(x_n | z_s) the Delaporte (or Poisson) probability of all
-    counts of the cell. In it shares are held at their posterior mean, neighbor weights, background and overdispersion
-    at their point estimates, and the expression of the neighbors is that at the means of their q, so that cells are
-    weighed one by one. A label of the cell enters by p(z), and only if the tissue has labels. Weighted means of draws
-    tend to expectations under the model's posterior, where plain ones tend to those under q.
+    counts of the cell. In the latter, the shares are held at their posterior mean, the neighbor weights, background and
+    overdispersion at their point estimates, and the expression of the neighbors at the means of their q, so that cells
+    can be weighted one by one. A label of the cell enters through p(z), and only if the tissue has labels. Weighted
+    means of draws converge to expectations under the model's posterior, whereas plain means converge to those under q.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def weigh_draws(sampler: Sampler, cells: NDArray[np.int64]) -> WeightedDraws:
 
     References
     ----------
-    Boyeau et al. (2023), doi:10.1073/pnas.2209124120, self-normalised importance sampling of latent variables; Kong
+    Boyeau et al. (2023), doi:10.1073/pnas.2209124120, self-normalized importance sampling of latent variables; Kong
     (1992), A note on importance sampling using standardized weights.
     """
     module = sampler.module
@@ -134,7 +134,7 @@ def weighted_expression(
 ) -> NDArray[np.float32]:
     """Return the weighted mean of the expression rho, cells × `genes`, float32.
 
-    `settings` are the categories to decode in, each cells × (1 + covariates); the mean over several is returned.
+    `settings` contains the categories used for decoding, each cells × (1 + covariates); the mean over them is returned.
     """
     total = sum(
         weight[:, None] * decode(module, latent, categories, genes)

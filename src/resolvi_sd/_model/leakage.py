@@ -1,4 +1,4 @@
-"""Which genes leaked from which kind of cell into which."""
+"""Molecules that leaked between groups of cells, by gene."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def leaked_molecules(
 ) -> NDArray[np.float64]:
     """Return the expected molecules of each gene that came from cells of one group into cells of another.
 
-    Summed over genes and over the pairs of cells of two groups, it is the flow of the fit.
+    Summed over genes, it equals the flow of the fit, summed over the pairs of cells of two groups.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def leaked_molecules(
     tissue
         All cells.
     cores
-        A partition of the cells that receive; cells near each other in one part save work.
+        A partition of the receiving cells; parts of cells that are near each other save work.
     group
         Group of each cell, -1 for none.
     n_groups
@@ -38,7 +38,7 @@ def leaked_molecules(
 
     Returns
     -------
-    Groups that gave × groups that received × genes.
+    Giving groups × receiving groups × genes.
     """
     module.eval()
     total = torch.zeros(n_groups, n_groups, tissue.n_genes, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The stream of minibatches: random groups of patches, every patch once an epoch."""
+"""Stream of minibatches: random groups of patches, with every patch once per epoch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _THINNING_LOG_MEAN, _THINNING_LOG_SPREAD = -0.3, 0.6
 
 
 def batch_size_of(config: TrainingConfig, n_train: int) -> int:
-    """Core cells of a minibatch: large ones are cheap per cell, small tissues need many steps."""
+    """Return the core cells per minibatch: large minibatches are cheap per cell, but small tissues need many steps."""
     return config.batch_size or int(np.clip(n_train // 8, 128, 2560))
 
 
 def patch_size_of(config: TrainingConfig, n_train: int) -> int:
-    """Most cells of a patch: large ones have small halos, small ones leave a minibatch with many.
+    """Return the largest size of a patch: large patches have small halos, but small ones give a minibatch more patches.
 
-    Sections are halved until the pieces are no larger, so that patches have between half and all of it.
+    Sections are halved until the pieces are no larger than this, so patches have between half and all of this size.
     """
     return config.patch_size or int(np.clip(3 * batch_size_of(config, n_train) // 32, 8, 192))
 
@@ -33,7 +33,7 @@ def patch_size_of(config: TrainingConfig, n_train: int) -> int:
 class PatchStream(IterableDataset[Minibatch]):
     """Minibatches of an epoch.
 
-    They are cut between the steps: a thread beside these would take a core from them.
+    Minibatches are cut between the steps, since a parallel thread would take a processor core away from the steps.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ class PatchStream(IterableDataset[Minibatch]):
     patches
         Patches of the cells that are trained on.
     batch_size
-        Core cells of a minibatch; as many whole patches as come closest.
+        Number of core cells of a minibatch; the number of whole patches that comes closest is used.
     thin_counts
-        Whether the encoder sees thinned counts. The depth thinned to is one number per minibatch, log-normal
-        around the median depth of the tissue.
+        Whether the encoder sees thinned counts. The depth after thinning is one number per minibatch, drawn from a
+        log-normal around the median depth of the tissue.
     rng
-        Draws the order of the patches and the thinning.
+        Generator for the order of the patches and the thinning.
     peers
-        Processes that divide the patches, and the minibatches, between them.
+        Processes among which the patches and the minibatches are divided.
 
     Raises
     ------
     ValueError
-        If there are fewer patches than there are processes, or minibatches for them.
+        If there are fewer patches per process than minibatches.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PatchStream(IterableDataset[Minibatch]):
         return -(-len(self.patches) // self.patches_per_batch)
 
     def __iter__(self) -> Iterator[Minibatch]:
-        # Equal groups: a small last one would have as much say as the others.
+        # Groups of equal size, since a small last group would have as much influence as the others.
         groups = np.array_split(self.rng.permutation(self.own), len(self))
         streams = self.rng.spawn(len(groups))
         for group, stream in zip(groups, streams, strict=True):

@@ -1,4 +1,4 @@
-"""A logistic-normal over those entries of each row that a mask leaves: the approximate posterior of the shares."""
+"""Logistic-normal over the unmasked entries of each row, the approximate posterior of the shares."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 class MaskedLogisticNormal(TorchDistribution):
     """Distribution of softmax(0, y) for a normal y with independent dimensions (Aitchison & Shen 1980).
 
-    The first entry is the one that the others are compared with, and takes part in every row.
+    The first entry is the reference for the other entries, and is included in every row.
 
     Parameters
     ----------
     loc, scale
         Mean and standard deviation of y, the logarithms of the other entries over the first, rows × (entries - 1).
     mask
-        True where an entry takes part, rows × entries.
+        True where an entry is included, rows × entries.
     """
 
     arg_constraints = {"loc": constraints.real_vector, "scale": constraints.independent(constraints.positive, 1)}
@@ -54,18 +54,18 @@ class MaskedLogisticNormal(TorchDistribution):
         return MaskedLogisticNormal(loc, scale, self.mask.expand((*shape, entries)))
 
     def at(self, noise: Tensor) -> Tensor:
-        """Return the value that standard normal `noise`, rows × (entries - 1), is turned into."""
+        """Return the value into which standard normal `noise`, rows × (entries - 1), is transformed."""
         y = self.loc + self.scale * noise
         logits = torch.cat([torch.zeros_like(y[..., :1]), y], dim=-1)
         return masked_softmax(logits, self.mask.expand(logits.shape))
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw, with gradient."""
+        """Draw values with gradient."""
         shape = torch.Size(sample_shape) + self.loc.shape
         return self.at(torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of each row, on the simplex of its unmasked entries."""
+        """Return the log-density of each row, on the simplex of its unmasked entries."""
         log_value = value.clamp_min(_TINY).log()
         standard = (log_value[..., 1:] - log_value[..., :1] - self.loc) / self.scale
         entries = -0.5 * standard.square() - self.scale.log() - _HALF_LOG_TWO_PI

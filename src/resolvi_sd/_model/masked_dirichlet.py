@@ -1,4 +1,4 @@
-"""A Dirichlet over those entries of each row that a mask leaves, for cells with fewer neighbors than others."""
+"""Dirichlet over the unmasked entries of each row, for cells with different numbers of neighbors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _TINY = 1e-30
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension within `mask`; rows without any entry are zero."""
+    """Return the softmax over the last dimension within `mask`; rows without any entry are zero."""
     some = mask.any(dim=-1, keepdim=True)
     weights = torch.softmax(logits.masked_fill(~mask & some, -torch.inf), dim=-1)
     return weights * (mask & some)
 
 
 def softmax_log_density(value: Tensor, mask: Tensor) -> Tensor:
-    """Log-density, on the simplex, of a point that is known in its softmax coordinates: -sum log value.
+    """Return the log-density, on the simplex, of a point known in its softmax coordinates: -sum log value.
 
-    With it, the point estimate under a Dirichlet is the Dirichlet's mean, not its mode, which for concentrations
-    below 1 lies in a corner (MacKay 1998, Choice of basis for Laplace approximation).
+    With this term, the point estimate under a Dirichlet is the mean of the Dirichlet instead of its mode, which for
+    concentrations below 1 lies in a corner (MacKay 1998, Choice of basis for Laplace approximation).
     """
     return -torch.where(mask, value.clamp_min(_TINY), 1.0).log().sum(-1)
 
@@ -38,7 +38,7 @@ class MaskedDirichlet(TorchDistribution):
     concentration
         Positive, rows × entries.
     mask
-        True where an entry takes part, same shape.
+        True where an entry is included, of the same shape.
     """
 
     arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
@@ -64,14 +64,14 @@ class MaskedDirichlet(TorchDistribution):
         return MaskedDirichlet(self.concentration.expand(shape), self.mask.expand(shape))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw by normalising Gammas."""
+        """Draw by normalizing Gamma variables."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         with torch.no_grad():
             gamma = torch._standard_gamma(self.concentration.expand(shape)).clamp_min(_TINY) * self.mask
             return gamma / gamma.sum(-1, keepdim=True).clamp_min(_TINY)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-density of each row."""
+        """Return the log-density of each row."""
         kept = torch.where(self.mask, self.concentration, 0.0)
         total = kept.sum(-1)
         log_value = torch.where(self.mask, value.clamp_min(_TINY), 1.0).log()
@@ -81,12 +81,12 @@ class MaskedDirichlet(TorchDistribution):
 
 
 def point_log_density(value: Tensor, prior: MaskedDirichlet) -> Tensor:
-    """Log-density, on the simplex, at `value` of a guide that is centered there and as narrow as the prior.
+    """Return the log-density, on the simplex, at `value` of a guide that is centered there and as narrow as the prior.
 
-    In softmax coordinates it is as high as the prior is at its own peak, the prior's mean. The height of a Dirichlet's
-    peak says how narrow it is, and a point estimate that leaves it out prefers hyper-parameters for which the prior is
-    narrow, whatever the data say. With it, prior over guide is minus the concentration times the divergence of the
-    prior's mean from `value`: zero where they agree.
+    In softmax coordinates, this density is as high as that of the prior at its own peak, the prior's mean. The height
+    of a Dirichlet's peak reflects how narrow it is, and a point estimate that ignores it prefers hyperparameters for
+    which the prior is narrow, regardless of the data. With this term, the log-ratio of prior to guide is minus the
+    concentration times the divergence of the prior's mean from `value`, which is zero where they agree.
     """
     peak = prior.log_prob(prior.mean) - softmax_log_density(prior.mean, prior.mask)
     return softmax_log_density(value, prior.mask) + peak

@@ -1,4 +1,4 @@
-"""Parameters of the model and its guide, and the pieces that both are made of."""
+"""Parameters of the model and its guide, and the components from which both are built."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ from resolvi_sd._tiles import Minibatch, SparseRows
 
 __all__ = ["DataSummary", "Rates", "ResolviModule"]
 
-# The prior mean of the shares is one number for all cells, and has to keep up with theirs.
+# The prior mean of the shares is common to all cells, and has to keep pace with the shares of the cells.
 _SHARE_PRIOR_SPEED = 10.0
 _SHARE_SCALE = 0.4
-# Logarithm of the inverse overdispersion at the start. Near Poisson, every molecule counts, and kinds of cells are told
-# apart before their differences can pass for noise.
+# Initial logarithm of the inverse overdispersion. Near Poisson, every molecule counts, so that kinds of cells are
+# separated before their differences can be mistaken for noise.
 _LOG_CONCENTRATION = 4.0
+# Expression, relative to the mean over genes, below which the sparse prior of profiles makes no difference.
+_LEAST_EXPRESSION = 0.05
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """What the model has to know of the data before it sees a cell.
+    """Properties of the data that the model needs to know before it sees a cell.
 
     Parameters
     ----------
     n_cells, n_train, n_genes, n_batches, n_neighbors
-        Sizes; `n_train` counts the cells that have molecules.
+        Sizes; `n_train` is the number of cells that have molecules.
     neighbor_distance
-        Median distance between neighbors, in the units of the coordinates: the starting length scale of leakage.
+        Median distance between neighbors, in the units of the coordinates: the initial length scale of leakage.
     gene_profile
-        Share of each gene in all molecules, batches × genes: where the background profile starts.
+        Share of each gene in all molecules, batches × genes: the initial background profile.
     depth
-        Median molecules of a cell.
+        Median number of molecules of a cell.
     n_labels
-        Labels of the semi-supervised model; 0 without.
+        Number of labels of the semi-supervised model; 0 without labels.
     n_covariates
-        Categories of each further covariate.
+        Number of categories of each further covariate.
     median_size
-        Median size factor, in its units; 0 where the observed molecules are the size of a cell.
+        Median size factor, in its units; 0 if the size of a cell is its number of observed molecules.
     """
 
     n_cells: int
@@ -67,13 +69,13 @@ class DataSummary:
 
     @property
     def n_categories(self) -> tuple[int, ...]:
-        """Categories of the batch and of each further covariate."""
+        """Numbers of categories of the batch and of each further covariate."""
         return (self.n_batches, *self.n_covariates)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Expected molecules by source, each cells × genes."""
+    """Expected molecules by source, each of shape cells × genes."""
 
     own: Tensor
     diffused: Tensor
@@ -81,24 +83,24 @@ class Rates:
 
     @property
     def signal(self) -> Tensor:
-        """Mean of the negative binomial: all that is not background."""
+        """Mean of the negative binomial: all molecules that are not background."""
         return self.own + self.diffused
 
 
 class ResolviModule(nn.Module):
     """ResolVI: own expression, diffusion from the neighbors, and background (Ergen & Yosef 2025).
 
-    The methods are the pieces: priors, point estimates, rates. `programs.py` makes a Pyro model and guide of them,
-    `elbo.py` the objective that is trained. All parameters belong to this module, so nothing enters Pyro's global
-    store and any number of models live side by side.
+    The methods are the components: priors, point estimates and rates. `programs.py` builds a Pyro model and guide from
+    them, and `elbo.py` the training objective. All parameters belong to this module, so nothing enters Pyro's global
+    store, and any number of models can coexist.
     """
 
     def __init__(self, config: ModelConfig, data: DataSummary) -> None:
         super().__init__()
         self.config, self.data = config, data
-        # Of parameters that have rows for categories: how many of them a training keeps as they are.
+        # For parameters that have rows for categories: the number of rows that training keeps fixed.
         self.known_rows: dict[str, int] = {}
-        # Digest of the parameters of the model that this one was extended from.
+        # Digest of the parameters of the model from which this one was extended.
         self.origin = ""
         genes, latent = data.n_genes, config.n_latent
         self.latent_encoder = LatentEncoder(
@@ -106,7 +108,7 @@ class ResolviModule(nn.Module):
             latent,
             config.n_hidden_encoder,
             config.n_layers,
-            # Otherwise covariates are left to the decoder, so that the latent is free of them.
+            # Otherwise covariates are left to the decoder, so that the latent space is free of them.
             data.n_categories if config.encode_covariates else (),
             config.dropout_rate,
         )
@@ -115,7 +117,7 @@ class ResolviModule(nn.Module):
         if data.median_size:
             self.density_decoder = DensityDecoder(latent, config.n_hidden, data.n_categories, data.depth)
 
-        # With labels there is one component for each.
+        # With labels, there is one component for each of them.
         components = data.n_labels or config.n_components
         self.component_logits = nn.Parameter(torch.zeros(components))
         self.component_means = nn.Parameter(torch.randn(components, latent))
@@ -126,7 +128,7 @@ class ResolviModule(nn.Module):
         rows = data.n_batches if config.dispersion == "gene-batch" else 1
         self.log_concentration = nn.Parameter(torch.full((rows, genes), _LOG_CONCENTRATION))
         self.log_range = nn.Parameter(torch.zeros(()))
-        # Sparse gradients: a step costs what its own cells cost, however many there are.
+        # Sparse gradients: the cost of a step depends on its own cells, not on the total number of cells.
         self.neighbor_logits = nn.Embedding(data.n_cells, data.n_neighbors, sparse=True)
         nn.init.zeros_(self.neighbor_logits.weight)
         prior = torch.tensor(config.share_prior)
@@ -139,13 +141,13 @@ class ResolviModule(nn.Module):
             self.share_encoder.log_scale.weight.zero_()
             self.share_encoder.log_scale.bias.fill_(math.log(_SHARE_SCALE))
             self.decoder.rate.bias.copy_(data.gene_profile.mean(0).clamp_min(1e-6).log())
-        self.float()  # whatever torch's default is
+        self.float()  # regardless of torch's default
 
     @classmethod
     def blank(cls, config: ModelConfig, data: DataSummary) -> ResolviModule:
-        """Return a model whose parameters are still to be set; only the neighbor weights are, to those of the kernel.
+        """Return a model with uninitialized parameters, except for the neighbor weights, which are those of the kernel.
 
-        Nothing is drawn: another thread may be training with torch's global generator.
+        Nothing is drawn at random, because another thread may be training with torch's global generator.
         """
         with torch.device("meta"):
             module = cls(config, data)
@@ -156,31 +158,31 @@ class ResolviModule(nn.Module):
     # Shared between cells
 
     def concentration(self) -> Tensor:
-        """Inverse overdispersion r of the negative binomial, 1 or batches × genes."""
+        """Return the inverse overdispersion r of the negative binomial, 1 or batches × genes."""
         return torch.exp(self.log_concentration.clamp(-7.0, 9.0))
 
     def concentration_group(self, batch: Tensor) -> Tensor:
-        """Row of :meth:`concentration` for each cell."""
+        """Return the row of :meth:`concentration` for each cell."""
         return batch if len(self.log_concentration) > 1 else torch.zeros_like(batch)
 
     def log_likelihood(self, counts: SparseRows, rates: Rates, batch: Tensor) -> Tensor:
-        """Log-probability of the counts of each row, given its rates and batch."""
+        """Return the log-probability of the counts of each row, given its rates and batch."""
         if self.config.likelihood == "poisson":
             return poisson_log_prob(counts, rates.signal, rates.background)
         group = self.concentration_group(batch)
         return delaporte_log_prob(counts, rates.signal, rates.background, self.concentration(), group)
 
     def expected_signal(self, counts: SparseRows, rates: Rates, batch: Tensor) -> Tensor:
-        """Return the molecules of every stored count expected not to be background, given its row's rates and batch."""
+        """Return the expected molecules of every stored count that are not background, given rates and batch."""
         r = None if self.config.likelihood == "poisson" else self.concentration()
         return expected_signal(counts, rates.signal, rates.background, r, self.concentration_group(batch))
 
     def background_profile(self) -> Tensor:
-        """Background profile of each batch, batches × genes, rows sum to 1."""
+        """Return the background profile of each batch, batches × genes; rows sum to 1."""
         return torch.softmax(self.background_logits, dim=-1)
 
     def latent_prior(self, minibatch: Minibatch) -> GaussianMixture:
-        """Mixture of Gaussians over the latent of the core cells; a label favours its own component."""
+        """Return the mixture of Gaussians over the latent of the core cells; a label favors its own component."""
         scales = torch.exp(self.component_log_scales) + 1e-4
         logits: Tensor = self.component_logits
         if self.data.n_labels:
@@ -189,33 +191,33 @@ class ResolviModule(nn.Module):
         return GaussianMixture(logits, self.component_means, scales)
 
     def label_likelihood(self, latent: Tensor) -> dist.Categorical:
-        """Distribution of the label given the latent."""
+        """Return the distribution of the label given the latent."""
         return dist.Categorical(logits=self.classifier(latent), validate_args=False)
 
     def share_mean(self) -> Tensor:
-        """Prior mean of the shares (own, diffusion, background).
+        """Return the prior mean of the shares (own, diffusion, background).
 
-        How much leaks differs tenfold between tissues, so the mean is learned; the weight of the prior is fixed.
+        The amount of leakage differs tenfold between tissues, so the mean is learned; the weight of the prior is fixed.
         """
         return torch.softmax(_SHARE_PRIOR_SPEED * self.share_prior_logits, dim=0)
 
     def background_prior(self) -> dist.Dirichlet:
-        """Symmetric Dirichlet over the background profile of each batch."""
+        """Return the symmetric Dirichlet over the background profile of each batch."""
         weight = self.config.background_prior_weight * torch.ones_like(self.background_logits)
         return dist.Dirichlet(weight, validate_args=False).to_event(1)
 
     def dispersion_prior(self) -> dist.Exponential:
-        """Exponential over the overdispersion 1 / r of each gene: shrinks towards Poisson."""
+        """Return the exponential over the overdispersion 1 / r of each gene, which shrinks toward Poisson."""
         return dist.Exponential(torch.ones_like(self.log_concentration), validate_args=False).to_event(2)
 
     def range_prior(self) -> dist.TransformedDistribution:
-        """Log-normal over the length scale of leakage, in units of the median neighbor distance."""
-        # Not Pyro's LogNormal, which checks its values whatever it is told.
+        """Return the log-normal over the length scale of leakage, in units of the median neighbor distance."""
+        # Not Pyro's LogNormal, which validates its values even if told not to.
         normal = dist.Normal(torch.zeros_like(self.log_range), torch.ones_like(self.log_range), validate_args=False)
         return dist.TransformedDistribution(normal, [ExpTransform()], validate_args=False)
 
     def leakage_range(self) -> Tensor:
-        """Point estimate of the length scale of leakage, in units of the median neighbor distance."""
+        """Return the point estimate of the length scale of leakage, in units of the median neighbor distance."""
         return torch.exp(self.log_range)
 
     # Of each cell
@@ -226,22 +228,22 @@ class ResolviModule(nn.Module):
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
     def neighbor_kernel(self, distance: Tensor, length: Tensor) -> Tensor:
-        """Logarithm of the unnormalised prior weight of each slot, empty or not, core × k: -d^2 / (2 length^2)."""
+        """Return the log of the unnormalized prior weight of each slot, empty or not, core × k: -d^2 / (2 length^2)."""
         relative = distance / (length * self.data.neighbor_distance)
         return (-0.5 * relative.square()).clamp_min(LEAST_LOG_KERNEL)
 
     def neighbor_prior(self, minibatch: Minibatch, length: Tensor) -> MaskedDirichlet:
-        """Dirichlet over the neighbor weights, concentrated on near neighbors."""
+        """Return the Dirichlet over the neighbor weights, concentrated on near neighbors."""
         base = masked_softmax(self.neighbor_kernel(minibatch.distance, length), minibatch.mask)
         return MaskedDirichlet(self.config.neighbor_prior_weight * base + LEAST_CONCENTRATION, minibatch.mask)
 
     def neighbor_weights(self, minibatch: Minibatch, length: Tensor) -> Tensor:
-        """Point estimate of the neighbor weights beta, core × k; rows sum to 1, or 0 without neighbors."""
+        """Return the point estimate of the neighbor weights beta, core × k; rows sum to 1 (0 without neighbors)."""
         free = self.neighbor_logits(minibatch.cells[: minibatch.n_core])
         return masked_softmax(self.neighbor_kernel(minibatch.distance, length) + free, minibatch.mask)
 
     def neighbor_weights_and_density(self, minibatch: Minibatch, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the :meth:`neighbor_weights`, and the logarithm of their prior over their guide, core."""
+        """Return the :meth:`neighbor_weights`, and the log-ratio of their prior to their guide, core."""
         if is_compiled(minibatch.distance) and is_compiled(self.neighbor_logits.weight):
             return weights_and_density(
                 self.neighbor_logits(minibatch.cells[: minibatch.n_core]),
@@ -255,21 +257,21 @@ class ResolviModule(nn.Module):
         return weights, prior.log_prob(weights) - point_log_density(weights, prior)
 
     def share_mask(self, minibatch: Minibatch) -> Tensor:
-        """Which sources a cell can have, core × 3: one without neighbors cannot have received from any."""
+        """Return which sources a cell can have, core × 3: a cell without neighbors cannot have received molecules."""
         reached = minibatch.mask.any(dim=1)
         always = torch.ones_like(reached)
         return torch.stack([always, reached, always], dim=1)
 
     def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
-        """Dirichlet over the shares (own, diffusion, background) of each cell."""
+        """Return the Dirichlet over the shares (own, diffusion, background) of each cell."""
         return MaskedDirichlet(self.config.share_prior_weight * self.share_mean(), self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
-        """Posterior mean of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
+        """Return the posterior mean of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
         return self.share_posterior(minibatch).mean
 
     def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
-        """Logistic-normal over the shares of the core cells."""
+        """Return the logistic-normal over the shares of the core cells."""
         core = minibatch.n_core
         weights = masked_softmax(
             self.neighbor_kernel(minibatch.distance, torch.ones_like(self.log_range)), minibatch.mask
@@ -294,22 +296,34 @@ class ResolviModule(nn.Module):
         return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
-        """Expression profile rho, cells × genes; rows sum to 1. `categories` is cells × (batch and covariates)."""
+        """Return the expression profile rho, cells × genes; rows sum to 1.
+
+        `categories` is cells × (batch and covariates).
+        """
         profile: Tensor = self.decoder(latent, categories)
         return profile
 
-    def neighbor_expression(self, minibatch: Minibatch, expression: Tensor, weights: Tensor) -> Tensor:
-        """Sum of the neighbors' profiles, weighted by beta, core × genes.
+    def profile_log_prior(self, profile: Tensor) -> Tensor:
+        """Return the log-density of the sparse prior of profiles, up to a constant, one value per cell.
 
-        `expression` holds all cells of the minibatch. It enters without gradient: with it, the latents collapse
-        onto each other (Ergen & Yosef 2025).
+        The prior is a Dirichlet whose concentration is below 1, kept finite for genes below a 20th of the mean
+        expression.
+        """
+        relative = profile.shape[-1] * profile + _LEAST_EXPRESSION
+        return -self.config.profile_sparsity * self.data.depth * relative.log().mean(dim=-1)
+
+    def neighbor_expression(self, minibatch: Minibatch, expression: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum of the neighbors' profiles, weighted by beta, core × genes.
+
+        `expression` contains all cells of the minibatch. It is detached from the gradient; otherwise, the latents would
+        collapse onto each other (Ergen & Yosef 2025).
         """
         return F.embedding_bag(minibatch.neighbor, expression.detach(), per_sample_weights=weights, mode="sum")
 
     def halo_expression(self, minibatch: Minibatch) -> Tensor:
-        """Profiles of the halo, halo × genes, from the mean of their own posterior.
+        """Return the profiles of the halo, halo × genes, at the means of the cells' own posteriors.
 
-        They are read only as neighbors', so they need no gradient.
+        They are used only as profiles of neighbors, so they need no gradient.
         """
         with torch.no_grad():
             categories = minibatch.categories[minibatch.n_core :]
@@ -317,10 +331,10 @@ class ResolviModule(nn.Module):
             return self.expression(mean, categories)
 
     def amount(self, minibatch: Minibatch, latent: Tensor, shares: Tensor) -> Tensor:
-        """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are read.
+        """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are used.
 
-        All sources together are the observed molecules; or, with a size factor, the size of the cell times the
-        molecules per size that cells of this latent have.
+        All sources sum to the observed molecules or, with a size factor, to the size of the cell times the molecules
+        per size of cells with this latent.
         """
         core = minibatch.n_core
         if not self.data.median_size:
@@ -340,7 +354,7 @@ class ResolviModule(nn.Module):
         )
 
     def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
-        """Distribution of the core cells' counts given the rates."""
+        """Return the distribution of the core cells' counts given the rates."""
         if self.config.likelihood == "poisson":
             return dist.Poisson(rates.signal + rates.background, validate_args=False).to_event(1)
         group = self.concentration_group(minibatch.core_batch)

@@ -1,4 +1,4 @@
-"""Stored counts of a minibatch with their rates, and whole molecules by source, drawn for them."""
+"""Stored counts of a minibatch with their rates, and draws of whole molecules by source for these counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["draw_molecules", "entry_rates"]
 def entry_rates(
     module: ResolviModule, minibatch: Minibatch, rates: Rates, entries: Tensor | slice = slice(None)
 ) -> EntryRates:
-    """Return stored counts of the core, all or some of them, with what is expected of each source there."""
+    """Return all or some of the stored counts of the core, with the expected molecules of each source."""
     counts = minibatch.counts
     row, gene, value = counts.rows()[entries], counts.gene[entries], counts.value[entries]
     r = module.concentration()
@@ -41,7 +41,7 @@ def draw_molecules(
     seeds: NDArray[np.uint64],
     entries: Tensor | slice = slice(None),
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw own and diffused molecules of stored counts of the core; the others are background.
+    """Draw own and diffused molecules of stored counts of the core; all other molecules are background.
 
     Parameters
     ----------
@@ -54,6 +54,6 @@ def draw_molecules(
     seeds
         A seed for each entry that is drawn.
     entries
-        Which of the stored counts.
+        Which of the stored counts to use.
     """
     return draw_sources(*entry_rates(module, minibatch, rates, entries), seeds)

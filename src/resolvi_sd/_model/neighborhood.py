@@ -1,7 +1,7 @@
-"""What a cell has to do with its neighbors, compiled for the CPU with derivatives in closed form.
+"""Operations between a cell and its neighbors, compiled for the CPU with derivatives in closed form.
 
-Written with tensors, the weights of ten neighbors take some sixty small operations a step, and the way back of a
-weighted sum sorts its indices.
+Written with tensors, the weights of ten neighbors take about sixty small operations per step, and the backward pass of
+a weighted sum sorts its indices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from resolvi_sd._compiled import ONE_AT_A_TIME
 
 __all__ = ["LEAST_CONCENTRATION", "LEAST_LOG_KERNEL", "neighbor_sum", "weights_and_density"]
 
-# Concentration of the Dirichlet that a neighbor has at any distance, and where the logarithm of the kernel ends.
+# Smallest concentration of the Dirichlet for a neighbor at any distance, and lower bound of the logarithm of the
+# kernel.
 LEAST_CONCENTRATION = 1e-2
 LEAST_LOG_KERNEL = -30.0
 
@@ -37,7 +38,7 @@ def _sum_rows(values: Any, neighbor: Any, weights: Any, out: Any) -> None:
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _spread_rows(grad: Any, neighbor: Any, weights: Any, bounds: Any, out: Any) -> None:
-    # Each part of the cells has a sum of its own, so that no two write to the same place.
+    # Each part of the cells has its own sum, so that no two parts write to the same place.
     for part in prange(len(bounds) - 1):
         here = out[part]
         for i in range(bounds[part], bounds[part + 1]):
@@ -73,14 +74,14 @@ class _NeighborSum(torch.autograd.Function):
 
 
 def neighbor_sum(values: Tensor, neighbor: Tensor, weights: Tensor) -> Tensor:
-    """Sum the neighbors' rows, each times its weight; differentiable in `values` only.
+    """Return the weighted sum of the neighbors' rows, differentiable in `values` only.
 
     Parameters
     ----------
     values
         Cells × columns; on the CPU in float32.
     neighbor, weights
-        Row of each neighbor in `values`, and its weight, core × k; the weights of empty slots are zero.
+        Row of each neighbor in `values`, and its weight, core × k; the weights of empty slots must be zero.
 
     Returns
     -------
@@ -162,9 +163,9 @@ class _WeightsAndDensity(torch.autograd.Function):
 def weights_and_density(
     free: Tensor, log_range: Tensor, relative: Tensor, mask: Tensor, prior_weight: float
 ) -> tuple[Tensor, Tensor]:
-    """Neighbor weights softmax(kernel + free), and their log-density under the Dirichlet prior over that of the guide.
+    """Return the neighbor weights softmax(kernel + free), and the log-ratio of their Dirichlet prior to the guide.
 
-    The kernel is -d^2 / (2 L^2), at least `LEAST_LOG_KERNEL`; the prior Dirichlet(c) with c = prior_weight
+    The kernel is -d^2 / (2 L^2), bounded below by `LEAST_LOG_KERNEL`; the prior is Dirichlet(c) with c = prior_weight
     softmax(kernel) + `LEAST_CONCENTRATION`. The guide is as narrow as the prior
     (:func:`resolvi_sd._model.masked_dirichlet.point_log_density`), which leaves -sum c log(c / (weights sum c)): minus
     the concentration times the divergence of the prior's mean from the weights.
@@ -172,7 +173,7 @@ def weights_and_density(
     Parameters
     ----------
     free
-        Logits of each neighbor beside the kernel, core × k; on the CPU in float32.
+        Logits of each neighbor in addition to the kernel, core × k; on the CPU in float32.
     log_range
         Logarithm of the length scale L, scalar.
     relative
@@ -184,8 +185,8 @@ def weights_and_density(
 
     Returns
     -------
-    Weights, core × k, zero where there is no neighbor; and prior over guide, core, at most zero. Both are
-    differentiable in `free` and `log_range`.
+    Weights, core × k, zero where there is no neighbor; and the log-ratio of prior to guide, core, at most zero. Both
+    are differentiable in `free` and `log_range`.
     """
     result: tuple[Tensor, Tensor] = _WeightsAndDensity.apply(  # type: ignore[no-untyped-call]
         free, log_range, relative, mask, prior_weight

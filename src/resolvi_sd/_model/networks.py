@@ -1,4 +1,4 @@
-"""Encoders and decoder: multilayer perceptrons that take the batch and other covariates along."""
+"""Encoders and decoders: multilayer perceptrons that also take the batch and other covariates."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ N_SETTING = 4
 class Perceptron(nn.Module):
     """Hidden layers (linear, layer norm, ReLU, dropout); every layer also sees the categories ("deep injection").
 
-    A one-hot category beside the input of a linear layer is the same as a bias per category, looked up. Covariates with
-    a single category have none.
+    A one-hot category as an additional input of a linear layer is equivalent to a bias per category, which is looked
+    up. Covariates with a single category have no such bias.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Perceptron(nn.Module):
     def forward(self, x: Tensor | SparseRows, categories: Tensor, *, dropout: bool = True) -> Tensor:
         """Map cells × n_in, and the category of each covariate, cells × covariates, to cells × n_hidden.
 
-        A network that `reads_counts` takes sparse rows. Without `dropout` nothing is dropped in training either.
+        A network that `reads_counts` takes sparse rows. Without `dropout`, nothing is dropped, even in training.
         """
         for linear, norm, effects in zip(self.linear, self.norm, self.category, strict=True):
             hidden: Tensor = linear(x)
@@ -62,7 +62,7 @@ class Perceptron(nn.Module):
 
 
 class LatentEncoder(nn.Module):
-    """From log-normalised counts to the mean and standard deviation of the latent posterior."""
+    """Map from log-normalized counts to the mean and standard deviation of the latent posterior."""
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class LatentEncoder(nn.Module):
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def forward(self, features: SparseRows, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
-        """Map cells × genes and cells × covariates to two tensors cells × n_latent."""
+        """Map cells × genes and cells × covariates to two tensors, both cells × n_latent."""
         hidden = self.hidden(features, categories, dropout=dropout)
         scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
         return self.mean(hidden), scale + 1e-4
 
 
 class Decoder(nn.Module):
-    """From the latent to the expression profile: a perceptron, and beside it a linear map.
+    """Map from the latent to the expression profile: a perceptron plus a linear map.
 
-    By the perceptron alone, differences within a cell type (gradients, close subtypes) are found late or never: until
-    it tells them apart the divergence keeps them out of the latent. The linear map shows them at once (a generative
-    skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). It would show what leaked as well, so it starts with
-    a weight of zero, which training raises once the shares have an idea of that.
+    With the perceptron alone, differences within a cell type (gradients, similar subtypes) are found late or never:
+    until the perceptron separates them, the divergence keeps them out of the latent. The linear map captures them
+    immediately (a generative skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). It would also capture
+    leakage, so it starts with a weight of zero, which training raises once the shares roughly account for the leakage.
     """
 
     skip_weight: Tensor
@@ -104,17 +104,17 @@ class Decoder(nn.Module):
         self.register_buffer("skip_weight", torch.zeros(()))
 
     def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
-        """Map cells × n_latent to the expression profile, cells × genes, rows sum to 1."""
+        """Map cells × n_latent to the expression profile, cells × genes; rows sum to 1."""
         linear = self.skip(self.skip_weight * latent)
         return torch.softmax(self.rate(self.hidden(latent, categories)) + linear, dim=-1)
 
     def raise_skip_weight(self, weight: float) -> None:
-        """Let the linear map have this weight, at most 1; never less than it has, so that a trained one stays."""
+        """Raise the weight of the linear map to `weight`, at most 1; never lower it, so that a trained map is kept."""
         self.skip_weight.clamp_(min=min(weight, 1.0))
 
 
 class DensityDecoder(nn.Module):
-    """From the latent to the molecules that a cell of median size has."""
+    """Map from the latent to the number of molecules of a cell of median size."""
 
     def __init__(self, n_latent: int, n_hidden: int, n_categories: Sequence[int], depth: float) -> None:
         super().__init__()
@@ -130,10 +130,10 @@ class DensityDecoder(nn.Module):
 
 
 class ShareEncoder(nn.Module):
-    """From a cell's counts and its surroundings to the posterior of its shares, in log-ratios to the own share.
+    """Map from a cell's counts and surroundings to the posterior of its shares, as log-ratios to the own share.
 
-    What a cell received can only be told by comparing it with its neighbors, so their profiles, depths and distances
-    are inputs beside the cell's own counts.
+    The molecules that a cell has received can only be recognized by comparing the cell with its neighbors, so their
+    profiles, depths and distances are inputs in addition to the cell's own counts.
     """
 
     def __init__(self, n_genes: int, n_hidden: int, n_layers: int, n_batches: int) -> None:
@@ -167,7 +167,7 @@ class ShareEncoder(nn.Module):
 
 
 class Classifier(nn.Module):
-    """From the latent to the logits of the labels."""
+    """Map from the latent to the logits of the labels."""
 
     def __init__(self, n_latent: int, n_hidden: int, n_labels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Processes that train one model together, each on its own patches."""
+"""Processes that train a model together, each on its own patches."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ __all__ = ["ALONE", "Peers"]
 
 @dataclass(frozen=True)
 class Peers:
-    """One of several processes, between which a process group of torch is set up.
+    """One of several processes, which are connected by a torch process group.
 
-    A process owns a run of neighbouring patches, and with them the neighbor weights of their cells, which no other
-    process reads: only what all cells share is kept equal between processes.
+    A process owns a run of neighboring patches, and with them the neighbor weights of their cells, which no other
+    process reads; only the parameters that all cells share are kept equal between processes.
 
     Parameters
     ----------
     rank
         Number of this process.
     number
-        How many there are.
+        Number of processes.
     """
 
     rank: int = 0
     number: int = 1
 
     def own(self, patches: Patches) -> NDArray[np.int64]:
-        """Numbers of the patches of this process."""
+        """Return the numbers of the patches of this process."""
         return np.array_split(np.arange(len(patches)), self.number)[self.rank]
 
     def average_gradients(self, parameters: Sequence[Tensor], n_cells: int) -> None:
-        """Turn gradients of the mean over the `n_cells` cells here into those of the mean over the cells of all."""
+        """Turn gradients of the mean over this process's `n_cells` cells into those of the mean over all processes."""
         if self.number == 1:
             return
         parts = [torch.zeros_like(p) if p.grad is None else p.grad * n_cells for p in parameters]
@@ -52,7 +52,7 @@ class Peers:
         """Return each number summed over the processes."""
         if self.number == 1:
             return list(values)
-        # Not float64, which some devices do not have; these are some thousands of nats, and numbers of cells.
+        # Not float64, which some devices lack; the values are some thousands of nats, and numbers of cells.
         summed = torch.tensor(values, device=device)
         dist.all_reduce(summed)
         return [float(value) for value in summed.tolist()]

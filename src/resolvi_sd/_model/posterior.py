@@ -1,4 +1,4 @@
-"""The posterior: one pass over the patches gives everything that is written back."""
+"""The posterior: one pass over the patches computes everything that is written back."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Posterior:
     latent
         Mean of the latent, cells × n_latent, float32.
     own
-        Own molecules of every stored count, CSR with the structure of the counts, in files if these are: expectations,
-        float32; or whole molecules, int32, without the zeros.
+        Own molecules of every stored count, CSR with the structure of the counts, and in files if the counts are:
+        either expectations, float32, or whole molecules, int32, without the zeros.
     molecules
         Own, diffused and background molecules of each cell, cells × 3, float64; rows sum to the counts.
     weights
@@ -52,6 +52,14 @@ class Posterior:
     flow: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None = None
 
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Own, diffused and background shares of each cell's molecules, cells × 3; NaN for cells without molecules."""
+        total = self.molecules.sum(axis=1, keepdims=True)
+        shares = np.full_like(self.molecules, np.nan)
+        np.divide(self.molecules, total, out=shares, where=total > 0)
+        return shares
+
 
 def infer(
     module: ResolviModule,
@@ -66,9 +74,9 @@ def infer(
 ) -> Posterior:
     """Pass over all patches once.
 
-    Of the x molecules of a gene, k are not background (Delaporte posterior) and, given k, the own ones are
-    Binomial(k, p) with p the own share of the negative binomial's mean, because the Gamma multiplies all of it. So
-    own = E[k | x] p, diffused = E[k | x] (1 - p) and background = x - E[k | x], and they add up to the counts.
+    Of the x molecules of a gene, k are not background (Delaporte posterior) and, given k, the number of own molecules
+    is Binomial(k, p) with p the own share of the negative binomial's mean, because the Gamma multiplies all of it.
+    Hence own = E[k | x] p, diffused = E[k | x] (1 - p) and background = x - E[k | x], which add up to the counts.
 
     Parameters
     ----------
@@ -79,14 +87,15 @@ def infer(
     patches
         A partition of all cells.
     n_samples
-        1: at the posterior means of latent and shares; more: averaged over so many draws of both.
+        With 1, results are computed at the posterior means of the latent and the shares; with more, they are averaged
+        over this number of draws of both.
     integer_counts
-        Whether `own` is a draw of whole molecules in place of the expectation, given the latent and shares at their
-        means or, with several draws, at the first.
+        Whether `own` is a draw of whole molecules instead of the expectation, given the latent and the shares at their
+        means or, with several draws, at the first draw.
     rng
-        Draws latent, shares and molecules; what a cell gets does not depend on the patches.
+        Generator for latent, shares and molecules; the result of a cell does not depend on the patches.
     batch_size
-        Core cells at a time.
+        Number of core cells processed at a time.
     show_progress_bar
         Whether to show a progress bar.
     """
@@ -126,7 +135,7 @@ def infer(
             with torch.no_grad():
                 rates, _ = core_rates(module, minibatch, *draws[0], beta)
             own[entries], _ = draw_molecules(module, minibatch, rates, random_elements(seed, entries.astype(np.uint64)))
-    probabilities[tissue.library_size == 0] = np.nan  # nothing is known of these
+    probabilities[tissue.library_size == 0] = np.nan  # nothing is known about these cells
     np.minimum(own, tissue.counts.data, out=own, casting="unsafe")
     structure = copy_beside(tissue.counts.indices), tissue.counts.indptr.copy()
     corrected: CSR = sp.csr_matrix((own, *structure), tissue.counts.shape)
@@ -136,7 +145,7 @@ def infer(
 
 
 def _noise(n_samples: int, n_cells: int, n_latent: int, rng: np.random.Generator) -> list[tuple[Tensor, Tensor]] | None:
-    """Noise of every cell and draw, for latent and shares, made before the patches are: it must not depend on them."""
+    """Draw the noise of every cell and draw, for latent and shares, in advance, independently of the patches."""
     if n_samples < 1:
         raise ValueError(f"`n_samples` must be at least 1, got {n_samples}.")
     if n_samples == 1:
@@ -148,9 +157,9 @@ def _noise(n_samples: int, n_cells: int, n_latent: int, rng: np.random.Generator
 def _groups(
     patches: Patches, batch_size: int, molecules: NDArray[np.float64], show_progress_bar: bool
 ) -> Iterator[NDArray[np.int64]]:
-    """Cells of successive patches, about `batch_size` at a time; patches next to each other share their halo.
+    """Yield cells of successive patches, about `batch_size` at a time; adjacent patches share their halo.
 
-    In the end the progress bar shows what came of it: the shares of all `molecules`, by source.
+    At the end, the progress bar shows the result: the shares of all `molecules` by source.
     """
     ends = np.searchsorted(patches.offsets, np.arange(0, len(patches.order), batch_size)[1:])
     bounds = np.unique(np.concatenate([[0], patches.offsets[ends], [len(patches.order)]]))
@@ -163,7 +172,7 @@ def _groups(
 
 
 def entry_positions(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of the stored entries of `rows` in a CSR matrix, row after row."""
+    """Return the positions of the stored entries of `rows` in a CSR matrix, row after row."""
     length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
     ends = np.cumsum(length)
     start: NDArray[np.int64] = np.repeat(indptr[rows] - (ends - length), length)
@@ -183,8 +192,8 @@ class Split:
     profiles
         Expression of all cells of the minibatch, cells × genes.
     ratio
-        Diffused molecules over the mixture of the neighbors' profiles, core × genes: times `beta_m rho_m` it is what
-        neighbor m gave.
+        Diffused molecules over the mixture of the neighbors' profiles, core × genes: multiplied by `beta_m rho_m`, it
+        gives the molecules from neighbor m.
     """
 
     own: Tensor
@@ -196,7 +205,7 @@ class Split:
 def core_rates(
     module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor
 ) -> tuple[Rates, Tensor]:
-    """Rates of the core, and the profiles of all cells, at a latent of all cells."""
+    """Return the rates of the core and the profiles of all cells, given a latent of all cells."""
     profiles = module.expression(latent, minibatch.categories)
     amount = module.amount(minibatch, latent, shares)
     return module.rates(minibatch, profiles, amount, beta, module.background_profile()), profiles
@@ -204,13 +213,13 @@ def core_rates(
 
 @torch.no_grad()
 def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, shares: Tensor, beta: Tensor) -> Split:
-    """Return the own, diffused and background molecules of every entry and cell, expected given the latent."""
+    """Return the expected own, diffused and background molecules of every entry and cell, given the latent."""
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
     rates, profiles = core_rates(module, minibatch, latent, shares, beta)
     signal = module.expected_signal(counts, rates, minibatch.core_batch)
     from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
-    # Rounding must not make more of the molecules than there are.
+    # Rounding must not create more molecules than there are.
     own = torch.minimum(signal * from_self / (from_self + from_others).clamp_min(_TINY), signal)
     sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
     molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
@@ -222,10 +231,10 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
 
 
 def _flow(module: ResolviModule, minibatch: Minibatch, split: Split, beta: Tensor) -> Tensor:
-    """Molecules that came from each neighbor, core × k.
+    """Return the molecules that came from each neighbor, core × k.
 
-    Neighbor m gave `ratio beta_m rho_m`. Summed over genes that is beta_m times the gradient of sum(ratio * sum beta
-    rho) by beta_m: the backward pass of the sum, with no cells × k × genes.
+    Neighbor m gave `ratio beta_m rho_m`. Summed over genes, this is beta_m times the gradient of sum(ratio * sum beta
+    rho) with respect to beta_m: the backward pass of the sum, without a cells × k × genes array.
     """
     with torch.enable_grad():
         leaf = beta.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""The model and its guide as Pyro programs, with sites named after what they are."""
+"""The model and its guide as Pyro programs, with descriptive names of the sites."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["guide", "model"]
 
 
 def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
-    """Generate the counts of the core cells (Ergen & Yosef 2025, with the Gamma marginalised out)."""
+    """Generate the counts of the core cells (Ergen & Yosef 2025, with the Gamma marginalized out)."""
     background = pyro.sample("background", module.background_prior())
     overdispersion = pyro.sample("overdispersion", module.dispersion_prior())
     length = pyro.sample("leakage_range", module.range_prior())
@@ -25,6 +25,7 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
         shares = pyro.sample("shares", module.shares_prior(minibatch))
         weights = pyro.sample("neighbor_weights", module.neighbor_prior(minibatch, length))
         own = module.expression(latent, minibatch.core_categories)
+        pyro.factor("profile_sparsity", module.profile_log_prior(own))
         expression = torch.cat([own, module.halo_expression(minibatch)])
         amount = module.amount(minibatch, latent, shares)
         rates = module.rates(minibatch, expression, amount, weights, background)
@@ -38,9 +39,10 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
 
 
 def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
-    """Approximate posterior: normal for the latent, logistic-normal for the shares, point estimates for all else.
+    """Approximate the posterior: normal for the latent, logistic-normal for the shares, otherwise point estimates.
 
-    That of the neighbor weights counts as one as narrow as their prior, see :func:`point_log_density`.
+    The point estimate of the neighbor weights is treated as being as narrow as their prior; see
+    :func:`point_log_density`.
     """
     background = module.background_profile()
     everywhere = torch.ones_like(background, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Adam for the rows of a table of which a step touches some."""
+"""Adam for a table of which each step touches only some rows."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _update(
 
 
 class RowAdam(torch.optim.SparseAdam):
-    """:class:`torch.optim.SparseAdam` with its step compiled for the CPU: 0.1 in place of 0.7 ms for 2,000 rows.
+    """:class:`torch.optim.SparseAdam` with its step compiled for the CPU: 0.1 instead of 0.7 ms for 2,000 rows.
 
-    The gradients are sparse.
+    The gradients must be sparse.
 
     Parameters
     ----------

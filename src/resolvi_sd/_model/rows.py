@@ -1,4 +1,4 @@
-"""The encoder and the decoder on rows of a table: no neighbors are needed for these."""
+"""The encoder and the decoder applied to rows of a table, for which no neighbors are needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ROWS = 8192
 def encode(
     module: ResolviModule, counts: CSR, categories: NDArray[np.int64], *, show_progress_bar: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return mean and standard deviation of the latent posterior of each row, rows × n_latent, float32.
+    """Return the mean and standard deviation of the latent posterior of each row, rows × n_latent, float32.
 
-    `categories` has the batch and further covariates of each row, rows × covariates.
+    `categories` contains the batch and further covariates of each row, rows × covariates.
     """
     mean, spread = np.empty((2, counts.shape[0], module.config.n_latent), np.float32)
     module.eval()
@@ -56,7 +56,7 @@ def latent_of(
 def latent_draws(
     mean: NDArray[np.float32], spread: NDArray[np.float32], n_samples: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield the mean of the latent posterior if `n_samples` is 1, otherwise so many draws from it."""
+    """Yield the mean of the latent posterior if `n_samples` is 1, otherwise that number of draws from it."""
     if n_samples == 1:
         yield mean
         return
@@ -89,7 +89,7 @@ def classify(
 ) -> NDArray[np.float32]:
     """Return the probability of each label, averaged over :func:`latent_draws`, rows × labels, float32.
 
-    NaN for rows without counts, of which nothing is known. The arguments are those of :func:`encode`.
+    The values are NaN for rows without counts, about which nothing is known. The arguments are those of :func:`encode`.
     """
     mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     total = np.zeros((len(mean), module.data.n_labels), np.float32)

@@ -1,4 +1,4 @@
-"""Draws from the posterior of chosen cells; what a cell gets does not depend on which others are drawn with it."""
+"""Draws from the posterior of selected cells; those of a cell do not depend on which cells are drawn with it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Site:
     Parameters
     ----------
     dims
-        Names of its dimensions; without `sample` it is a point estimate.
+        Names of its dimensions; without `sample`, it is a point estimate.
     dtype
         Number type.
     description
-        What it is.
+        Description of the quantity.
     units
-        Its units.
+        Units of the quantity.
     """
 
     dims: tuple[str, ...]
@@ -78,7 +78,7 @@ class Sampler:
     tissue
         All cells.
     seeds
-        Of the latent, the shares and the molecules of each draw, draws × 3, uint64.
+        Seeds for the latent, the shares and the molecules of each draw, draws × 3, uint64.
     """
 
     module: ResolviModule
@@ -87,7 +87,7 @@ class Sampler:
 
     @classmethod
     def create(cls, module: ResolviModule, tissue: Tissue, *, n_samples: int, rng: np.random.Generator) -> Sampler:
-        """Take the seeds from `rng`; fewer draws are the first of more."""
+        """Draw the seeds from `rng`; fewer samples get the first seeds of a larger number of samples."""
         return cls(module.eval(), tissue, rng.integers(0, 2**64, (n_samples, 3), dtype=np.uint64))
 
     @property
@@ -105,9 +105,9 @@ class Sampler:
     ) -> dict[str, NDArray[np.generic]]:
         """Draw `sites` of some cells.
 
-        The latent of the cells and of their neighbors is drawn from its normal posterior, the shares of the cells from
-        their logistic-normal one; expression and rates follow. Molecules by source are then drawn given the rates and
-        the counts. Neighbor weights are point estimates.
+        The latent of the cells and of their neighbors is drawn from its normal posterior, and the shares of the cells
+        from their logistic-normal posterior; expression and rates follow from these. Molecules by source are then drawn
+        given the rates and the counts. Neighbor weights are point estimates.
 
         Parameters
         ----------
@@ -116,13 +116,13 @@ class Sampler:
         sites
             Names in :data:`SITES`.
         genes
-            Columns, each once; all when None.
+            Columns, each once; all if None.
         samples
-            Which of the draws.
+            Which of the draws to return.
 
         Returns
         -------
-        An array for each site, with the dimensions that :data:`SITES` says.
+        An array for each site, with the dimensions given in :data:`SITES`.
         """
         genes = np.arange(self.tissue.n_genes) if genes is None else genes
         seeds = self.seeds[samples]
@@ -179,7 +179,7 @@ class Sampler:
 
 
 class _Surroundings(NamedTuple):
-    """What is known of the cells only together with their neighbors."""
+    """Properties of the cells that require their neighbors."""
 
     minibatch: Minibatch
     weights: Tensor
@@ -188,7 +188,7 @@ class _Surroundings(NamedTuple):
 
 @dataclass(frozen=True)
 class _Setting:
-    """What all draws of some cells share: the cells and their halo, encoded, and what is known of them together."""
+    """Data shared by all draws of some cells: the encoded cells and halo, and properties that depend on both."""
 
     n_core: int
     rows: NDArray[np.int64]
@@ -198,14 +198,14 @@ class _Setting:
     surroundings: _Surroundings | None
 
     def neighbor_weights(self) -> Tensor:
-        """Neighbor weights of the cells, core × k."""
+        """Return the neighbor weights of the cells, core × k."""
         if self.surroundings is None:
             raise ValueError("The cells were encoded without their neighbors.")
         return self.surroundings.weights
 
     @classmethod
     def of(cls, module: ResolviModule, tissue: Tissue, cells: NDArray[np.int64], *, alone: bool) -> _Setting:
-        """Encode `cells`, and their neighbors too unless `alone`."""
+        """Encode `cells` and, unless `alone`, their neighbors."""
         if alone:
             features = encoder_features(SparseRows.from_scipy(tissue.rows(cells)))
             categories = torch.from_numpy(tissue.categories[cells])
@@ -228,7 +228,7 @@ class _Setting:
 
 
 def _normal(seed: np.uint64, rows: NDArray[np.int64], width: int) -> NDArray[np.float32]:
-    """Return standard normal numbers, rows × width, float32; those of a row depend on the seed and the row only."""
+    """Return standard normal numbers, rows × width, float32; those of a row depend only on the seed and the row."""
     index = (rows[:, None] * width + np.arange(width)).astype(np.uint64)
     uniform = ((random_elements(seed, index) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     normal: NDArray[np.float32] = ndtri(uniform).astype(np.float32)
@@ -238,7 +238,7 @@ def _normal(seed: np.uint64, rows: NDArray[np.int64], width: int) -> NDArray[np.
 def _dense_molecules(
     module: ResolviModule, minibatch: Minibatch, rates: Rates, seed: np.uint64, genes: NDArray[np.int64]
 ) -> dict[str, NDArray[np.int32]]:
-    """Draw the molecules of the core cells by source, core × `genes`; zero wherever the counts are."""
+    """Draw the molecules of the core cells by source, core × `genes`; they are zero wherever the counts are zero."""
     n_cells, n_genes = rates.own.shape
     column = np.full(n_genes, -1)
     column[genes] = np.arange(len(genes))

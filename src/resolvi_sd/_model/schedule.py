@@ -1,4 +1,4 @@
-"""When to lower the learning rate and when to stop."""
+"""Schedule that decides when to lower the learning rate and when to stop."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _LAST_FACTOR = 0.02
 class DecayWhenFlat:
     """Constant learning rate, then a linear decay, then stop.
 
-    With a given number of epochs the decay takes the last three tenths of them. Without, it starts when the ELBO has
-    become flat, takes 3/7 as many epochs as there were before it, and ends the training.
+    With a given number of epochs, the decay takes the last three tenths of them. Otherwise, the decay starts when the
+    ELBO has become flat, takes 3/7 as many epochs as there were before it, and ends the training.
 
     Parameters
     ----------
     max_epochs
-        Exactly this many epochs, or None.
+        Exact number of epochs, or None.
     epoch_limit
-        Most epochs when `max_epochs` is None.
+        Largest number of epochs if `max_epochs` is None.
     min_epochs
-        Epochs before which the ELBO is not called flat.
+        Number of epochs before which the ELBO does not count as flat.
     window
-        Flat means: the mean ELBO of the last `window` epochs is above that of the `window` before by less than
-        `tolerance` of what was gained since the first epochs.
+        The ELBO is flat if its mean over the last `window` epochs exceeds that over the `window` epochs before by less
+        than a fraction `tolerance` of the gain since the first epoch.
     tolerance
         See `window`.
     """
@@ -44,7 +44,7 @@ class DecayWhenFlat:
 
     @property
     def n_epochs(self) -> int:
-        """Epochs that will have been run at the end, as far as is known."""
+        """Number of epochs that will have been run at the end, as far as is known."""
         if self.max_epochs is not None:
             return self.max_epochs
         if self.decay_from is None:
@@ -55,7 +55,7 @@ class DecayWhenFlat:
         return max(3, round(start * _DECAY_SHARE / (1 - _DECAY_SHARE)))
 
     def observe(self, elbo: float) -> None:
-        """Take note of the mean ELBO of an epoch that has ended."""
+        """Record the mean ELBO of an epoch that has ended."""
         self.elbo.append(elbo)
         done = len(self.elbo)
         if self.max_epochs is None and self.decay_from is None:
@@ -72,11 +72,11 @@ class DecayWhenFlat:
 
     @property
     def finished(self) -> bool:
-        """Whether the training is over."""
+        """Whether the training has finished."""
         return len(self.elbo) >= self.n_epochs
 
     def factor(self, progress: float) -> float:
-        """Learning rate over its starting value, `progress` epochs (with a fraction) into the training."""
+        """Return the learning rate over its initial value, `progress` epochs (a fractional number) into training."""
         if self.max_epochs is not None:
             start: float | None = self.max_epochs * (1 - _DECAY_SHARE)
         else:

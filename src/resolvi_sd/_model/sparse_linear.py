@@ -1,7 +1,7 @@
-"""A linear layer of rows that are mostly zero, compiled for the CPU.
+"""Linear layer for rows that are mostly zero, compiled for the CPU.
 
-What a cell counts of a panel is zero for most genes, and even more so of a whole transcriptome. The product and its way
-back visit what is not.
+The counts of a cell are zero for most genes of a panel, and even more so for a whole transcriptome. The product and its
+backward pass visit only the non-zero entries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["SparseLinear"]
 def _times(indptr: Any, gene: Any, value: Any, weight: Any, out: Any) -> None:
     for i in prange(len(out)):
         row, e, stop = out[i], indptr[i], indptr[i + 1]
-        # Four entries at a time: the row is read and written a quarter as often.
+        # Four entries at a time, so that the row is read and written only a quarter as often.
         while e + 4 <= stop:
             first, second, third, fourth = value[e], value[e + 1], value[e + 2], value[e + 3]
             by_first, by_second = weight[gene[e]], weight[gene[e + 1]]
@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         rows, grad = ctx.rows, upstream[0].contiguous().numpy()
-        # Each part of the cells has a sum of its own, so that no two write to the same place.
+        # Each part of the cells has its own sum, so that no two parts write to the same place.
         bounds = np.linspace(0, len(grad), get_num_threads() + 1).astype(np.int64)
         out = np.zeros((len(bounds) - 1, rows.shape[1], grad.shape[1]), np.float32)
         with ONE_AT_A_TIME:
@@ -77,9 +77,10 @@ class _Product(torch.autograd.Function):
 
 
 class SparseLinear(nn.Linear):
-    """`torch.nn.Linear`, with the same parameters, that takes :class:`SparseRows`.
+    """A `torch.nn.Linear` that takes :class:`SparseRows`, with the same parameters.
 
-    The compiled product is for float32 on the CPU. Elsewhere the rows are made dense on their device.
+    The compiled product is used for float32 on the CPU. Otherwise, the rows are converted to dense ones on their
+    device.
 
     Examples
     --------

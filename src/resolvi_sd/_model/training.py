@@ -1,10 +1,12 @@
-"""Training: Lightning runs the loop."""
+"""Training of the model, with Lightning running the loop."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,19 +33,19 @@ from resolvi_sd._tiles import Minibatch, Patches, Tissue
 __all__ = ["train"]
 
 _CHECKPOINT = "resolvi"
-# Steps over which the ELBO is averaged to tell whether it still rises; how often each cell, and how many cells in all,
-# are seen before it is asked.
+# Number of steps over which the ELBO is averaged to determine whether it still rises; how often each cell, and how many
+# cells in total, are seen before that is checked.
 _WINDOW_STEPS = 64
 _MIN_EPOCHS = 20
 _FEWEST_CELLS_SEEN = 150_000
-# Longest share of the training that the divergence is warmed up in.
+# Largest share of the training over which the divergence is warmed up.
 _LONGEST_WARMUP = 0.6
-# Settings in which a training may differ from the one that it resumes.
+# Settings that may differ between a training and the one that it resumes.
 _LENGTH = ("max_epochs", "epoch_limit", "checkpoint_dir")
 
 
 class _Loop(pl.LightningModule):
-    """One optimiser for what cells share, a sparse one for their neighbor weights."""
+    """Training loop with an optimizer for the parameters that cells share and a sparse one for neighbor weights."""
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class _Loop(pl.LightningModule):
         progress = self.current_epoch + index / self.n_steps
         factor = self.schedule.factor(progress)
         warmed_up = min(1.0, (progress * self.n_steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        # The first third of the warm-up is for the shares, over the second the decoder's linear map comes in.
+        # The first third of the warm-up is for the shares; during the second, the decoder's linear map is phased in.
         self.module.decoder.raise_skip_weight(3.0 * warmed_up - 1.0)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -91,7 +93,8 @@ class _Loop(pl.LightningModule):
             )
         self.manual_backward(loss)
         for shared in optimizers[1:]:
-            # Those of the neighbor weights are of the cells here alone, and their optimizer does not see their scale.
+            # Gradients of the neighbor weights concern only the cells here, and their optimizer is independent of
+            # scale.
             self.peers.average_gradients(shared.param_groups[0]["params"], minibatch.n_core)
             self.clip_gradients(shared, gradient_clip_val=self.config.gradient_clip)
         for optimizer in optimizers:
@@ -119,7 +122,7 @@ class _Loop(pl.LightningModule):
 
 
 class _ProgressBar(Callback):
-    """One bar over all steps, with the ELBO and the learning rate of the last epoch."""
+    """Progress bar over all steps, with the ELBO and the learning rate of the last epoch."""
 
     def __init__(self, schedule: DecayWhenFlat) -> None:
         self.schedule = schedule
@@ -168,25 +171,25 @@ def train(
     Parameters
     ----------
     module
-        The model; on the CPU afterwards, in evaluation mode.
+        The model; afterwards, it is on the CPU and in evaluation mode.
     tissue
         All cells.
     patches
-        Patches of the cells that are trained on.
+        Patches of the training cells.
     config
-        How to train.
+        Settings of the training.
     rng
-        Draws the order of patches and the thinning; torch's seed is the caller's.
+        Generator for the order of patches and the thinning; torch's seed is set by the caller.
     accelerator, devices
-        As in Lightning; one device.
+        As in Lightning, but only one device.
     peers
-        Processes that train together. Of the neighbor weights, each fits those of its own patches only.
+        Processes that train together. Each process only fits the neighbor weights of its own patches.
     show_progress_bar
         Whether to show a progress bar.
 
     Returns
     -------
-    History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight of the time) and
+    History, one value per epoch: `epoch` (int64), `elbo` (nats per cell, with the KL weight at that time) and
     `learning_rate` (float64).
     """
     batch_size = batch_size_of(config, len(patches.order))
@@ -195,9 +198,9 @@ def train(
     window = math.ceil(_WINDOW_STEPS / n_steps)
     min_epochs = max(
         math.ceil(config.min_steps / n_steps),
-        # With a growing weight of the divergence the ELBO falls, so both windows come after the warm-up.
+        # The ELBO falls while the weight of the divergence grows, so both windows come after the warm-up.
         math.ceil(config.kl_warmup_steps / n_steps) + 2 * window,
-        # The small minibatches of small tissues say less each.
+        # Each of the small minibatches of small tissues is less informative.
         min(max(_MIN_EPOCHS, math.ceil(_FEWEST_CELLS_SEEN / len(patches.order))), config.epoch_limit // 2),
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
@@ -211,7 +214,7 @@ def train(
         )
         resume = Path(config.checkpoint_dir) / f"{_CHECKPOINT}.ckpt"
         if resume.exists():
-            # Before the trainer is told how many epochs there are: none, where the training had come to its end.
+            # Load the history before the trainer gets its number of epochs; none are left if the training had finished.
             _take_up(loop, resume)
     with _quiet_lightning():
         trainer = pl.Trainer(
@@ -225,18 +228,19 @@ def train(
             logger=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(
-            loop,
-            DataLoader(stream, batch_size=None),
-            ckpt_path=str(resume) if resume is not None and resume.exists() else None,
-            weights_only=True,
-        )
-    # Lightning's objects refer to each other, and would keep what is large until they are collected.
-    for optimizer in trainer.optimizers:
-        optimizer.state.clear()
-    del stream.tissue
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            with _interruptible():
+                trainer.fit(
+                    loop,
+                    DataLoader(stream, batch_size=None),
+                    ckpt_path=str(resume) if resume is not None and resume.exists() else None,
+                    weights_only=True,
+                )
+        finally:
+            # Lightning's objects refer to each other, and would keep large arrays alive until garbage collection.
+            for optimizer in trainer.optimizers:
+                optimizer.state.clear()
+            del stream.tissue
     module.to("cpu").eval()
     return {
         "epoch": np.arange(1, len(schedule.elbo) + 1),
@@ -246,10 +250,10 @@ def train(
 
 
 def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) -> str:
-    """Digest of all that a training has to have in common with one that it resumes: all but its length.
+    """Return a digest of everything that a training must share with one that it resumes, which is all but its length.
 
-    The parameters that it starts from are those of a seed, or of a query's reference; bits of random numbers depend on
-    the kind of processor.
+    The initial parameters are represented by the seed or, for a query, by its reference, because the bits of random
+    numbers depend on the kind of processor.
     """
     learned = [(name, parameter.requires_grad) for name, parameter in module.named_parameters()]
     settings = replace(config, **{name: getattr(TrainingConfig, name) for name in _LENGTH})
@@ -263,26 +267,41 @@ def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) 
 
 
 def _take_up(loop: _Loop, path: Path) -> None:
-    """Give the loop the course of the training so far; raise unless the checkpoint is of the same, and no longer."""
+    """Load the history so far into the loop; raise unless the checkpoint is of the same training and not longer."""
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if checkpoint.get("fingerprint") != loop.fingerprint:
         raise ValueError(
-            f"The checkpoint {path} is of another training: of other data, with other settings of the model or of the "
-            "training, from another seed (`rng=`) or, for a query, of another reference. Choose another "
+            f"The checkpoint {path} is of another training: with other data, other settings of the model or of the "
+            "training, another seed (`rng=`) or, for a query, another reference. Choose another "
             "`checkpoint_dir`, or delete it to train from the start."
         )
     loop.on_load_checkpoint(checkpoint)
     done, wanted = len(loop.schedule.elbo), loop.schedule.n_epochs
     if done > wanted:
         raise ValueError(
-            f"The checkpoint {path} is of {done} epochs, and the training is to have {wanted}. Ask for more epochs, "
+            f"The checkpoint {path} has {done} epochs, but the training is to have {wanted}. Request more epochs, "
             "choose another `checkpoint_dir`, or delete it."
         )
 
 
 @contextmanager
+def _interruptible() -> Iterator[None]:
+    """Keep Ctrl-C a KeyboardInterrupt, since Lightning would end the process, and ignore further interrupts."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Lightning announces devices and advises data-loader workers, which would only slow minibatches down."""
+    """Silence Lightning, which announces devices and recommends data-loader workers, which would slow it down."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

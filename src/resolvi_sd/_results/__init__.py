@@ -1,20 +1,24 @@
-"""Results: from the posterior into the table, and the fitted model back out of it."""
+"""Results: written from the posterior into the table, and read back as a fitted model."""
 
 from resolvi_sd._results._colors import label_colors
-from resolvi_sd._results._fitted import FittedModel, Setup
+from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._folder import check_holds_model, load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
     check_whole,
     check_within_counts,
-    checked_counts,
     corrected_counts,
     corrected_layer_name,
     fitted_counts,
     kept_counts,
     naming_the_fit,
     read_fit,
+)
+from resolvi_sd._results._same_counts import (
+    checked_counts,
+    some_rows,
     warn_of_other_counts,
+    warn_of_other_latent,
 )
 from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors, warn_of_partial_niches
 from resolvi_sd._results._write import (
@@ -27,7 +31,6 @@ from resolvi_sd._results._write import (
 
 __all__ = [
     "FittedModel",
-    "Setup",
     "category_codes",
     "checked_counts",
     "check_holds_model",
@@ -46,8 +49,10 @@ __all__ = [
     "remove_audits",
     "restore",
     "save_folder",
+    "some_rows",
     "warn_of_lost_neighbors",
     "warn_of_other_counts",
+    "warn_of_other_latent",
     "warn_of_partial_niches",
     "write_fit",
     "write_labels",

@@ -11,18 +11,18 @@ __all__ = ["label_colors"]
 
 
 def label_colors(adata: AnnData, fitted: FittedModel) -> tuple[str, ...]:
-    """Return the color of each label of the fit: the table's own or, where it has none, those of the reference.
+    """Return the color of each label of the fit, from the table or, if it has none, from the reference.
 
     Parameters
     ----------
     adata
-        The table; colors are those that scanpy keeps in `uns[f"{labels_key}_colors"]`.
+        The table; colors are stored by scanpy in `uns[f"{labels_key}_colors"]`.
     fitted
         The model.
 
     Returns
     -------
-    Colors in the order of the labels; empty if neither has them.
+    Colors in the order of the labels; empty if neither has any.
     """
     key = fitted.setup.labels_key
     colors = adata.uns.get(f"{key}_colors")

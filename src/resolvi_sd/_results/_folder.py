@@ -1,10 +1,10 @@
-"""A fitted model in a folder: tensors as safetensors, all else as JSON, so that reading one can run no code."""
+"""A fitted model in a folder, as safetensors (tensors) and JSON (the rest), so that reading it cannot run any code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from safetensors.numpy import load_file, save_file
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
 
-__all__ = ["check_holds_model", "load_folder", "save_folder"]
+__all__ = ["StoredModel", "check_holds_model", "load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
-_LOGITS, _SIZES = "neighbor_logits", "sizes"
+_LOGITS, _SIZES, _LATENT = "neighbor_logits", "sizes", "some_latent"
 
 
 def save_folder(
@@ -30,56 +30,59 @@ def save_folder(
     cells: pd.Index[Any],
     graph: NeighborGraph,
     *,
+    latent: NDArray[np.float32],
     sizes: NDArray[np.float32] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the model and what it knows of each cell.
+    """Write the model, including its parameters for each cell.
 
     Parameters
     ----------
     folder
-        Is made, with its parents.
+        Folder to write to; it is created with its parents if missing.
     fitted
         The model.
     cells
-        Names of the cells, to know them again.
+        Names of the cells, stored to recognize them.
     graph
-        Their neighbors, in whose slots the neighbor weights are.
+        Neighbors of the cells, in whose slots the neighbor weights are stored.
+    latent
+        Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
     sizes
-        Their sizes, where these were measured from outlines.
+        Sizes of the cells, if these were measured from outlines.
     overwrite
-        Replace a model that is in `folder`; other files there stay.
+        Whether to replace a model that is already in `folder`; other files in it are kept.
 
     Raises
     ------
     NotADirectoryError
         If `folder` is a file.
     FileExistsError
-        If `folder` exists and `overwrite` is not given, or it holds something else than a model.
+        If `folder` holds a model and `overwrite` is not given, or if it holds something other than a model.
     """
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, and the model is written into a folder; choose another name.")
+        raise NotADirectoryError(f"{folder} is a file, but the model is written into a folder; choose another name.")
     staging = {name: folder / f".{name}.writing" for name in (_TENSORS, _DESCRIPTION)}
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if _DESCRIPTION in found and not overwrite:
-        raise FileExistsError(f"{folder} holds a model already; pass `overwrite=True` to replace it.")
-    # What an interrupted write left is no reason to refuse.
+        raise FileExistsError(f"{folder} already holds a model; pass `overwrite=True` to replace it.")
+    # Files left over from an interrupted write are accepted.
     if _DESCRIPTION not in found and found - {_TENSORS, *(path.name for path in staging.values())}:
-        raise FileExistsError(f"{folder} holds something else than a model; choose another folder.")
+        raise FileExistsError(f"{folder} holds something other than a model; choose another folder.")
     state = to_state(fitted)
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_LOGITS] = fitted.module.neighbor_logits.weight.detach().numpy()
     tensors |= {_GRAPH + name: array for name, array in vars(graph).items()}
-    tensors |= {} if sizes is None else {_SIZES: sizes}
+    tensors |= {_LATENT: latent} | ({} if sizes is None else {_SIZES: sizes})
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}
 
-    # Written in full before it takes the place of an older one. The description goes first and comes last: a folder
-    # without one holds no model, and never parts of two.
+    # The model is written completely before it replaces an older one. The description is removed first and moved into
+    # place last: a folder without it holds no model, and no folder ever holds parts of two models.
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
     staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
@@ -88,15 +91,37 @@ def save_folder(
         path.replace(folder / name)
 
 
-def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, NeighborGraph, NDArray[np.float32] | None]:
-    """Read a model for the cells it was fitted on, their neighbors, and their sizes if they were written.
+@dataclass(frozen=True)
+class StoredModel:
+    """Content of a folder written by :func:`save_folder`.
+
+    Attributes
+    ----------
+    fitted
+        The model.
+    graph
+        Neighbors of the cells.
+    latent
+        Latent means of some cells.
+    sizes
+        Sizes of the cells, if they were measured.
+    """
+
+    fitted: FittedModel
+    graph: NeighborGraph
+    latent: NDArray[np.float32]
+    sizes: NDArray[np.float32] | None
+
+
+def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
+    """Load a model for the cells that it was fitted on.
 
     Raises
     ------
     FileNotFoundError
         If `folder` holds no model.
     ValueError
-        If it was written by a newer version, is not whole, or was fitted on other cells.
+        If it has another format, is incomplete, or was fitted on other cells.
     """
     check_holds_model(folder)
     state: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())
@@ -106,8 +131,8 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, Neighb
     known = state.get("cells", {})
     if known.get("number") != len(cells) or known.get("digest") != _digest(cells):
         raise ValueError(
-            f"The model was fitted on {known.get('number'):,} cells, and `adata` holds {len(cells):,} that are not the "
-            "same in the same order. Load with the table of the fit; for other cells use `ResolVI.load_query_data`."
+            f"The model was fitted on {known.get('number'):,} cells, but `adata` holds {len(cells):,}, which are not "
+            "the same in the same order. Pass the table of the fit; for other cells use `ResolVI.load_query_data`."
         )
     logits = tensors[_LOGITS]
     for part, prefix in (("weights", _WEIGHT), ("history", _HISTORY)):
@@ -116,11 +141,11 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> tuple[FittedModel, Neighb
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
     graph = NeighborGraph(**{field.name: tensors[_GRAPH + field.name] for field in fields(NeighborGraph)})
-    return fitted, graph, tensors.get(_SIZES)
+    return StoredModel(fitted, graph, tensors[_LATENT], tensors.get(_SIZES))
 
 
 def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
-    """Raise FileNotFoundError unless there is a model in the folder, whose description is written last."""
+    """Raise FileNotFoundError unless the folder holds a model, as indicated by the description, written last."""
     if not (folder / name).exists():
         raise FileNotFoundError(f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`.")
 

@@ -1,4 +1,4 @@
-"""A fitted table back in the form that posterior passes need: model, tissue and graph."""
+"""Restoration of model, tissue and graph, the input of posterior passes, from a fitted table."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._read import category_codes, fitted_counts, read_fit, warn_of_other_counts
+from resolvi_sd._results._read import category_codes, fitted_counts, read_fit
+from resolvi_sd._results._same_counts import warn_of_other_counts
 from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result, warn_user
 
 __all__ = ["restore", "warn_of_lost_neighbors", "warn_of_partial_niches"]
 
-# Logarithms are taken of no less: smaller weights than the smallest normal float32 count as zero.
+# Lower bound of weights before taking logarithms; weights below the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
 # Sum of weights above which no neighbor is missing.
 _WHOLE = 0.999
 
 
 def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
-    """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from what the table holds.
+    """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from a table.
 
-    Posterior passes over them give what was written at the fit. Of a table that was subset since, cells and edges that
-    are gone are unknown: the weights of the neighbors that remain are scaled to sum to 1, shares are those of a cell
-    with these neighbors only, and a cell that has lost them all receives nothing by diffusion. Pass the whole table,
-    and choose cells afterwards, where that matters.
+    Posterior passes over them reproduce the results of the fit. If the table was subset since, the removed cells and
+    edges are unknown: the weights of the remaining neighbors are scaled to sum to 1, shares are those of a cell with
+    only these neighbors, and a cell that has lost all neighbors receives nothing by diffusion. If this matters, pass
+    the whole table, and select cells afterwards.
 
     Parameters
     ----------
@@ -48,19 +49,19 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     Returns
     -------
     The model, in evaluation mode and with as many slots for neighbors as the graph; the tissue; the graph, whose slots
-    are those of the tissue. Labels are not read: every cell of the tissue is unlabelled.
+    are those of the tissue. Labels are not read: every cell of the tissue is unlabeled.
 
     Raises
     ------
     KeyError
-        If there is no fit, or its graph, weights, counts or batches are gone.
+        If there is no fit, or if its graph, weights, counts or batches are missing.
     ValueError
-        If genes or batches are not those of the fit, or the counts are no counts any more.
+        If genes or batches are not those of the fit, or if the counts are no longer counts.
 
     Warns
     -----
     UserWarning
-        If neighbors of the fit are gone, or the counts are others.
+        If neighbors of the fit are missing, or if the counts have changed.
     """
     fitted = read_fit(adata, keys)
     for name in (keys.distances, keys.connectivities, keys.weights):
@@ -76,9 +77,9 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         fitted,
         keys,
         molecules,
-        so="What came from these is put down to the neighbors that are left, or to the cell itself, unlike in the "
-        "corrected counts that the fit wrote. Use the whole table, and choose cells from the result (with `cells=` "
-        "where there is one).",
+        so="Molecules from these are attributed to the remaining neighbors or to the cell itself, unlike in the "
+        "corrected counts that the fit wrote. Use the whole table, and select cells from the result (or with `cells=`, "
+        "if available).",
     )
     warn_of_other_counts(adata, fitted, keys, counts)
     tissue = Tissue.assemble(
@@ -91,28 +92,28 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
 def warn_of_lost_neighbors(
     adata: AnnData, fitted: FittedModel, keys: Keys, molecules: NDArray[np.float64], *, so: str
 ) -> None:
-    """Warn if the table has lost neighbors of its cells since the fit; `so` says what follows from it.
+    """Warn if the table has lost neighbors of its cells since the fit; `so` describes the consequences.
 
-    Weights of a cell summed to 1 in the fit: what is missing went to cells that are gone.
+    The weights of a cell summed to 1 in the fit; any missing weight belonged to cells that were removed.
     """
     left = _neighbor_sums(adata, keys)
-    # Cells without molecules that are gone have given none. Tables that were put together again have all cells, and
-    # lack edges between them.
+    # Removed cells without molecules did not leak any. Tables that were concatenated again have all cells, but lack
+    # edges between them.
     gone = int((molecules > 0).sum()) < fitted.module.data.n_train
     _warn(adata, (left < _WHOLE) & (gone | (left > 0)), so=so)
 
 
 def warn_of_partial_niches(adata: AnnData, keys: Keys) -> None:
-    """Warn if the table has lost some neighbors of its cells since the fit, if there is one."""
+    """Warn if the table has a fit, but has lost some neighbors of its cells since."""
     if keys.weights not in adata.obsp:
         return
     left = _neighbor_sums(adata, keys)
-    so = "Their niches are those of the neighbors that are left. Use the whole table, and choose cells from the result."
+    so = "Their niches are those of the remaining neighbors. Use the whole table, and select cells from the result."
     _warn(adata, (left > 0) & (left < _WHOLE), so=so)
 
 
 def _neighbor_sums(adata: AnnData, keys: Keys) -> NDArray[np.floating]:
-    """Sum of each cell's neighbor weights, which was 1 in the fit, or 0 without neighbors."""
+    """Return the sum of each cell's neighbor weights, which was 1 in the fit, or 0 without neighbors."""
     return np.asarray(sp.csr_matrix(adata.obsp[keys.weights]).sum(axis=1), dtype=np.float32).ravel()
 
 
@@ -132,11 +133,11 @@ def _by_slot(matrix: Any, graph: NeighborGraph) -> NDArray[np.float32]:
 
 
 def _set_weights(module: ResolviModule, tissue: Tissue, weights: NDArray[np.float32]) -> None:
-    """Give every cell the free logits whose softmax, on top of the kernel of the distances, is its weights."""
+    """Set the free logits of every cell so that the softmax of these plus the distance kernel gives its weights."""
     module.data = replace(module.data, n_cells=tissue.n_cells, n_neighbors=tissue.n_neighbors)
     with torch.no_grad():
         kernel = module.neighbor_kernel(torch.from_numpy(tissue.distance), module.leakage_range())
         logits = torch.from_numpy(np.log(np.maximum(weights, _TINY))) - kernel
-    # Slots without a neighbor are masked when weights are made of the logits.
+    # Slots without a neighbor are masked when weights are computed from the logits.
     logits = logits.masked_fill(~torch.from_numpy(tissue.mask), 0.0)
     module.neighbor_logits = nn.Embedding.from_pretrained(logits, freeze=False, sparse=True)

@@ -1,4 +1,4 @@
-"""Write a fit into its table: validated and computed before, so that the table is never half-written."""
+"""Writing of a fit into its table, after everything is validated and computed, so that it is never half-written."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from resolvi_sd._graphs import NeighborGraph, is_own_graph, write_graph
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
-from resolvi_sd._results._fitted import FittedModel, Setup, to_state
+from resolvi_sd._results._fitted import FittedModel, to_state
+from resolvi_sd._setup import Setup
 
 __all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
 
 def check_room(adata: AnnData, setup: Setup, keys: Keys, *, copy: bool = False) -> None:
-    """Raise ValueError if there is no place for the results of a fit.
+    """Raise ValueError if the results of a fit cannot be written under `keys`.
 
-    They must not replace what the fit reads, nor, in the table itself, what are no results of the fit of that name.
+    They must not replace what the fit reads or, in the table itself, entries that are not results of the fit with this
+    name.
     """
     _check_inputs_kept(setup, keys)
     _check_name(adata, keys)
@@ -36,7 +38,7 @@ def _check_inputs_kept(setup: Setup, keys: Keys) -> None:
     if lost:
         raise ValueError(
             f"The fit reads {', '.join(lost)}, which results with key_added={keys.prefix!r} replace. Choose another "
-            "`key_added=` for the results, or copy what is read to another name."
+            "`key_added=` for the results, or copy the input to another name."
         )
 
 
@@ -44,15 +46,15 @@ def _check_name(adata: AnnData, keys: Keys) -> None:
     for other in fits(adata.uns):
         if keys.prefix in Keys(other).owned()["uns"][:-1] or other in keys.owned()["uns"][:-1]:
             raise ValueError(
-                f"key_added={keys.prefix!r}: the table has a fit of the name {other!r}, and results of one would be in "
-                "the place of the other. Choose another `key_added=`."
+                f"key_added={keys.prefix!r}: the table has a fit with the name {other!r}, and the results of one would "
+                "replace those of the other. Choose another `key_added=`."
             )
 
 
 def _check_place_free(adata: AnnData, keys: Keys) -> None:
     if keys.prefix in fits(adata.uns):
         return
-    # A graph may be squidpy's under the same name.
+    # A graph with this name may be one of squidpy.
     no_fit_needed = keys.of_niches | (keys.of_graph if is_own_graph(adata, keys) else set())
     taken = [
         f"{slot}[{name!r}]"
@@ -62,9 +64,9 @@ def _check_place_free(adata: AnnData, keys: Keys) -> None:
     ]
     if taken:
         raise ValueError(
-            f"Results with key_added={keys.prefix!r} would take the place of {', '.join(taken)}, and the table has no "
-            "fit of that name. Choose another `key_added=`, or rename these; remove them if they are left of a fit "
-            "(tables that are concatenated keep results, and lose the model)."
+            f"Results with key_added={keys.prefix!r} would replace {', '.join(taken)}, and the table has no fit with "
+            "this name. Choose another `key_added=`, or rename these entries; remove them if they are left over from a "
+            "fit (tables that are concatenated keep results, but lose the model)."
         )
 
 
@@ -77,27 +79,24 @@ def write_fit(
     sizes: NDArray[np.float32] | None,
     keys: Keys,
 ) -> None:
-    """Write all results of a fit under `keys`; what an earlier fit left there is replaced, or removed.
+    """Write all results of a fit under `keys`; results of an earlier fit are replaced or removed.
 
     Parameters
     ----------
     adata
         The table.
     fitted, posterior, graph
-        What was fitted, what it says of each cell, and the neighbors that were used.
+        The fitted model, its posterior for each cell, and the neighbors that were used.
     sizes
-        Size factor of each cell, if there is one; written if it was measured from outlines.
+        Size factor of each cell, if any; written if it was measured from outlines.
     keys
         Names of the entries.
     """
-    module = fitted.module
-    total = posterior.molecules.sum(axis=1, keepdims=True)
-    shares = np.divide(posterior.molecules, total, out=np.full_like(posterior.molecules, np.nan), where=total > 0)
-
+    module, shares = fitted.module, posterior.shares
     _remove(adata, keys)
     params = fitted.setup.to_plain()
     if fitted.setup.neighbors_key is not None:
-        # An existing graph has neighbors of its own number and kind.
+        # An existing graph has its own number and kind of neighbors.
         params = {name: value for name, value in params.items() if name not in ("n_neighbors", "distance")}
     write_graph(adata, graph, keys=keys, params=params)
     adata.layers[keys.counts] = posterior.own
@@ -116,13 +115,13 @@ def write_fit(
 
 
 def _inverse_overdispersion(module: ResolviModule) -> NDArray[np.float32]:
-    """Return that of the genes, 1 or batches × genes; infinite where counts are Poisson."""
+    """Return the inverse overdispersion, 1 or batches × genes; infinite if counts are Poisson."""
     found: NDArray[np.float32] = module.concentration().detach().numpy()
     return np.full_like(found, np.inf) if module.config.likelihood == "poisson" else found
 
 
 def most_probable(fitted: FittedModel, probabilities: NDArray[np.float32]) -> pd.Categorical[str]:
-    """Return the most probable label of each cell, none where probabilities are NaN, with the categories of the fit."""
+    """Return the most probable label of each cell, with the categories of the fit; missing if probabilities are NaN."""
     known = ~np.isnan(probabilities).any(axis=1)
     codes: NDArray[np.int64] = np.where(known, probabilities.argmax(axis=1), -1)
     return pd.Categorical.from_codes(codes, pd.Index(fitted.labels, dtype=object))
@@ -138,7 +137,7 @@ def write_labels(adata: AnnData, fitted: FittedModel, probabilities: NDArray[np.
 
 
 def remove_audits(adata: AnnData, layers: Collection[str]) -> None:
-    """Remove the audits of corrected counts that others replace, under whatever key."""
+    """Remove the audits, under any key, of corrected counts that are replaced."""
     for prefix in fits(adata.uns):
         audit = adata.uns.get(Keys(prefix).audit, {})
         if "corrected_layer" in audit and not set(audit["corrected_layer"].astype(str)).isdisjoint(layers):

@@ -1,4 +1,4 @@
-"""SpatialData or AnnData: one view of counts, coordinates, sections and batches."""
+"""A common view of SpatialData and AnnData: counts, coordinates, sections and batches."""
 
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
@@ -11,7 +11,7 @@ from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table, text_categories
 from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._transcripts import TranscriptColumns, Transcripts, read_transcripts
-from resolvi_sd._tables._view import TableView, cell_positions, table_view
+from resolvi_sd._tables._view import TableView, cell_positions, own_regions, table_view
 
 __all__ = [
     "CellSizes",
@@ -36,6 +36,7 @@ __all__ = [
     "label_axes",
     "missing_genes",
     "one_group",
+    "own_regions",
     "query_layer",
     "read_labels",
     "read_matrix",

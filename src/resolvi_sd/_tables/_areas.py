@@ -33,11 +33,11 @@ class CellSizes:
     values
         `(n_cells,)` float64, positive.
     quantity
-        What was measured.
+        The quantity that was measured.
     unit
-        What it is measured in, e.g. `"micrometer^2"`.
+        Unit of the values, e.g. `"micrometer^2"`.
     coordinate_system
-        Where it was measured.
+        Coordinate system in which the sizes were measured.
     """
 
     values: NDArray[np.float64]
@@ -56,8 +56,9 @@ def cell_sizes(
 ) -> CellSizes:
     """Return the area or volume of each row's instance, after transformation to the coordinate system.
 
-    The area of a polygon is that of its outline, of labels that of their pixels, counted block by block. A volume have
-    labels in three dimensions, by their voxels, and circles with a z coordinate, which are spheres.
+    The area of a polygon is the area inside its outline, that of a label is the area of its pixels, which are counted
+    block by block. Only labels in three dimensions have a volume, that of their voxels, and circles with a z
+    coordinate, which are spheres.
 
     Parameters
     ----------
@@ -70,14 +71,14 @@ def cell_sizes(
     coordinate_system
         The coordinate system; sizes are in its units, squared or cubed.
     unit
-        Unit of length of the coordinate system, as far as the user knows; see :func:`_unit_of`.
+        Unit of length of the coordinate system, if known to the user; see :func:`_unit_of`.
 
     Raises
     ------
     ValueError
-        If there are no outlines, they have no such quantity, the transformation flattens them, or `unit` is wrong.
+        If there are no outlines, they lack this quantity, the transformation flattens them, or `unit` is wrong.
     KeyError, TypeError
-        If something is missing or wrong; the message says what exists and what to do.
+        If an entry is missing or invalid; the message says what exists and what to do.
     """
     if quantity not in _DIMENSIONS:
         raise ValueError(f"quantity={quantity!r} is not known; it is one of 'area', 'volume'.")
@@ -102,7 +103,7 @@ def cell_sizes(
 
 
 def _check_dimensions(element: Any, region: str, quantity: Quantity) -> None:
-    """Raise unless the instances have such a size."""
+    """Raise unless the instances of a region have this kind of size."""
     if is_labels(element):
         dimensions = {len(label_axes(element))}
     elif is_circles(element) and bool(element.has_z.all()):
@@ -131,10 +132,10 @@ def _local_sizes(element: Any, cells: RegionCells, quantity: Quantity) -> NDArra
 
 
 def _unit_of(sdata: SpatialData, coordinate_system: str, quantity: Quantity, unit: str | None) -> str:
-    """Return what sizes are measured in, e.g. `"micrometer^2"`.
+    """Return the unit of the sizes, e.g. `"micrometer^2"`.
 
-    A coordinate system has no unit of its own. If an image or labels are placed in it one to one, its unit is their
-    pixel.
+    A coordinate system has no unit of its own. If an image or labels are placed in it at a scale of one, its unit is
+    their pixel.
 
     Parameters
     ----------
@@ -143,21 +144,21 @@ def _unit_of(sdata: SpatialData, coordinate_system: str, quantity: Quantity, uni
     coordinate_system
         The coordinate system.
     quantity
-        What is measured.
+        The quantity that is measured.
     unit
-        Unit of length of the coordinate system, as far as the user knows.
+        Unit of length of the coordinate system, if known to the user.
 
     Raises
     ------
     ValueError
-        If `unit` is a physical one, but the coordinate system's unit is a pixel.
+        If `unit` is a physical unit, but the unit of the coordinate system is a pixel.
     """
     rasters = {**sdata.images, **sdata.labels}
     placed = [name for name, element in rasters.items() if _one_to_one(element, coordinate_system)]
     if placed and unit not in (None, "pixel"):
         raise ValueError(
             f"unit={unit!r}, but the unit of the coordinate system {coordinate_system!r} is a pixel: {placed[0]!r} is "
-            f"placed in it without a scale. Give every element its place in a coordinate system of unit {unit}, e.g. "
+            f"placed in it without a scale. Place every element in a coordinate system with the unit {unit}, e.g. with "
             "`set_transformation(element, Scale([0.2125, 0.2125], axes=('x', 'y')), 'micrometers')` of "
             "`spatialdata.transformations` for pixels of 0.2125, and pass coordinate_system='micrometers'."
         )
@@ -166,7 +167,7 @@ def _unit_of(sdata: SpatialData, coordinate_system: str, quantity: Quantity, uni
 
 
 def _one_to_one(element: Any, coordinate_system: str) -> bool:
-    """Whether the element is placed in the coordinate system with one unit a pixel."""
+    """Whether the element is placed in the coordinate system at one unit per pixel."""
     if system_of(element, coordinate_system) is None:
         return False
     linear = to_affine(element, coordinate_system, ("x", "y"))[:2, :2]

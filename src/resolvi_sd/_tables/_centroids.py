@@ -1,4 +1,4 @@
-"""Centroids of the instances of one element, whatever its kind, at the memory of one block of pixels."""
+"""Centroids of the instances of an element of any kind, using the memory of one block of pixels."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def centroids(element: Any, coordinate_system: str) -> pd.DataFrame:
 
     Returns
     -------
-    Columns `x`, `y` and, for labels, circles and points that have it, `z`.
+    Data frame with columns `x`, `y` and, for labels, circles and points that have it, `z`.
 
     Notes
     -----
-    The same places as :func:`spatialdata.get_centroids`, which drops the `z` of circles, warns of every element whose
-    ids are not sorted, and holds all pixels of labels several times over: 8,192 × 8,192 pixels in blocks of 4,096 took
-    24 s and 2.5 GB there, 4 s and 1.0 GB here (1.1 GB for four times as many pixels). A whole Xenium section has
-    twenty times as many, and its table may annotate labels.
+    The positions are the same as those of :func:`spatialdata.get_centroids`, which drops the `z` of circles, warns
+    about every element whose ids are not sorted, and holds several copies of all pixels of labels: 8,192 × 8,192 pixels
+    in blocks of 4,096 took 24 s and 2.5 GB there, 4 s and 1.0 GB here (1.1 GB for four times as many pixels). A whole
+    Xenium section has twenty times as many, and its table may annotate labels.
     """
     if is_labels(element):
         sums = label_sums(element)

@@ -25,9 +25,9 @@ def obsm_coordinates(adata: AnnData, spatial_key: str, *, hint: str = "") -> NDA
     KeyError
         If there is no such entry.
     TypeError
-        If it holds no numbers.
+        If it does not hold numbers.
     ValueError
-        If its shape is wrong, or it has NaN or infinite values.
+        If its shape is wrong, or if it has NaN or infinite values.
     """
     check_key(spatial_key, adata.obsm, argument="spatial_key", where="table.obsm", hint=hint)
     stored = np.asarray(adata.obsm[spatial_key])
@@ -43,12 +43,12 @@ def element_coordinates(
 ) -> NDArray[np.float64]:
     """Return the centroid of each row's instance in its region, `(n_cells, 2 or 3)`.
 
-    Rows are matched by instance id and never by position, so filtered and re-ordered tables come out right.
+    Rows are matched by instance id and never by position, so filtered and reordered tables are handled correctly.
 
     Parameters
     ----------
     sdata
-        Holds the elements.
+        Object with the elements.
     adata
         The table.
     regions
@@ -56,7 +56,7 @@ def element_coordinates(
     instance_key
         Column of `obs` with the instance ids.
     coordinate_system
-        The coordinate system, in which all elements have to be placed.
+        The coordinate system, in which all elements must be placed.
 
     Raises
     ------
@@ -73,12 +73,12 @@ def element_coordinates(
     """
     cells = cells_by_region(
         sdata, adata, regions, instance_key=instance_key, coordinate_system=coordinate_system
-    )  # the cheap checks of all before any centroids
+    )  # cheap checks of all regions before any centroids are computed
     parts = [_instance_centroids(sdata, part, coordinate_system) for part in cells]
     dimensions = {part.region: places.shape[1] for part, places in zip(cells, parts, strict=True)}
     if len(set(dimensions.values())) > 1:
         raise ValueError(
-            f"Regions differ in the number of their coordinates: {dimensions}. Bring them to the same number, or take "
+            f"Regions differ in their number of coordinates: {dimensions}. Convert them to the same number, or analyze "
             "them one at a time."
         )
     coordinates = np.empty((adata.n_obs, parts[0].shape[1]))

@@ -1,4 +1,4 @@
-"""The counts of a table as a CSR matrix, without a copy where they are one already."""
+"""The counts of a table as a CSR matrix, without copying those that already are one."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
     adata
         The table.
     layer
-        The layer that holds the counts; None is X.
+        The layer that holds the counts; None means X.
 
     Returns
     -------
-    The matrix in the table itself if it is CSR with sorted, unique indices and no stored zeros; otherwise a converted
-    copy that has these, see :func:`read_matrix`: the table keeps what it has. The number type is the table's.
+    The matrix in the table itself if it is CSR with sorted, unique indices and no stored zeros; otherwise a copy that
+    is converted to this form (see :func:`read_matrix`), leaving the table unchanged. The number type is that of the
+    table.
 
     Raises
     ------
     KeyError
         If there is no such layer.
     TypeError
-        If the matrix holds no numbers.
+        If the matrix does not hold numbers.
     ValueError
-        If the table has no X, or the values are no counts.
+        If the table has no X, or if the values are not counts.
     FileNotFoundError
-        If they are in a store that is gone.
+        If they are in a store that no longer exists.
     NotImplementedError
-        If the counts are not in memory, and neither a dask array nor stored by rows.
+        If the counts are not in memory, and are neither a dask array nor stored by rows.
     """
     if layer is not None:
         check_key(layer, adata.layers, argument="layer", where="table.layers", hint="Pass layer=None to use X.")

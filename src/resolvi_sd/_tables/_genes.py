@@ -1,4 +1,4 @@
-"""A query table brought to the genes of a reference."""
+"""Alignment of a query table to the genes of a reference."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["align_genes", "missing_genes", "query_layer"]
 
 
 def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) -> str | None:
-    """Return the layer with the counts of a query, None for X: as the user says, or as in the reference.
+    """Return the layer with the counts of a query (None for X): that given by the user, or that of the reference.
 
     Raises
     ------
     KeyError
-        If it is not there.
+        If the layer does not exist.
     """
     if layer == "X" and "X" not in query.layers:
         return None
@@ -34,21 +34,21 @@ def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) 
 
 
 def missing_genes(names: pd.Index[Any], genes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `genes` that are not among the names, in their order."""
+    """Return the genes that are not among the names, in the order of `genes`."""
     known = set(names.astype(str))
     return tuple(gene for gene in genes if gene not in known)
 
 
 def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:
-    """Return a table with the counts of `adata` for `genes`, in their order; the input is left alone.
+    """Return a table with the counts of `adata` for `genes`, in their order; the input is not modified.
 
-    Genes that `adata` lacks have no counts, genes that only `adata` has are dropped. If the genes are the same in the
-    same order, `adata` itself is returned.
+    Genes that `adata` lacks have no counts; genes that only `adata` has, and other layers, are dropped. If the genes
+    are the same in the same order, `adata` itself is returned.
 
     Raises
     ------
     ValueError
-        If no gene is shared.
+        If there are no genes in common.
 
     Warns
     -----
@@ -68,10 +68,10 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
     missing = missing_genes(adata.var_names, genes)
     if missing:
         warn_user(
-            f"{len(missing)} of {len(genes)} genes of the reference are not in the query. In the model they count as "
-            f"zero, comparisons, sums and audits leave them out: {listing(missing)}."
+            f"{len(missing)} of {len(genes)} genes of the reference are not in the query. The model treats them as "
+            f"zero, and comparisons, sums and audits leave them out: {listing(missing)}."
         )
-    # Columns are chosen by a product with a zero-one matrix: a missing gene is an empty column.
+    # Columns are selected by a product with a zero-one matrix, in which a missing gene is an empty column.
     choice = sp.csr_matrix(
         (np.ones(len(found), np.float32), (position[found], found)), shape=(adata.n_vars, len(genes))
     )
@@ -79,7 +79,7 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
     aligned = ad.AnnData(
         None if layer else counts,
         obs=adata.obs.copy(),
-        var=pd.DataFrame(index=pd.Index(genes)),
+        var=adata.var.set_axis(adata.var_names.astype(str)).reindex(pd.Index(genes)),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
         uns=dict(adata.uns),

@@ -1,4 +1,4 @@
-"""Which cells annotate which instances of which element, matched by instance id and never by position."""
+"""The instances of elements that cells annotate, matched by instance id and never by position."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def annotation(adata: AnnData) -> tuple[str, str] | None:
     Raises
     ------
     KeyError
-        If the table says that it annotates elements, but the columns are missing.
+        If the table declares that it annotates elements, but the columns are missing.
     """
     attrs = adata.uns.get(_ATTRS)
     if attrs is None or attrs.get("region_key") is None or attrs.get("instance_key") is None:
@@ -69,12 +69,12 @@ def annotation(adata: AnnData) -> tuple[str, str] | None:
 def cells_by_region(
     sdata: SpatialData, adata: AnnData, regions: Groups, *, instance_key: str, coordinate_system: str
 ) -> list[RegionCells]:
-    """Return the cells of each region, checked as far as that takes no geometry.
+    """Return the cells of each region, after all checks that do not require geometries.
 
     Parameters
     ----------
     sdata
-        Holds the elements.
+        Object with the elements.
     adata
         The table.
     regions
@@ -82,7 +82,7 @@ def cells_by_region(
     instance_key
         Column of `obs` with the instance ids.
     coordinate_system
-        The coordinate system, in which all elements have to be placed.
+        The coordinate system, in which all elements must be placed.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def check_element(sdata: SpatialData, region: str, coordinate_system: str, *, hi
     Parameters
     ----------
     sdata
-        Holds the elements.
+        Object with the elements.
     region
         Name of the element.
     coordinate_system
@@ -149,11 +149,11 @@ def check_placed(element: Any, coordinate_system: str, *, where: str, hint: str 
 
 
 def system_of(element: Any, coordinate_system: str) -> str | None:
-    """Return what a coordinate system is called for an element; None if that is not placed in it.
+    """Return the name of a coordinate system for an element, or None if the element is not placed in it.
 
-    That is its name; or, of objects that were put together by `spatialdata.concatenate({"A": ..., "B": ...})`, which
-    gives each a coordinate system of its own, the only one that begins with it, such as `"global-A"`. Cells of
-    different elements are never neighbors, so that it does not matter where these are to each other.
+    This is the name itself or, for objects combined with `spatialdata.concatenate({"A": ..., "B": ...})`, which gives
+    each its own coordinate system, the only one that starts with it, such as `"global-A"`. Cells of different elements
+    are never neighbors, so the relative position of these coordinate systems does not matter.
     """
     placed = get_transformation(element, get_all=True)
     if coordinate_system in placed:
@@ -170,7 +170,7 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
     index
         Ids of the element, unique.
     ids
-        Ids looked for.
+        Ids to find.
     region
         Name of the element, for the message.
 

@@ -1,4 +1,4 @@
-"""Labels read block by block, at full resolution and at the memory of a few blocks."""
+"""Label images, read block by block at full resolution, using the memory of a few blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 def is_labels(element: Any) -> bool:
-    """Whether the element is an image of labels, of one or of several scales."""
+    """Whether the element is a label image, with one or several scales."""
     return isinstance(element, (DataArray, DataTree))
 
 
@@ -41,7 +41,7 @@ def map_blocks(
     element
         Labels.
     function
-        Takes a block and the positions of its pixels' centers along each axis of the image.
+        Function of a block and of the positions of its pixels' centers along each axis of the image.
     """
     image = full_resolution(element)
     blocks = image.data.to_delayed()
@@ -56,9 +56,9 @@ def map_blocks(
 
 
 def label_sums(element: DataArray | DataTree) -> pd.DataFrame:
-    """Return the number of pixels of each label but the background, and the sum of their positions along each axis.
+    """Return the number of pixels of each label except the background, and the sum of their positions along each axis.
 
-    Columns are `pixels` and the axes of the image; the index has the labels.
+    The columns are `pixels` and the axes of the image; the index contains the labels.
     """
     sums = map_blocks(element, _block_sums)
     total: pd.DataFrame = pd.concat(sums).groupby(level=0).sum()

@@ -1,4 +1,4 @@
-"""Outlines of labels: the sides of their pixels, exactly."""
+"""Exact outlines of labels, along the sides of their pixels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def label_outlines(element: DataArray | DataTree) -> pd.Series[Any]:
 
     Returns
     -------
-    Polygons, or multi-polygons where the pixels of a label are not joined by their sides, in x and y of the element's
-    own coordinates; the index has the labels but the background.
+    Polygons, or multi-polygons if the pixels of a label are not joined by their sides, in x and y of the element's own
+    coordinates; the index contains the labels without the background.
 
     Raises
     ------
@@ -35,14 +35,14 @@ def label_outlines(element: DataArray | DataTree) -> pd.Series[Any]:
 
     Notes
     -----
-    Blocks are outlined on their own, and the labels that occur in several of them joined afterwards. In
-    :func:`spatialdata.to_polygons` outlines run through the centers of the outer pixels' sides, half a pixel off, so
-    that adjacent labels overlap or leave gaps.
+    Each block is outlined separately, and labels that occur in several blocks are joined afterwards. The outlines of
+    :func:`spatialdata.to_polygons` run through the centers of the outer pixels' sides, half a pixel off, so that
+    adjacent labels overlap or leave gaps.
     """
     if label_axes(element) != ("y", "x"):
         raise NotImplementedError(
-            "Labels in three dimensions have no outlines in the plane. Use distance='centroid', or annotate shapes or "
-            "two-dimensional labels (a projection along z)."
+            "Labels in three dimensions have no outlines in the plane. Annotate shapes or two-dimensional labels (a "
+            "projection along z); neighbors by centroid (`distance='centroid'`) need no outlines."
         )
     parts: pd.Series[Any] = pd.concat(map_blocks(element, _block_outlines))
     split = parts.index.duplicated(keep=False)

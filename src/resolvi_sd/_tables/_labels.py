@@ -1,4 +1,4 @@
-"""Labels of cells, some of which may have none."""
+"""Labels of cells, some of which may be unlabeled."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from resolvi_sd._validation import check_key, listing, warn_user
 
 __all__ = ["Labels", "read_labels"]
 
-# What cells without a label are called where nothing else is said.
+# Default value of cells without a label.
 _UNLABELED = "unknown"
 
-# In any case of letters.
+# Compared without regard to case.
 _PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
 
 
@@ -30,7 +30,7 @@ class Labels:
     Attributes
     ----------
     codes
-        `(n_cells,)` int64; -1 where a cell has no label.
+        `(n_cells,)` int64; -1 if a cell has no label.
     names
         Names of the labels, in the order of the column's categories.
     """
@@ -40,7 +40,7 @@ class Labels:
 
 
 def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Labels:
-    """Return the labels in a column of `obs`; NaN and `unlabeled_category` (in a column of numbers one) are no label.
+    """Return the labels in a column of `obs`; NaN and `unlabeled_category` (text or number) mean unlabeled.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     Warns
     -----
     UserWarning
-        If a label has a single cell, or reads as if it were none ("nan", "Unknown").
+        If a label has a single cell, or looks like a placeholder for a missing label ("nan", "Unknown").
     """
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     column = adata.obs[labels_key]
@@ -61,7 +61,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     if unlabeled_category != _UNLABELED and not unlabeled.any():
         warn_user(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
-            f"have a label. Values: {listing(dict.fromkeys(text))}."
+            f"count as labeled. Values: {listing(dict.fromkeys(text))}."
         )
     named = column.notna().to_numpy() & ~unlabeled
     present = set(text[named])
@@ -74,7 +74,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
     placeholders = [name for name in names if name.strip().lower() in _PLACEHOLDERS]
     if placeholders:
         warn_user(
-            f"obs[{labels_key!r}] has labels that read as if there were none, and are taken for cell types: "
+            f"obs[{labels_key!r}] has labels that look like placeholders for missing ones, but count as cell types: "
             f"{listing(placeholders)}. If these cells have no label, set theirs to NaN, or pass unlabeled_category=."
         )
     position = pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object))
@@ -90,7 +90,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
 
 
 def _is_value(column: pd.Series[Any], text: NDArray[np.object_], value: str) -> NDArray[np.bool_]:
-    """Whether each entry of a column is a value, by its text or, of numbers, by its size."""
+    """Whether each entry of a column equals a value, as text or, for numbers, numerically."""
     same: NDArray[np.bool_] = text == value
     if pd.api.types.is_numeric_dtype(column.dtype):
         with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""A matrix of a table as CSR: as it is in memory, or copied from where it is stored, block by block."""
+"""A matrix of a table as CSR: from memory, or copied block by block from its store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from resolvi_sd._validation import STORED
 
 __all__ = ["check_there", "read_matrix"]
 
-# Rows that are read in one go from a file; tasks that a dask array is computed in.
+# Rows read from a file at a time; maximum number of tasks in which a dask array is computed.
 _ROWS = 1 << 14
 _MOST_TASKS = 256
 
@@ -27,25 +27,26 @@ _MOST_TASKS = 256
 def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None] | None = None) -> CSR:
     """Return a matrix, cells × genes, as CSR with sorted, unique indices and no stored zeros.
 
-    What is in memory is returned as it is where it is of that form already, and converted otherwise. What is not (a
-    dask array, a backed table) is read once, block by block, into temporary files: the arrays of the result are views
-    of these, which the system holds in memory as far as there is room. They are not to be written to.
+    A matrix in memory is returned itself if it already has this form, and converted otherwise. A matrix that is not in
+    memory (a dask array, or part of a backed table) is read once, block by block, into temporary files: the arrays of
+    the result are views of these files, which the system caches in memory as far as there is room. They must not be
+    written to.
 
     Parameters
     ----------
     matrix
-        The matrix; its number type is kept, but float16 becomes float32.
+        The matrix; its number type is kept, except that float16 becomes float32.
     name
-        How the user calls it, e.g. `table.X`.
+        Name of the matrix for messages, e.g. `table.X`.
     check
-        Called with the stored values, or those of each block: raises if they are not as they should be.
+        Function of the stored values, or of those of each block, that raises if they are not valid.
 
     Raises
     ------
     NotImplementedError
         If the matrix is of another kind, or stored by columns.
     FileNotFoundError
-        If the store of the matrix is gone.
+        If the store of the matrix no longer exists.
     OSError
         If there is no room for the temporary files.
     """
@@ -54,8 +55,8 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
         return csr_in_files(_checked(_stored_blocks(matrix), check), matrix.shape, plain_type(matrix.dtype))
     if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
         raise NotImplementedError(
-            f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, and has to be in memory, a dask array, "
-            "or stored by rows (CSR or dense). Load the table with `table = table.to_memory()`."
+            f"`{name}` is a {type(matrix).__module__}.{type(matrix).__name__}, but must be in memory, a dask array, or "
+            "stored by rows (CSR or dense). Load the table with `table = table.to_memory()`."
         )
     matrix = of_plain_type(matrix)
     if isinstance(matrix, (sp.csr_matrix, sp.csr_array)):
@@ -68,13 +69,13 @@ def read_matrix(matrix: Any, *, name: str, check: Callable[[NDArray[Any]], None]
 
 
 def check_there(matrix: Any, name: str) -> None:
-    """Raise FileNotFoundError if the store of a matrix is gone: zarr reads zeros where chunks are missing."""
+    """Raise FileNotFoundError if the store of a matrix no longer exists, since zarr reads missing chunks as zeros."""
     node = matrix.group if isinstance(matrix, CSRDataset) else matrix
     store = node.store if isinstance(node, (zarr.Array, zarr.Group)) else None
     if isinstance(store, LocalStore) and not (store.root / node.path).exists():
         raise FileNotFoundError(
-            f"`{name}` is read from {str(store.root / node.path)!r}, which does not exist any more. If the store was "
-            "moved, read the table again from where it is now."
+            f"`{name}` is read from {str(store.root / node.path)!r}, which no longer exists. If the store was moved, "
+            "read the table again from its new location."
         )
 
 

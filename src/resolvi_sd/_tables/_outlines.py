@@ -20,9 +20,9 @@ from resolvi_sd._tables._shapes import cell_shapes, is_circles
 
 __all__ = ["Outlines", "annotated_cells", "cell_outlines"]
 
-# Where a circle becomes an ellipse it is drawn with this many corners a quarter: 0.03 % of the radius off.
+# A circle that becomes a polygon has this many corners per quarter, with an error of at most 0.03% of the radius.
 _CORNERS = 32
-# Outlines that touch are apart by rounding: by no more than this share of a cell's size.
+# Rounding may separate outlines that touch, by no more than this share of a cell's size.
 _ROUNDING = 1e-6
 
 
@@ -33,9 +33,9 @@ class Outlines:
     Attributes
     ----------
     polygons
-        `(n_cells,)` shapely polygons and multi-polygons; None where the outline is a circle.
+        `(n_cells,)` shapely polygons and multi-polygons; None if the outline is a circle.
     centers
-        `(n_cells, 2 or 3)` float64: centers of circles, NaN elsewhere. With three coordinates circles are spheres.
+        `(n_cells, 2 or 3)` float64: centers of circles, NaN elsewhere. Circles with three coordinates are spheres.
     radii
         `(n_cells,)` float64: radii of circles, NaN elsewhere.
     """
@@ -53,6 +53,14 @@ class Outlines:
         """Return the outlines of some cells."""
         return Outlines(self.polygons[rows], self.centers[rows], self.radii[rows])
 
+    def in_plane(self) -> NDArray[np.object_]:
+        """Return all outlines as polygons in the plane, `(n_cells,)`; circles become polygons with 128 corners."""
+        polygons = self.polygons.copy()
+        circles = np.isfinite(self.radii)
+        places = shapely.points(self.centers[circles, :2])
+        polygons[circles] = shapely.buffer(places, self.radii[circles], quad_segs=_CORNERS)
+        return polygons
+
     def bounds(self) -> NDArray[np.float64]:
         """Return the bounding boxes, `(n_cells, 4)`: x and y of the lower, then of the upper corner."""
         bounds = shapely.bounds(self.polygons)
@@ -62,17 +70,17 @@ class Outlines:
         return np.asarray(bounds, dtype=np.float64)
 
     def rounding(self) -> float:
-        """Return the gap below which outlines touch: one millionth of the size (root of the area) of a median cell."""
+        """Return the gap below which outlines touch: a millionth of the size (root of the area) of the median cell."""
         area = np.where(np.isfinite(self.radii), np.pi * self.radii**2, shapely.area(self.polygons))
         return _ROUNDING * float(np.sqrt(np.median(area)))
 
     def gaps(self, first: NDArray[np.integer], second: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Return the smallest distance between the outlines of pairs of cells, 0 where they overlap.
+        """Return the smallest distance between the outlines of pairs of cells, 0 if they overlap.
 
         Parameters
         ----------
         first, second
-            Rows of the cells, `(n_pairs,)`; both of a pair from the same region.
+            Rows of the cells, `(n_pairs,)`; both cells of a pair must be from the same region.
         """
         circles = np.isfinite(self.radii[first])
         gaps = np.empty(len(first))
@@ -91,7 +99,7 @@ def annotated_cells(
     Parameters
     ----------
     data
-        The object that was given.
+        The object passed by the user.
     table_key, coordinate_system
         Names of the table and the coordinate system.
     why
@@ -100,18 +108,18 @@ def annotated_cells(
     Raises
     ------
     ValueError
-        If `data` has no elements or the table annotates none of them.
+        If `data` has no elements, or if the table annotates none of them.
     KeyError, TypeError
         See :func:`cells_by_region`.
     """
     adata = resolve_table(data, table_key)
     if not isinstance(data, SpatialData):
-        raise ValueError(f"{why} needs the outlines of the cells, which an AnnData has not: pass the SpatialData.")
+        raise ValueError(f"{why} needs the outlines of the cells, which an AnnData lacks: pass the SpatialData.")
     columns = annotation(adata)
     if columns is None:
         raise ValueError(
-            f"{why} needs the outlines of the cells, but the table {table_key!r} annotates no element. Let it annotate "
-            "shapes or labels with `spatialdata.models.TableModel.parse(table, region=..., region_key=..., "
+            f"{why} needs the outlines of the cells, but the table {table_key!r} annotates no element. Make it "
+            "annotate shapes or labels with `spatialdata.models.TableModel.parse(table, region=..., region_key=..., "
             "instance_key=...)`."
         )
     region_key, instance_key = columns
@@ -127,7 +135,11 @@ def annotated_cells(
 
 
 def cell_outlines(
-    data: SpatialData | AnnData, *, table_key: str = "table", coordinate_system: str = "global"
+    data: SpatialData | AnnData,
+    *,
+    table_key: str = "table",
+    coordinate_system: str = "global",
+    why: str = "The distance between boundaries",
 ) -> Outlines:
     """Return the outline of each row's instance, after transformation to the coordinate system.
 
@@ -139,15 +151,15 @@ def cell_outlines(
         Name of the table.
     coordinate_system
         The coordinate system.
+    why
+        What the outlines are needed for, for the message.
 
     Raises
     ------
     KeyError, TypeError, ValueError, NotImplementedError
-        If something is missing or wrong; the message says what exists and what to do.
+        If an entry is missing or invalid; the message says what exists and what to do.
     """
-    sdata, cells = annotated_cells(
-        data, table_key=table_key, coordinate_system=coordinate_system, why="The distance between boundaries"
-    )
+    sdata, cells = annotated_cells(data, table_key=table_key, coordinate_system=coordinate_system, why=why)
     parts = [_region_outlines(sdata[part.region], part, coordinate_system) for part in cells]
     n_cells = sum(len(part.rows) for part in cells)
     n_axes = max(part.centers.shape[1] for part in parts)
@@ -175,7 +187,7 @@ def _region_outlines(element: Any, cells: RegionCells, coordinate_system: str) -
 
 
 def _polygons(local: NDArray[Any], matrix: NDArray[np.float64]) -> Outlines:
-    """Return polygons after a transformation."""
+    """Return the outlines of polygons after a transformation."""
     placed = local
     if not np.array_equal(matrix, np.eye(3)):
         placed = shapely.transform(local, lambda places: places @ matrix[:2, :2].T + matrix[:2, 2])
@@ -183,7 +195,7 @@ def _polygons(local: NDArray[Any], matrix: NDArray[np.float64]) -> Outlines:
 
 
 def _circles(shapes: GeoDataFrame, region: str, element: Any, coordinate_system: str) -> Outlines:
-    """Return circles after a transformation: circles where it scales all axes alike, else ellipses as polygons."""
+    """Return the outlines of circles after a transformation: circles if it scales all axes equally, else polygons."""
     solid = bool(shapes.has_z.all())
     axes = ("x", "y", "z") if solid else ("x", "y")
     matrix = to_affine(element, coordinate_system, axes)
@@ -195,7 +207,7 @@ def _circles(shapes: GeoDataFrame, region: str, element: Any, coordinate_system:
     if solid:
         raise ValueError(
             f"The spheres of region {region!r} become ellipsoids in the coordinate system {coordinate_system!r}, which "
-            "scales the axes differently, and distances between ellipsoids are not supported. Use "
-            "distance='centroid', or a coordinate system with the same scale along x, y and z."
+            "scales the axes differently, and distances between ellipsoids are not supported. Use a coordinate system "
+            "with the same scale along x, y and z, or neighbors by centroid (`distance='centroid'`)."
         )
     return _polygons(shapely.buffer(np.asarray(shapes.geometry.array, dtype=object), radii, quad_segs=_CORNERS), matrix)

@@ -1,4 +1,4 @@
-"""Which table, and which group (section, batch) each of its cells belongs to."""
+"""Lookup of the table, and of the group (section, batch) that each of its cells belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._validation import check_complete, check_key
+from resolvi_sd._validation import check_complete, check_key, check_unique
 
 __all__ = ["Groups", "column_text", "cross", "group_by", "one_group", "resolve_table", "text_categories"]
 
@@ -40,12 +40,12 @@ def resolve_table(data: SpatialData | AnnData, table_key: str) -> AnnData:
     data
         A SpatialData object, or a table.
     table_key
-        Name of the table in a SpatialData object; not looked at for an AnnData.
+        Name of the table in a SpatialData object; ignored for an AnnData.
 
     Raises
     ------
     TypeError
-        If `data` is neither, or the table was read lazily.
+        If `data` is neither, or if the table was read lazily.
     KeyError
         If there is no such table.
     """
@@ -64,7 +64,7 @@ def _loaded(adata: AnnData) -> AnnData:
     """Return the table, or raise if its columns are not in memory."""
     if not isinstance(adata.obs, pd.DataFrame):
         raise TypeError(
-            f"The table was read lazily: its `obs` is a {type(adata.obs).__name__}, and has to be a pandas.DataFrame. "
+            f"The table was read lazily: its `obs` is a {type(adata.obs).__name__}, but must be a pandas.DataFrame. "
             "Load it with `table = table.to_memory()`."
         )
     return adata
@@ -92,9 +92,9 @@ def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
 
 
 def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
-    """Return the values of a column as text; of a categorical column, the names of its categories.
+    """Return the values of a column as text; for a categorical column, the names of the categories.
 
-    `column.astype(str)` writes categories that are no text, such as dates, in another way than their index does.
+    `column.astype(str)` formats categories that are not text, such as dates, differently from their index.
     """
     if not isinstance(column.dtype, pd.CategoricalDtype):
         return column.astype(str).to_numpy(dtype=object)
@@ -105,14 +105,21 @@ def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
 
 
 def text_categories(column: pd.Series[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Return the category of each cell, -1 where it has none, and the names of the categories.
+    """Return the category of each cell, -1 if it has none, and the names of the categories.
 
-    Categories keep their order, numbers come by size, other values by their text.
+    Categories keep their order, numbers are sorted numerically, and other values as text.
+
+    Raises
+    ------
+    ValueError
+        If two categories are the same as text (1 and "1").
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64), tuple(
-            str(name) for name in column.cat.categories.astype(str)
+        categories = pd.Index(column.cat.categories.astype(str), dtype=object)
+        check_unique(
+            categories, what=f"Categories of the column {column.name!r}, read as text,", todo="Rename one of each."
         )
+        return column.cat.codes.to_numpy().astype(np.int64), tuple(str(name) for name in categories)
     known = column.dropna()
     if pd.api.types.is_numeric_dtype(column.dtype):
         names = tuple(dict.fromkeys(str(name) for name in known.sort_values().astype(str)))
@@ -130,9 +137,9 @@ def _encode(column: pd.Series[Any]) -> Groups:
 
 
 def cross(first: Groups, second: Groups) -> Groups:
-    """Partition the cells by both: the combinations that occur, named `first:second`.
+    """Partition the cells by both groupings, into the combinations that occur, named `first:second`.
 
-    If only one of the two splits the cells, that one is returned under its own names.
+    The first is returned itself if the second does not split it any further, and the second if the first is one group.
     """
     pair = first.codes.astype(np.int64) * len(second.names) + second.codes
     found, codes = np.unique(pair, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The shapes of the cells of one region: chosen by instance id, checked, and repaired where that is unambiguous."""
+"""The shapes of the cells of one region, selected by instance id, checked, and repaired if that is unambiguous."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from resolvi_sd._validation import check_unique, listing, warn_user
 
 __all__ = ["cell_shapes", "is_circles"]
 
-# Parts of a polygon besides its largest one that hold no more of its area are slivers: left by a pixel that touches by
-# its corner, or by a line that crosses itself near a vertex.
+# Parts of a polygon besides its largest one are slivers if they make up no more than this share of its area: they are
+# left by a pixel that touches at its corner, or by a line that crosses itself near a vertex.
 _SLIVER_SHARE = 0.02
 _AREAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
 
 def is_circles(shapes: GeoDataFrame) -> bool:
-    """Whether all shapes are points, which have a radius."""
+    """Whether all shapes are points with a radius."""
     return bool((shapes.geom_type == "Point").all())
 
 
 def cell_shapes(element: GeoDataFrame, cells: RegionCells) -> GeoDataFrame:
-    """Return the shapes of the cells, one a row, in the element's own coordinates and with its transformations.
+    """Return the shapes of the cells, one per row, in the element's own coordinates and with its transformations.
 
-    An invalid polygon (one whose outline crosses itself) is taken for the area that it encloses, if that is one piece.
-    Slivers of up to 2% of a polygon's area are left out. Other polygons of several parts are valid: the cell is all of
-    them.
+    An invalid polygon (one whose outline crosses itself) is replaced by the area that it encloses, if that is one
+    piece. Slivers of up to 2% of a polygon's area are removed. Other polygons with several parts are valid, and the
+    cell is the union of the parts.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ def cell_shapes(element: GeoDataFrame, cells: RegionCells) -> GeoDataFrame:
     Raises
     ------
     ValueError
-        If ids are repeated or missing in the element, or if shapes are empty, of mixed kinds, circles without a
-        positive radius, or invalid polygons that fall into several pieces; the message names the cells.
+        If ids are repeated or missing in the element, or if shapes are empty, of mixed types, circles without a
+        positive radius, or invalid polygons that consist of several pieces; the message names the cells.
 
     Warns
     -----
@@ -62,13 +62,13 @@ def cell_shapes(element: GeoDataFrame, cells: RegionCells) -> GeoDataFrame:
         _raise_if(~(np.isfinite(radius) & (radius > 0)), cells, "are circles without a positive radius", hint)
         return shapes
     odd = ~np.isin(shapely.get_type_id(geometry), _AREAL)
-    _raise_if(odd, cells, "have a shape that is no polygon, in an element of polygons", hint)
+    _raise_if(odd, cells, "have a shape that is not a polygon, in an element of polygons", hint)
     mended = _mend(geometry, cells)
     return shapes if mended is geometry else shapes.set_geometry(mended)
 
 
 def _mend(geometry: NDArray[Any], cells: RegionCells) -> NDArray[Any]:
-    """Return valid polygons without slivers: the array itself if they are so already."""
+    """Return valid polygons without slivers; the array itself if nothing has to be repaired."""
     invalid = ~shapely.is_valid(geometry)
     several = shapely.get_num_geometries(geometry) > 1
     if not (invalid | several).any():
@@ -84,9 +84,9 @@ def _mend(geometry: NDArray[Any], cells: RegionCells) -> NDArray[Any]:
     _raise_if(
         in_pieces & invalid,
         cells,
-        "have an invalid polygon that falls into several pieces, or encloses nothing",
-        f"To take all pieces of each: `sdata[{cells.region!r}].geometry = sdata[{cells.region!r}].make_valid()`. "
-        "To leave them out: remove these rows from the table.",
+        "have an invalid polygon that consists of several pieces, or encloses nothing",
+        f"To use all pieces of each: `sdata[{cells.region!r}].geometry = sdata[{cells.region!r}].make_valid()`. "
+        "To leave the cells out: remove these rows from the table.",
     )
     _warn_if(invalid, cells, "have a polygon whose outline crosses itself; the area that it encloses is used")
     _warn_if(in_pieces & ~invalid, cells, "consist of several parts; each is the union of its parts")
@@ -94,7 +94,7 @@ def _mend(geometry: NDArray[Any], cells: RegionCells) -> NDArray[Any]:
 
 
 def _largest_part(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Return the largest part of each geometry, and its share of the area: 0 where there is no area."""
+    """Return the largest part of each geometry, and its share of the area (0 if there is no area)."""
     parts, owner = shapely.get_parts(geometry, return_index=True)
     area = shapely.area(parts)
     order = np.lexsort((area, owner))

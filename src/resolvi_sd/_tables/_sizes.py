@@ -16,7 +16,7 @@ __all__ = ["read_sizes", "size_unit"]
 
 
 def size_unit(adata: AnnData, size_factor_key: str) -> str | None:
-    """Return the unit that :func:`resolvi_sd.gr.cell_sizes` measured a column in, None for a column from elsewhere."""
+    """Return the unit of a column written by :func:`resolvi_sd.gr.cell_sizes`; None for a column from elsewhere."""
     record = adata.uns.get(unit_key(size_factor_key))
     return str(record["unit"]) if isinstance(record, Mapping) and "unit" in record else None
 
@@ -29,7 +29,7 @@ def read_sizes(adata: AnnData, size_factor_key: str) -> NDArray[np.float32]:
     KeyError
         If there is no such column.
     TypeError
-        If it holds no numbers.
+        If it does not hold numbers.
     ValueError
         If sizes are missing, infinite, zero or negative; the message names the cells.
     """

@@ -1,4 +1,4 @@
-"""Transcripts of a points element: which cell of a table, and which gene, each of them was counted for."""
+"""Transcripts of a points element, matched to the cells and genes of a table that they were counted for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._tables._instances import annotation, check_placed, to_affine
+from resolvi_sd._tables._instances import annotation, check_placed, system_of, to_affine
 from resolvi_sd._tables._resolve import group_by, resolve_table
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
@@ -23,16 +23,16 @@ _FEATURE_KEY = ("spatialdata_attrs", "feature_key")
 
 @dataclass(frozen=True)
 class TranscriptColumns:
-    """Where a frame of transcripts has what, and how it is matched to the table.
+    """Columns of a frame of transcripts, and how they are matched to the table.
 
     Attributes
     ----------
     cell_id, gene
         Names of the columns with the cell and the gene.
     ids
-        Instance ids of the cells that are looked for, unique.
+        Ids of the cells to match, unique.
     rows
-        Their rows in the table.
+        Rows of these cells in the table.
     genes
         Names of the genes of the table.
     matrix
@@ -48,15 +48,15 @@ class TranscriptColumns:
 
     @property
     def names(self) -> list[str]:
-        """Columns that are read."""
+        """Names of the columns that are read."""
         return ["x", "y", self.cell_id, self.gene]
 
     def cell_rows(self, frame: pd.DataFrame) -> NDArray[np.int64]:
-        """Return the row of the table of each transcript's cell, -1 without one."""
+        """Return the row in the table of each transcript's cell, -1 if there is none."""
         return np.append(self.rows, -1)[_codes(frame[self.cell_id], self.ids)].astype(np.int64)
 
     def gene_columns(self, frame: pd.DataFrame) -> NDArray[np.int64]:
-        """Return the column of the table of each transcript's gene, -1 without one."""
+        """Return the column in the table of each transcript's gene, -1 if there is none."""
         return _codes(frame[self.gene], self.genes)
 
     def positions(self, frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -67,7 +67,7 @@ class TranscriptColumns:
 
 @dataclass(frozen=True)
 class Transcripts:
-    """A points element, not a copy, and what its columns mean."""
+    """A points element (not a copy), and the meaning of its columns."""
 
     key: str
     points: dd.DataFrame
@@ -85,36 +85,36 @@ def read_transcripts(
     coordinate_system: str | None,
     why: str,
 ) -> Transcripts:
-    """Find the transcripts of a table; of them, cells' ids are read until one is found in the table.
+    """Find the transcripts of a table; cell ids are read from the points only until one is found in the table.
 
     Parameters
     ----------
     sdata
-        Holds points and table.
+        Object with the points and the table.
     points_key
-        Name of the points element; None: the only one that has a column `cell_id_key`.
+        Name of the points element; None means the only one that has a column `cell_id_key`.
     region
-        Element that the cells of these transcripts annotate; None: all that the table annotates.
+        Element that the cells of these transcripts annotate; None means all elements that the table annotates.
     table_key
         Name of the table.
     cell_id_key
-        Column of the points with the id of the cell that each transcript was counted for: its instance id or, where
-        these are others, that in the column of `obs` of the same name.
+        Column of the points with the id of the cell that each transcript was counted for. This is the instance id of
+        the cell or, if these differ, its id in the column of `obs` with the same name.
     gene_key
-        Column of the points with the gene; None: the element's feature key.
+        Column of the points with the gene; None means the feature key of the element.
     coordinate_system
-        Coordinate system of the positions; None: the element's own.
+        Coordinate system of the positions; None means the element's own.
     why
         What the transcripts are needed for, for messages.
 
     Raises
     ------
     TypeError
-        If `sdata` is no SpatialData object.
+        If `sdata` is not a SpatialData object.
     KeyError
         If an element, column, region or coordinate system is missing.
     ValueError
-        If the points element cannot be told, no id is in the table, or ids are ambiguous.
+        If the points element is ambiguous, if no id is in the table, or if ids are ambiguous.
     """
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"{why} needs points: pass a SpatialData object, not {type(sdata).__name__}.")
@@ -132,6 +132,13 @@ def read_transcripts(
         check_placed(points, coordinate_system, where=f"the coordinate systems of {where}")
         matrix = to_affine(points, coordinate_system, ("x", "y"))
     adata = resolve_table(sdata, table_key)
+    if coordinate_system is not None and region is not None and region in sdata:
+        here, there = (system_of(element, coordinate_system) for element in (points, sdata[region]))
+        if here != there:
+            raise ValueError(
+                f"`{where}` are in the coordinate system {here!r}, but the cells of region={region!r} are in "
+                f"{there!r}: they belong to different sections."
+            )
     ids, rows = _cells(adata, region, points[[cell_id_key]], where=key, why=why)
     return Transcripts(key, points, TranscriptColumns(cell_id_key, gene, ids, rows, adata.var_names, matrix))
 
@@ -153,11 +160,11 @@ def _points_key(sdata: SpatialData, points_key: str | None, cell_id_key: str) ->
 def _cells(
     adata: AnnData, region: str | None, of_points: dd.DataFrame, *, where: str, why: str
 ) -> tuple[pd.Index[Any], NDArray[np.intp]]:
-    """Return the ids, as the points have them, and the rows of the cells of the region, or of all regions."""
+    """Return the ids used by the points, and the rows, of the cells of the region, or of all regions."""
     columns = annotation(adata)
     if columns is None:
         raise ValueError(
-            f"{why} matches transcripts to instance ids, but the table annotates no element. Let it, with "
+            f"{why} matches transcripts to instance ids, but the table annotates no element. Make it annotate one with "
             "`spatialdata.models.TableModel.parse(table, region=..., region_key=..., instance_key=...)`."
         )
     region_key, instance_key = columns
@@ -175,15 +182,16 @@ def _cells(
     check_unique(
         ids,
         what=f"Ids of cells (`table.obs[{name!r}]`)",
-        todo=f"Say which region the transcripts belong to, region=..., of: {listing(regions.names)}.",
+        todo=f"Specify the region that the transcripts belong to, region=..., one of: {listing(regions.names)}.",
     )
     return ids, rows
 
 
 def _id_column(obs: pd.DataFrame, of_points: dd.DataFrame, *, where: str) -> str:
-    """Return the column of `obs` that has ids of the points, of which partitions are read until one has any.
+    """Return the column of `obs` with ids of the points, whose partitions are read until one has any of these ids.
 
-    If two have, the one that more transcripts have; of two equal ones that of the points' own name.
+    If two columns match, the one that matches more transcripts is returned; if these are equally many, the one with the
+    same name as the column of the points.
     """
     candidates = {str(name): pd.Index(obs[name].unique()) for name in obs}
     for partition in range(of_points.npartitions):
@@ -193,14 +201,14 @@ def _id_column(obs: pd.DataFrame, of_points: dd.DataFrame, *, where: str) -> str
             return max(known, key=lambda name: (known[name], name == found.name))
     of_table = ", ".join(f"`table.obs[{name!r}]` has {listing(ids, 3)}" for name, ids in candidates.items())
     raise ValueError(
-        f"No transcript of {where!r} has a cell of the table: its {found.name!r} are such as "
-        f"{listing(pd.Index(found.unique()), 3)}, and {of_table}. Choose the column with cell_id_key=...; the table "
-        "may have its ids in a column of `obs` of the same name, beside the instance ids."
+        f"No transcript of {where!r} has a cell of the table: its column {found.name!r} has, for example, "
+        f"{listing(pd.Index(found.unique()), 3)}, and {of_table}. Choose the column with cell_id_key=...; besides the "
+        "instance ids, the table may have these ids in a column of `obs` of the same name."
     )
 
 
 def _codes(column: pd.Series[Any], names: pd.Index[Any]) -> NDArray[np.int64]:
-    """Return the position of each value among `names`, -1 where it is not; `7` and `"7"` are the same."""
+    """Return the position of each value among `names`, -1 if it is not there; `7` and `"7"` are the same."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes, values = column.cat.codes.to_numpy(), column.cat.categories
     else:

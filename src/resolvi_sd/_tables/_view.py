@@ -1,4 +1,4 @@
-"""One view of counts, coordinates, sections and batches, whatever the data came in."""
+"""A common view of counts, coordinates, sections and batches for all types of input."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
+from spatialdata.models import TableModel
 
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._tables._coordinates import element_coordinates, obsm_coordinates
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._instances import annotation
-from resolvi_sd._tables._resolve import cross, group_by, one_group, resolve_table
+from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group, resolve_table
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
 
-__all__ = ["CellPositions", "TableView", "cell_positions", "table_view"]
+__all__ = ["CellPositions", "TableView", "cell_positions", "own_regions", "table_view"]
 
 
 @dataclass(frozen=True)
 class CellPositions:
-    """Where the cells are, and on which section.
+    """Coordinates and section of each cell.
 
     Attributes
     ----------
@@ -40,15 +41,15 @@ class CellPositions:
 
 @dataclass(frozen=True)
 class TableView:
-    """Counts, coordinates, sections and batches of a table, row by row.
+    """Counts, coordinates, sections and batches of the cells of a table.
 
     Attributes
     ----------
     adata
         The table itself, not a copy.
     counts
-        Cells × genes, CSR with sorted unique indices, in the table's number type; the object in the table itself
-        where it is that already. Its arrays are in temporary files if the table's counts are not in memory.
+        Cells × genes, CSR with sorted unique indices, in the table's number type; the object in the table itself if it
+        already has this form. Its arrays are in temporary files if the table's counts are not in memory.
     coordinates
         `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
     library
@@ -74,7 +75,7 @@ class TableView:
 
     @property
     def has_counts(self) -> NDArray[np.bool_]:
-        """Whether the cell has any molecule, `(n_cells,)` bool."""
+        """Whether each cell has any molecules, `(n_cells,)` bool."""
         return self.molecules > 0
 
     @property
@@ -96,27 +97,28 @@ def cell_positions(
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
 ) -> CellPositions:
-    """Return where the cells are and on which section; the counts are not looked at.
+    """Return the coordinates and sections of the cells, without reading the counts.
 
     Parameters
     ----------
     data
         A SpatialData object: coordinates are the centroids of the elements that the table annotates, matched by
-        instance id, and sections are its regions. Or a table: coordinates are in `obsm[spatial_key]`. A table of a
-        SpatialData object that annotates no element is treated as a table on its own.
+        instance id, and sections are its regions. Or a table: coordinates are in `obsm[spatial_key]`, and sections are
+        its regions unless `library_key` is given. A table of a SpatialData object that annotates no element is treated
+        like a standalone table.
     table_key
         Name of the table in a SpatialData object.
     library_key
         Column of `obs` with the section of each cell; regions are split by it.
     spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
+        Entry of `obsm` with the coordinates, used if no element is annotated.
     coordinate_system
         Coordinate system of the SpatialData object.
 
     Raises
     ------
     KeyError, ValueError, TypeError
-        If something is missing or wrong; the message says what exists and what to do.
+        If an entry is missing or invalid; the message says what exists and what to do.
     """
     adata = resolve_table(data, table_key)
     check_cells(adata.n_obs)
@@ -126,13 +128,13 @@ def cell_positions(
         hint = "Add them, e.g. `table.obsm['spatial'] = table.obs[['x', 'y']].to_numpy()`."
         if not isinstance(data, SpatialData) and annotation(adata) is not None:
             hint = (
-                "The table annotates elements of a SpatialData object, which know where its cells are: pass that "
-                "object, with `table_key=`."
+                "The table annotates elements of a SpatialData object, which define the positions of its cells: pass "
+                "that object, with `table_key=`."
             )
         if isinstance(data, SpatialData):
-            hint = "The table annotates no element (see `TableModel.parse`), so it must bring its coordinates."
+            hint = "The table annotates no element (see `TableModel.parse`), so it must contain the coordinates."
         coordinates = obsm_coordinates(adata, spatial_key, hint=hint)
-        sections = libraries or one_group(adata.n_obs, "all")
+        sections = libraries or own_regions(adata) or one_group(adata.n_obs, "all")
     else:
         region_key, instance_key = columns
         regions = group_by(adata, region_key, argument="region_key")
@@ -141,6 +143,14 @@ def cell_positions(
         )
         sections = regions if libraries is None else cross(regions, libraries)
     return CellPositions(coordinates, sections.codes, sections.names)
+
+
+def own_regions(adata: AnnData) -> Groups | None:
+    """Return the regions named by a table without its SpatialData object, if any."""
+    key = adata.uns.get(TableModel.ATTRS_KEY, {}).get("region_key")
+    if key not in adata.obs or adata.obs[key].isna().any():
+        return None
+    return group_by(adata, key, argument="region_key")
 
 
 def table_view(
@@ -153,7 +163,7 @@ def table_view(
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
 ) -> TableView:
-    """Return one view of counts, coordinates, sections and batches; the data are checked, not copied.
+    """Return a common view of counts, coordinates, sections and batches; the data are checked but not copied.
 
     Parameters
     ----------
@@ -162,20 +172,20 @@ def table_view(
     table_key
         Name of the table in a SpatialData object.
     layer
-        Layer with the counts; None is X.
+        Layer with the counts; None means X.
     batch_key
-        Column of `obs` with the batch of each cell; None is one batch.
+        Column of `obs` with the batch of each cell; None means a single batch.
     library_key
-        Column of `obs` with the section of each cell; regions are split by it. None is `batch_key`.
+        Column of `obs` with the section of each cell; regions are split by it. None means `batch_key`.
     spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
+        Entry of `obsm` with the coordinates, used if no element is annotated.
     coordinate_system
         Coordinate system of the SpatialData object.
 
     Raises
     ------
     KeyError, ValueError, TypeError, NotImplementedError
-        If something is missing or wrong; the message says what exists and what to do.
+        If an entry is missing or invalid; the message says what exists and what to do.
 
     Warns
     -----

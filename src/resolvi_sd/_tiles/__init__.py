@@ -1,4 +1,4 @@
-"""Pieces of tissue: patches, their halos, and the minibatches made of them."""
+"""Pieces of tissue: patches, their halos, and the minibatches made from them."""
 
 from resolvi_sd._tiles._features import encoder_features
 from resolvi_sd._tiles._minibatch import Minibatch, cut_minibatch

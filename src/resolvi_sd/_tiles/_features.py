@@ -1,7 +1,7 @@
-"""What the latent encoder reads of a cell: its counts over their mean on a log scale, thinned in training.
+"""Input of the latent encoder: counts of a cell over their mean, on a log scale, thinned in training.
 
-Compiled: thinning and taking logarithms by array functions took as long as a tenth of the training step that the
-result is for.
+The code is compiled, because thinning and taking logarithms with array functions took a tenth as long as the training
+step that uses the result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resolvi_sd._tiles._sparse_rows import SparseRows
 
 __all__ = ["encoder_features"]
 
-# Most counts are small, so that a row needs few logarithms.
+# Most counts are small, so a row needs few logarithms.
 _TABULATED = 8
 
 
@@ -71,10 +71,11 @@ def encoder_features(
     counts
         Counts of some cells.
     thinned_size
-        Molecules that each cell is expected to keep: each stays with probability min(1, thinned size / row sum),
-        so that cells with fewer are left alone. Counts are whole numbers then. None: all are kept.
+        Number of molecules that each cell is expected to keep: each molecule is kept with probability
+        min(1, thinned size / row sum), so cells with fewer molecules are left unchanged. Counts must then be whole
+        numbers. If None, all molecules are kept.
     rng
-        Draws the thinning.
+        Generator for the thinning.
 
     Returns
     -------

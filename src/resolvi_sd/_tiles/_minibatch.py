@@ -1,4 +1,4 @@
-"""A minibatch: some patches, the core, and their one-hop halo; every cell in it once."""
+"""A minibatch: a core of some patches, and its one-hop halo; it contains every cell once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ __all__ = ["Minibatch", "cut_minibatch"]
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Everything one step needs. Cells are numbered locally: the core first, then the halo.
+    """Everything that one step needs, with cells numbered locally: the core first, then the halo.
 
     Parameters
     ----------
     cells
         Rows of the table, core then halo, int64.
     n_core
-        How many of `cells` are core.
+        Number of `cells` in the core.
     counts
         Counts of the core.
     features
-        log1p(x / mean x) of all cells: what the latent encoder reads. In training the core's counts are thinned first.
+        log1p(x / mean x) of all cells, the input of the latent encoder. In training, the core's counts are thinned
+        first.
     categories
         Batch and further covariates of all cells, cells × (1 + covariates), int64.
     library_size
@@ -39,11 +40,11 @@ class Minibatch:
     size
         Size factor of the core cells, float32.
     label
-        Label of the core cells, int64, -1 where a cell has none.
+        Label of the core cells, int64, -1 if a cell has none.
     neighbor
-        Local number of the core's neighbors, core × k, int64.
+        Local numbers of the core's neighbors, core × k, int64.
     distance
-        Distances to them, core × k, float32.
+        Distances to these neighbors, core × k, float32.
     mask
         True where there is a neighbor, core × k.
     """
@@ -105,9 +106,9 @@ def cut_minibatch(
     core
         Rows of the table, each once.
     thinned_size
-        Expected molecules that the encoder sees of each core cell (binomial thinning); None: all.
+        Expected number of molecules of each core cell that the encoder sees (binomial thinning); if None, all.
     rng
-        Draws the thinning.
+        Generator for the thinning.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Numbers of cells within a minibatch: the core first, then the halo, every cell once."""
+"""Local numbers of the cells of a minibatch: the core first, then the halo, every cell once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["number_locally"]
 
 @njit(inline="always")
 def _slot(cell: Any, keys: Any, shift: Any) -> Any:
-    """Where a cell is in the hash table, or where it would go (multiplicative hash, linear probing)."""
+    """Return the slot of a cell in the hash table, or the one it would get (multiplicative hash, linear probing)."""
     slot = int64((uint64(cell) * uint64(0x9E3779B97F4A7C15)) >> shift)
     while keys[slot] >= 0 and keys[slot] != cell:
         slot = (slot + int64(1)) & int64(len(keys) - 1)
@@ -51,12 +51,12 @@ def number_locally(
     core
         Rows of the table, each once.
     neighbor, mask
-        Rows of their neighbors, core × k, and which slots hold one.
+        Rows of their neighbors, core × k, and which slots hold a neighbor.
 
     Returns
     -------
-    Rows of all cells, the core first, then the halo as it is met; and the place of each neighbor among them, core × k,
-    0 where there is none.
+    Rows of all cells, the core first, then the halo in order of first occurrence; and the position of each neighbor
+    among them, core × k, 0 where there is none.
 
     Examples
     --------
@@ -67,6 +67,6 @@ def number_locally(
     """
     most = len(core) + neighbor.size
     cells, local = np.empty(most, np.int64), np.zeros(neighbor.shape, np.int64)
-    # A table at most half full keeps the probes short.
+    # A table that is at most half full keeps the probes short.
     found = _number(core, neighbor, mask, max(1, (2 * most).bit_length()), cells, local)
     return cells[:found], local

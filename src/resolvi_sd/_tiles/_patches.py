@@ -44,9 +44,9 @@ def cut_patches(
     patch_size: int = 128,
     include: NDArray[np.bool_] | None = None,
 ) -> Patches:
-    """Cut every section into patches of at most `patch_size` cells, halving along the longer side.
+    """Cut every section into patches of at most `patch_size` cells, halving pieces along their longest side.
 
-    A compact patch has a small border, so few cells outside it are neighbors of cells in it.
+    A compact patch has a short border, so few cells outside the patch are neighbors of cells inside.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ def cut_patches(
     library
         Section of each cell; a patch never spans two.
     patch_size
-        Largest number of cells in a patch; patches of one section differ by at most a factor of two.
+        Largest number of cells in a patch; patches of one section differ in size by at most a factor of two.
     include
-        Cells to use, boolean; the others are in no patch. All when None.
+        Cells to use, boolean; all other cells are in no patch. If None, all cells are used.
 
     Returns
     -------
-    Patches, neighbouring ones next to each other in `order`.
+    Patches, with neighboring patches next to each other in `order`.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def cut_patches(
     rows = np.arange(len(coordinates)) if include is None else np.flatnonzero(include)
     pieces: list[NDArray[np.int64]] = []
     for section in np.unique(library[rows]):
-        # A stack, not recursion: first half on top keeps neighbouring patches adjacent in the order.
+        # A stack instead of recursion; the first half on top keeps neighboring patches adjacent in the order.
         stack = [rows[library[rows] == section]]
         while stack:
             piece = stack.pop()

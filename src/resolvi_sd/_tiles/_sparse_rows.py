@@ -1,4 +1,4 @@
-"""Some rows of a cells × genes matrix, of which most entries are zero."""
+"""Rows of a cells × genes matrix in which most entries are zero."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SparseRows:
     Parameters
     ----------
     indptr
-        Where the entries of each row start, and where the last row's end, int64, cells + 1.
+        Start of the entries of each row, and end of those of the last row, int64, cells + 1.
     gene
         Column of each entry, int64.
     value
-        Each entry: for counts its molecules, positive; float32.
+        Value of each entry (for counts, its molecules, which are positive), float32.
     shape
-        Cells, genes.
+        Number of cells and of genes.
     """
 
     indptr: Tensor
@@ -36,7 +36,7 @@ class SparseRows:
 
     @classmethod
     def from_scipy(cls, matrix: CSR) -> SparseRows:
-        """Copy a scipy matrix; entries that are stored but zero are dropped."""
+        """Copy a scipy matrix, dropping entries that are stored but zero."""
         if matrix.nnz and not matrix.data.all():
             matrix = matrix.copy()
             matrix.eliminate_zeros()
@@ -49,20 +49,20 @@ class SparseRows:
 
     @classmethod
     def from_dense(cls, matrix: Tensor) -> SparseRows:
-        """Take the non-zeros of cells × genes."""
+        """Take the non-zero entries of a matrix, cells × genes."""
         row, gene = matrix.nonzero(as_tuple=True)
         per_row = torch.bincount(row, minlength=len(matrix))
         indptr = torch.cat([per_row.new_zeros(1), per_row.cumsum(0)])
         return cls(indptr, gene, matrix[row, gene], (matrix.shape[0], matrix.shape[1]))
 
     def rows(self) -> Tensor:
-        """Row of each entry, int64."""
+        """Return the row of each entry, int64."""
         return torch.repeat_interleave(
             torch.arange(self.shape[0], device=self.indptr.device), self.indptr.diff(), output_size=len(self.value)
         )
 
     def between(self, start: int, stop: int) -> SparseRows:
-        """Rows from `start` to before `stop`; their entries are views."""
+        """Return the rows from `start` up to, but not including, `stop`; their entries are views."""
         first, last = int(self.indptr[start]), int(self.indptr[stop])
         return SparseRows(
             self.indptr[start : stop + 1] - first,
@@ -72,11 +72,11 @@ class SparseRows:
         )
 
     def with_values(self, value: Tensor) -> SparseRows:
-        """Return other values at the same entries."""
+        """Return the same rows with other values at their entries."""
         return SparseRows(self.indptr, self.gene, value, self.shape)
 
     def to_dense(self) -> Tensor:
-        """Cells × genes."""
+        """Return the dense matrix, cells × genes."""
         dense = torch.zeros(self.shape, dtype=self.value.dtype, device=self.value.device)
         dense[self.rows(), self.gene] = self.value
         return dense

@@ -1,4 +1,4 @@
-"""Tissue: what the model sees of a table, in the form that minibatches are cut from."""
+"""Tissue: the data of a table that the model sees, in the form from which minibatches are cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resolvi_sd._csr import CSR, row_sums, with_own_values
 
 __all__ = ["Tissue"]
 
-# Relative difference of sums of whole numbers that rounding to float32 makes.
+# Relative difference between sums of whole numbers that rounding to float32 can cause.
 _ROUNDING = 1e-5
 
 
@@ -22,19 +22,19 @@ class Tissue:
     Parameters
     ----------
     counts
-        Cells × genes, CSR, in memory or in files. In memory it is the table's own matrix as a rule, not a copy.
+        Cells × genes, CSR, in memory or in files. In memory, it is usually the table's own matrix, not a copy.
     categories
-        Batch of each cell, and its category of each further covariate, cells × (1 + covariates), int64.
+        Batch of each cell and its category in each further covariate, cells × (1 + covariates), int64.
     neighbor
         Rows of the neighbors, cells × k, int64; padded slots hold any valid row.
     distance
         Distances to the neighbors, cells × k, float32.
     mask
-        True where there is a neighbor that has molecules to give, cells × k.
+        True where there is a neighbor that has molecules, cells × k.
     library_size
         Molecules of each cell, float32.
     label
-        Label of each cell, int64, -1 where it has none.
+        Label of each cell, int64, -1 if it has none.
     size
         Size factor of each cell, float32: its molecules, or a physical size in any unit.
     """
@@ -61,10 +61,10 @@ class Tissue:
         label: NDArray[np.int64] | None = None,
         size: NDArray[np.float32] | None = None,
     ) -> Tissue:
-        """Put the arrays together; a neighbor without molecules has nothing to give and is masked.
+        """Combine the arrays into a tissue, masking neighbors without molecules, from which nothing can leak.
 
-        Without `molecules` those of each cell are counted; without `label` no cell has one; without `size` it is the
-        molecules of each cell.
+        Without `molecules`, the molecules of each cell are counted; without `label`, no cell has one; without `size`,
+        the molecules of each cell are its size.
         """
         library_size = (row_sums(counts) if molecules is None else molecules).astype(np.float32)
         gives = library_size > 0
@@ -79,7 +79,8 @@ class Tissue:
         Raises
         ------
         ValueError
-            If they are not those that the tissue was made of: the matrix of the table was changed in place since.
+            If the counts are not those from which the tissue was made, because the table's matrix has since been
+            changed in place.
         """
         counts = self.counts[cells]
         molecules = self.library_size[cells]
@@ -87,14 +88,14 @@ class Tissue:
         if changed.any():
             raise ValueError(
                 f"The counts have been changed in place since they were read, in {int(changed.sum()):,} of "
-                f"{len(cells):,} cells, as `scanpy.pp.normalize_total` and `log1p` do. Put them back, and make the "
-                "result or the model anew. So that they stay, keep them in a layer of their own, which `layer=` names: "
+                f"{len(cells):,} cells, as `scanpy.pp.normalize_total` and `log1p` do. Put them back, and compute the "
+                "result or the model again. To protect the counts, keep them in a separate layer, named by `layer=`: "
                 "`table.layers['counts'] = table.X.copy()`."
             )
         return counts
 
     def kept(self) -> Tissue:
-        """Return the same tissue, of which no count can change: for what is computed later."""
+        """Return the same tissue with counts that cannot change, for later computations."""
         return replace(self, counts=with_own_values(self.counts))
 
     @property
@@ -114,5 +115,5 @@ class Tissue:
 
     @property
     def n_neighbors(self) -> int:
-        """Slots for neighbors of each cell."""
+        """Number of slots for neighbors of each cell."""
         return int(self.neighbor.shape[1])

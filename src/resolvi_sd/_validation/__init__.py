@@ -1,4 +1,4 @@
-"""What a bad input gets told: what was given, what exists, what to do. Every check runs before any work."""
+"""Checks of user input, run before any work; messages say what was given, what exists and what to do."""
 
 from resolvi_sd._validation._counts import (
     check_counts,
@@ -21,8 +21,8 @@ from resolvi_sd._validation._names import (
     listing,
     shortened,
 )
-from resolvi_sd._validation._numbers import check_integer, check_number, check_positive_int
-from resolvi_sd._validation._places import check_coordinates, warn_overlapping_sections, warn_spots
+from resolvi_sd._validation._numbers import check_flag, check_integer, check_number, check_positive_int
+from resolvi_sd._validation._places import check_coordinates, warn_of_units, warn_overlapping_sections, warn_spots
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 from resolvi_sd._validation._warning import warn_user
 
@@ -34,6 +34,7 @@ __all__ = [
     "check_complete",
     "check_coordinates",
     "check_counts",
+    "check_flag",
     "check_folder",
     "check_genes",
     "check_has_molecules",
@@ -54,6 +55,7 @@ __all__ = [
     "group_names",
     "listing",
     "shortened",
+    "warn_of_units",
     "warn_overlapping_sections",
     "warn_spots",
     "warn_user",

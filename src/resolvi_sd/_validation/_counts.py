@@ -1,4 +1,4 @@
-"""Counts: molecules, as they were measured."""
+"""Checks of the counts, which must be molecules as they were measured."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from resolvi_sd._validation._tables import STORED
 
 __all__ = ["check_counts", "check_has_molecules", "check_not_corrected", "check_number_type", "first_fraction"]
 
-# Entries of the counts looked at in one go: bounds the temporaries to a few megabytes whatever the table's size.
+# Entries of the counts checked at a time; limits temporary arrays to a few megabytes for tables of any size.
 _SCAN = 1 << 20
-# Cells of a layer that is not in memory which tell whether it holds counts.
+# Number of cells used to check whether a layer that is not in memory holds counts.
 _HEAD = 100
 
 
 def first_fraction(values: NDArray[np.floating]) -> float | None:
-    """Return the first value that is not an integer, None if all are."""
+    """Return the first value that is not an integer, or None if all are integers."""
     for start in range(0, values.size, _SCAN):
         part = values[start : start + _SCAN]
         fractions = np.flatnonzero(np.rint(part) != part)
@@ -30,18 +30,18 @@ def first_fraction(values: NDArray[np.floating]) -> float | None:
 
 
 def check_not_corrected(adata: AnnData, *, layer: str | None) -> None:
-    """Raise if the counts to fit are those that a fit has corrected.
+    """Raise if the counts to fit are the corrected counts of another fit.
 
     Raises
     ------
     ValueError
-        With the name of that fit.
+        If they are; the message names that fit.
     """
     prefix = result_layers(adata.uns).get(layer or "")
     if prefix is not None:
         raise ValueError(
             f"layer={layer!r} holds results of the fit under key_added={prefix!r}, not counts as they were measured: "
-            "what leaked is gone from it already. Name the layer that the raw counts are in, None for X."
+            "leaked molecules are already removed from it. Name the layer with the raw counts, or None for X."
         )
 
 
@@ -51,7 +51,7 @@ def check_number_type(dtype: np.dtype[Any], *, layer: str | None) -> None:
     Raises
     ------
     TypeError
-        If it holds anything else: objects, text, complex numbers.
+        If it is any other type, such as objects, text or complex numbers.
     """
     if dtype.kind not in "buif":
         raise TypeError(f"{_matrix_name(layer)} must hold molecule counts, but its type is {dtype}.")
@@ -65,9 +65,9 @@ def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> 
     values
         Stored entries of the counts, `(n_entries,)`.
     adata
-        The table they come from, searched for a layer that does hold counts.
+        The table they come from, which is searched for a layer that does hold counts.
     layer
-        The layer they come from; None is X.
+        The layer they come from; None means X.
 
     Raises
     ------
@@ -85,13 +85,13 @@ def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> 
     if values.dtype.kind in "if" and values.size and values.min() < 0:
         raise ValueError(
             f"{name} must hold molecule counts, but its smallest value is {values.min():g}: it looks scaled or "
-            f"centred. {_where_counts_may_be(adata, layer)}"
+            f"centered. {_where_counts_may_be(adata, layer)}"
         )
     fraction = first_fraction(values) if values.dtype.kind == "f" else None
     if fraction is not None:
         raise ValueError(
             f"{name} must hold molecule counts, but has values that are not integers, such as {fraction:g}: it looks "
-            f"normalised or log-transformed. {_where_counts_may_be(adata, layer)}"
+            f"normalized or log-transformed. {_where_counts_may_be(adata, layer)}"
         )
 
 
@@ -110,7 +110,7 @@ def check_has_molecules(has_counts: NDArray[np.bool_], *, layer: str | None) -> 
 
 
 def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
-    # Whole corrected counts are no raw ones.
+    # Corrected counts may be integers, but they are not raw counts.
     others = [name for name in adata.layers if name not in (None, layer, *result_layers(adata.uns))]
     found = [f"layer={name!r}" for name in others if _holds_counts(adata.layers[name])]
     if layer is not None and _holds_counts(adata.X):
@@ -119,7 +119,7 @@ def _where_counts_may_be(adata: AnnData, layer: str | None) -> str:
         found.append("`table.raw` (copy it into a layer first)")
     if found:
         return f"Non-negative integers are in: {', '.join(found)}."
-    return "No layer, X or raw of this table holds non-negative integers: load the raw counts of the platform."
+    return "No layer, X or raw of this table holds non-negative integers: load the raw counts from the platform output."
 
 
 def _holds_counts(matrix: Any) -> bool:
@@ -131,7 +131,7 @@ def _holds_counts(matrix: Any) -> bool:
 
 
 def _stored(matrix: Any) -> NDArray[Any] | None:
-    """Return the stored values of a matrix, of one that is not in memory those of the first cells."""
+    """Return the stored values of a matrix, or those of its first cells if it is not in memory."""
     if isinstance(matrix, STORED):
         matrix = matrix[:_HEAD]
     elif hasattr(matrix, "compute"):

@@ -1,4 +1,4 @@
-"""Files that a user asks for, before there is anything to write into them."""
+"""Checks of the files that a user wants to write, before anything is computed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def check_folder(path: Path, *, argument: str) -> None:
 
 
 def check_picture(path: Path, *, argument: str) -> None:
-    """Raise if a picture cannot be written.
+    """Raise if a figure cannot be saved to a file.
 
     Raises
     ------
     FileNotFoundError
         If its folder does not exist.
     ValueError
-        If the suffix is no format that matplotlib writes.
+        If the suffix is not a format that matplotlib can write.
     """
     from matplotlib.figure import Figure  # takes a while to load
 
     check_folder(path, argument=argument)
     formats = Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in formats:
-        raise ValueError(f"{argument}={str(path)!r} is in no format of pictures; there are: {listing(formats)}.")
+        raise ValueError(f"{argument}={str(path)!r} is not in a supported image format: {listing(formats)}.")

@@ -1,4 +1,4 @@
-"""Names that a user passes, and the lists of names in what a bad one gets told."""
+"""Checks of names passed by the user, and lists of names for messages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = [
     "shortened",
 ]
 
-# Most names that a message lists.
+# Maximum number of names that a message lists.
 MOST_LISTED = 20
-# More categories than this, with few cells of each, are taken for measurements.
+# A column with more categories than this, and few cells in each, is taken for a measurement.
 MOST_CATEGORIES = 50
 
 
@@ -36,7 +36,7 @@ def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
 
 
 def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:
-    """Return `texts` one after the other, cut after `limit`."""
+    """Return `texts` separated by commas, cut after `limit`."""
     if not texts:
         return "none"
     more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
@@ -44,7 +44,7 @@ def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:
 
 
 def group_names(names: object) -> list[str]:
-    """Return one name of a group or several as text, which groups are read as whatever their column holds."""
+    """Return one or several group names as text, the form in which groups are read from any type of column."""
     return [str(name) for name in (names if isinstance(names, Iterable) and not isinstance(names, str) else [names])]
 
 
@@ -54,15 +54,15 @@ def check_key(key: str, available: Iterable[object], *, argument: str, where: st
     Parameters
     ----------
     key
-        What the user asked for.
+        Key requested by the user.
     available
-        What there is.
+        Existing keys.
     argument
-        The argument that `key` was passed as.
+        Name of the argument that `key` was passed as.
     where
-        Where it was looked for, as the user writes it, e.g. `table.obs`, or in words, beginning with "the".
+        Place that was searched, as the user writes it, e.g. `table.obs`, or in words beginning with "the".
     hint
-        What else to do.
+        Further advice for the message.
 
     Raises
     ------
@@ -77,16 +77,16 @@ def check_key(key: str, available: Iterable[object], *, argument: str, where: st
 
 
 def check_result(name: str, available: Iterable[object], *, where: str, tool: str) -> None:
-    """Raise unless a result is there.
+    """Raise unless a result exists.
 
     Parameters
     ----------
     name
-        Its key.
+        Key of the result.
     available
-        What there is.
+        Existing keys.
     where
-        Where it was looked for, as the user writes it, e.g. `table.uns`.
+        Place that was searched, as the user writes it, e.g. `table.uns`.
     tool
         The call that writes it, e.g. `resolvi_sd.tl.fit(...)`.
 
@@ -101,12 +101,12 @@ def check_result(name: str, available: Iterable[object], *, where: str, tool: st
 
 
 def check_names(names: Sequence[str] | str, *, argument: str) -> tuple[str, ...]:
-    """Return several names as a tuple, or raise if they are one string, no strings, or not distinct.
+    """Return several names as a tuple, or raise if they are a single string, not strings, or not distinct.
 
     Raises
     ------
     TypeError
-        If `names` is a single string, or holds something else than strings.
+        If `names` is a single string, or contains anything other than strings.
     ValueError
         If a name occurs more than once.
     """
@@ -127,7 +127,7 @@ def check_unique(names: pd.Index[Any], *, what: str, todo: str) -> None:
     Raises
     ------
     ValueError
-        With the number of duplicates, a few of them, and `todo`.
+        If there are duplicates; the message gives their number, a few of them, and `todo`.
     """
     if not names.is_unique:
         duplicates = names[names.duplicated()].unique()
@@ -136,12 +136,12 @@ def check_unique(names: pd.Index[Any], *, what: str, todo: str) -> None:
 
 
 def check_complete(column: pd.Series[Any], *, argument: str) -> None:
-    """Raise if the column has missing values.
+    """Raise if a column has missing values.
 
     Raises
     ------
     ValueError
-        With the number of cells without a value.
+        If cells have no value; the message gives their number.
     """
     missing = int(column.isna().sum())
     if missing:
@@ -157,10 +157,10 @@ def check_no_measurement(n_names: int, n_cells: int, *, key: str, argument: str)
     Raises
     ------
     ValueError
-        If there are more than 50, and fewer than two cells of each.
+        If there are more than 50 values, and fewer than two cells per value on average.
     """
     if n_names > MOST_CATEGORIES and n_names > n_cells / 2:
         raise ValueError(
             f"{argument}={key!r} has {n_names:,} different values in {n_cells:,} cells: is it a measurement? It must "
-            "name labels, such as cell types; cut it into a few (`pandas.cut`), or merge rare ones."
+            "contain labels, such as cell types: bin it into a few (`pandas.cut`), or merge rare labels."
         )

@@ -1,4 +1,4 @@
-"""Numbers that a user passes."""
+"""Checks of numbers passed by the user."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from numbers import Integral, Real
 
 import numpy as np
 
-__all__ = ["check_integer", "check_number", "check_positive_int"]
+__all__ = ["check_flag", "check_integer", "check_number", "check_positive_int"]
 
 
 def check_integer(value: object, least: int, most: int | None = None, *, argument: str, why: str = "") -> int:
-    """Return `value` as an int, or raise unless it is one from `least` to `most`; `why` says where these are from.
+    """Return `value` as an int, or raise unless it is one from `least` to `most`; `why` explains these bounds.
 
     Raises
     ------
@@ -29,24 +29,73 @@ def check_integer(value: object, least: int, most: int | None = None, *, argumen
 
 
 def check_positive_int(value: object, *, argument: str) -> int:
-    """Return `value` as an int, or raise if it is not an integer of at least one, as :func:`check_integer` does."""
+    """Return `value` as an int, or raise, as :func:`check_integer` does, unless it is an integer of at least one."""
     return check_integer(value, 1, argument=argument)
 
 
-def check_number(value: object, *, argument: str, positive: bool = False) -> float:
-    """Return `value` as a float, or raise unless it is finite and not negative, or positive.
+def check_number(
+    value: object,
+    *,
+    argument: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    why: str = "",
+) -> float:
+    """Return `value` as a float, or raise unless it is a finite number within its bounds.
+
+    Parameters
+    ----------
+    value
+        The value that was passed.
+    argument
+        Name of the argument.
+    least, above
+        Smallest allowed value, or a bound that it must exceed.
+    most, below
+        Largest allowed value, or a bound that it must stay below.
+    why
+        Explanation of the bounds.
 
     Raises
     ------
     TypeError
-        If `value` is no number.
+        If `value` is not a number.
     ValueError
-        If it is out of range.
+        If it is not finite or out of bounds.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"`{argument}` must be a number, not {value!r} ({type(value).__name__}).")
-    number = float(value)
-    if not 0 <= number < np.inf or (positive and number == 0):
-        what = "positive and finite" if positive else "finite and not negative"
-        raise ValueError(f"`{argument}` must be {what}, not {value}.")
+    number, holds, bounds = float(value), [], []
+    if least is not None:
+        holds.append(number >= least)
+        bounds.append(f"at least {least}")
+    if above is not None:
+        holds.append(number > above)
+        bounds.append("positive" if above == 0 else f"above {above}")
+    if most is not None:
+        holds.append(number <= most)
+        bounds.append(f"at most {most}")
+    if below is not None:
+        holds.append(number < below)
+        bounds.append(f"below {below}")
+    if most is None and below is None:
+        holds.append(number < np.inf)
+        bounds.append("finite")
+    if not all(holds):
+        raise ValueError(f"`{argument}` must be {' and '.join(bounds)}{f' ({why})' if why else ''}, not {value!r}.")
     return number
+
+
+def check_flag(value: object, *, argument: str) -> bool:
+    """Return `value` as a bool.
+
+    Raises
+    ------
+    TypeError
+        If it is neither True nor False.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{argument}` must be True or False, not {value!r} ({type(value).__name__}).")
+    return bool(value)

@@ -1,4 +1,4 @@
-"""Coordinates of the cells: finite, of cells rather than spots, and of one section."""
+"""Checks of the coordinates: finite, of cells rather than spots, and without overlapping sections."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from resolvi_sd._validation._warning import warn_user
 
 __all__ = ["check_coordinates", "warn_overlapping_sections", "warn_spots"]
 
-# Spots lie on a lattice: nearly all nearest neighbors are at the pitch, up to rounding to pixels. Segmented cells
-# are not even close: at most a fifth of them are within 5 % of the median (Xenium, MERFISH, CosMx, ISS).
+# Spots lie on a lattice: nearly all nearest-neighbor distances equal the pitch, up to rounding to pixels. Segmented
+# cells are far from this: at most a fifth of them are within 5% of the median (Xenium, MERFISH, CosMx, ISS).
 _LATTICE_TOLERANCE = 0.05
 _LATTICE_SHARE = 0.9
 _NAMES, _BARCODE = 1000, r"[ACGTN]{8,}(-\d+)?"
 _LATTICE_CELLS = 20
 _LATTICE_SAMPLE = 2_000
-# Segmented cells have a size: at most 0.04% have their nearest at a fifth of the median (Xenium, MERFISH, CosMx, ISS),
-# of sections on top of each other 1 to 3%. Those pairs are of different sections (0 to 3% of what chance would make the
-# same), where groups in one section are as often the same as by chance, or more (0.8 to 7 times).
+# Segmented cells occupy space: for at most 0.04% of them, the nearest cell is within a fifth of the median distance
+# (Xenium, MERFISH, CosMx, ISS); in overlapping sections, for 1 to 3%. Such pairs come from different sections (they
+# share a section 0 to 3% as often as by chance), whereas they share groups within one section as often as by chance or
+# more often (0.8 to 7 times).
 _TOO_NEAR, _MOST_NEAR, _LEAST_SAME = 0.2, 0.005, 0.2
 _ENOUGH_PAIRS = 10
 _MOST_SECTIONS = 100
+# Median distances between nearest cells differ by a smaller factor than this between sections of tissue.
+_MOST_STRETCH, _ENOUGH_CELLS = 3.0, 20
 
 
 def check_coordinates(coordinates: NDArray[np.float64], *, where: str) -> None:
@@ -43,16 +46,16 @@ def check_coordinates(coordinates: NDArray[np.float64], *, where: str) -> None:
     if bad:
         raise ValueError(
             f"{where}: {bad} of {len(coordinates)} cells have NaN or infinite coordinates. "
-            "Drop those cells first, or repair their geometries."
+            "Drop these cells first, or repair their geometries."
         )
 
 
 def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArray[np.int32]) -> None:
     """Warn if the rows look like spots, beads or bins rather than segmented cells.
 
-    The evidence is the position in the capture array that Space Ranger writes (`array_row`, `array_col`), the
-    coordinates of the largest section lying on a lattice, or names that are DNA barcodes, as of the beads of Slide-seq:
-    segmented cells have none.
+    Evidence is any of the following, none of which segmented cells have: the position in the capture array that Space
+    Ranger writes (`array_row`, `array_col`), coordinates of the largest section that lie on a lattice, or DNA barcodes
+    as names, such as those of Slide-seq beads.
     """
     if {"array_row", "array_col"} <= set(adata.obs.columns):
         evidence = "`obs` has `array_row` and `array_col`"
@@ -63,18 +66,18 @@ def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArra
     else:
         return
     warn_user(
-        f"This looks like spot data (Visium, Slide-seq or bins): {evidence}. The model assumes that a row is a "
-        "single segmented cell; on spots, shares and corrected counts do not mean what they say."
+        f"This looks like spot data (Visium, Slide-seq or bins): {evidence}. The model assumes that each row is a "
+        "single segmented cell; for spots, shares and corrected counts cannot be interpreted as such."
     )
 
 
 def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], distance: NDArray[np.floating]) -> None:
-    """Warn if cells lie on top of each other, and a column tells those apart: sections taken for one.
+    """Warn if cells overlap and a column separates them, so that several sections may be treated as one.
 
     Parameters
     ----------
     obs
-        Columns of the cells.
+        Columns of `obs`.
     nearest, distance
         Row of the nearest cell of each cell, and the distance between their centers.
     """
@@ -86,13 +89,36 @@ def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], dis
         columns = " and ".join(f"obs[{name!r}]" for name in found)
         warn_user(
             f"{len(near):,} cells lie on top of others, which differ from them in {columns}: are these "
-            f"different sections, whose coordinates overlap? Then pass library_key={found[0]!r}, so that cells of "
-            "different sections are no neighbors."
+            f"different sections with overlapping coordinates? If so, pass library_key={found[0]!r}, so that cells of "
+            "different sections are not neighbors."
+        )
+
+
+def warn_of_units(library: NDArray[np.int32], distance: NDArray[np.floating], names: tuple[str, ...]) -> None:
+    """Warn if cells are so much farther apart in one section than in another that their units must differ.
+
+    Parameters
+    ----------
+    library
+        Section of each cell, `(n_cells,)`.
+    distance
+        Distance from each cell to its nearest neighbor.
+    names
+        Names of the sections.
+    """
+    found = pd.Series(distance).groupby(library)
+    median = found.median()[(found.size() >= _ENOUGH_CELLS) & (found.median() > 0)].sort_values()
+    if len(median) > 1 and median.iloc[-1] > _MOST_STRETCH * median.iloc[0]:
+        near, far = (names[code] for code in (median.index[0], median.index[-1]))
+        warn_user(
+            f"Nearest cells are {median.iloc[-1]:.3g} apart in section {far!r} and {median.iloc[0]:.3g} in {near!r}: "
+            "are their coordinates in different units, such as pixels and micrometers? The model has one length scale "
+            "for all sections: convert them to the same unit."
         )
 
 
 def _tells_apart(column: pd.Series[Any], first: NDArray[np.int64], second: NDArray[np.int64]) -> bool:
-    """Whether a column has few values, and pairs of cells the same one far more seldom than by chance."""
+    """Whether a column has few values, and pairs of cells share a value far less often than by chance."""
     if column.dtype.kind in "fc":
         return False
     code, values = pd.factorize(column)

@@ -1,4 +1,4 @@
-"""Tables: enough cells and genes, and room for results."""
+"""Checks of tables: enough cells and genes, and able to take results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resolvi_sd._validation._names import check_unique
 
 __all__ = ["STORED", "check_cells", "check_genes", "check_is_table", "check_takes_results"]
 
-# Matrices of a table whose values are in a file.
+# Types of matrices whose values are in a file.
 STORED = (CSRDataset, CSCDataset, h5py.Dataset, zarr.Array)
 
 
@@ -24,12 +24,12 @@ def check_cells(n_cells: int) -> None:
     Raises
     ------
     ValueError
-        If there is no cell, or only one: neither has a neighbor to take molecules from.
+        If there is no cell, or only one, which has no neighbor to receive molecules from.
     """
     if n_cells < 2:
         raise ValueError(
-            f"The table has {n_cells} cell{'' if n_cells == 1 else 's'}; at least 2 are needed, as a cell is told "
-            "apart from its neighbors. Was the table filtered too strictly?"
+            f"The table has {n_cells} cell{'' if n_cells == 1 else 's'}; at least 2 are needed, since the model "
+            "separates a cell from its neighbors. Was the table filtered too strictly?"
         )
 
 
@@ -43,14 +43,14 @@ def check_genes(names: pd.Index[Any]) -> None:
     """
     if len(names) < 2:
         raise ValueError(
-            f"The table has {len(names)} gene{'' if len(names) == 1 else 's'}; at least 2 are needed, as the model "
-            "tells sources apart by their expression profiles. Was the panel filtered too strictly?"
+            f"The table has {len(names)} gene{'' if len(names) == 1 else 's'}; at least 2 are needed, since the "
+            "model distinguishes sources by their expression profiles. Was the panel filtered too strictly?"
         )
     check_unique(names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()` first.")
 
 
 def check_is_table(adata: object) -> None:
-    """Raise TypeError unless it is a table."""
+    """Raise TypeError unless `adata` is a table (AnnData)."""
     if not isinstance(adata, AnnData):
         raise TypeError(
             f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
@@ -59,13 +59,13 @@ def check_is_table(adata: object) -> None:
 
 
 def check_takes_results(adata: AnnData, *, copy: bool = False) -> None:
-    """Raise if anndata could not put results into a table, or into a copy of it.
+    """Raise if anndata cannot add results to a table, or to a copy of it.
 
     Raises
     ------
     ValueError
-        If the table, or a matrix of it, is in a file, and a copy is asked for; or if it is a piece of a table that is
-        backed by a file.
+        If a copy is requested of a table that is, or has a matrix, in a file; or if the table is a view of a table that
+        is backed by a file.
     """
     matrices = [adata.X, *(adata.layers[name] for name in adata.layers if name is not None)] if copy else []
     if any(isinstance(matrix, STORED) for matrix in matrices) or (adata.isbacked and (copy or adata.is_view)):

@@ -1,4 +1,4 @@
-"""Warnings, at the line of the user's that they are about."""
+"""Warnings that point to the line of the user's code that caused them."""
 
 from __future__ import annotations
 

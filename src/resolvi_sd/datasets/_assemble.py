@@ -28,7 +28,7 @@ POINTS_PER_PARTITION = 2_000_000
 
 @dataclass(frozen=True)
 class Study:
-    """All that was simulated.
+    """Everything that was simulated.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Study:
     regime: TissueRegime
 
     def element_name(self, kind: str, sample: int) -> str:
-        """Return the name of a sample's element: `kind` itself if there is one sample only."""
+        """Return the name of a sample's element: `kind` itself if there is only one sample."""
         return kind if len(self.sections) == 1 else f"{kind}_{sample}"
 
 
@@ -84,13 +84,13 @@ def _cell_ids(sizes: list[int]) -> NDArray[np.object_]:
 
 
 def _categorical(codes: NDArray[np.integer[Any]], names: list[str]) -> pd.Categorical[str]:
-    """Return codes as names; names that do not occur are no categories, as in a table that was read or subset."""
+    """Return codes as a categorical of names without unused categories, as in a table that was read or subset."""
     return pd.Categorical.from_codes(codes, categories=pd.Index(names)).remove_unused_categories()
 
 
 def _points(molecules: Molecules, cell_ids: NDArray[np.object_], genes: list[str]) -> dd.DataFrame:
     """Return the molecules as a points element; unassigned ones and background have an empty cell id."""
-    # A code of -1 picks the last name.
+    # A code of -1 selects the last name.
     names = np.append(cell_ids, "")
     frame = pd.DataFrame(
         {
@@ -148,7 +148,7 @@ def _sample_name(sample: int) -> str:
 
 
 def _obs(study: Study, cell_ids: NDArray[np.object_]) -> pd.DataFrame:
-    """Return what is known of each cell; the first column with "type" in its name is the cell type."""
+    """Return what is known about each cell; the first column with "type" in its name is the cell type."""
     sections = study.sections
     sample = np.repeat(np.arange(len(sections)), [len(section.polygons) for section in sections])
     batches = [f"batch_{batch}" for batch in range(int(study.batches.max()) + 1)]
@@ -174,7 +174,7 @@ def _obs(study: Study, cell_ids: NDArray[np.object_]) -> pd.DataFrame:
 
 
 def _var(study: Study) -> pd.DataFrame:
-    """Return what is known of each gene."""
+    """Return what is known about each gene."""
     marked = np.append(np.array(study.profiles.types, dtype=object), "")[exclusive_type(study.profiles)]
     return pd.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""Draws from the model's own equations, for checking what the posterior says of itself."""
+"""Draws from the model's own equations, for checking the calibration of the posterior."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate_from_model"]
 
 _COMPONENTS = 8
-# Micrometres.
+# Micrometers.
 _SPACING, _RADIUS = 10.0, 4.5
 
 
@@ -44,9 +44,9 @@ def simulate_from_model(
 ) -> SpatialData:
     """Draw a section from the generative model itself.
 
-    Where prior and likelihood are right, posterior intervals cover the truth as often as they say; what is off on such
-    data is the inference's fault (simulation-based calibration, Talts et al. 2018). How the model does on tissue that
-    does not follow its equations is another question, see :func:`simulate_tissue`.
+    If the prior and the likelihood are right, posterior intervals cover the truth as often as they claim; deviations on
+    such data are therefore due to the inference (simulation-based calibration, Talts et al. 2018). How the model
+    performs on tissue that does not follow its equations is another question; see :func:`simulate_tissue`.
 
     Cells lie on a jittered lattice. For cell n, gene g and neighbors m, with all symbols drawn from their priors::
 
@@ -57,25 +57,26 @@ def simulate_from_model(
         lambda_ng = l_n alpha_n2 background_g
         k_ng ~ NB(mean mu_ng, concentration r_g),  x_ng = k_ng + Poisson(lambda_ng)
 
-    Own molecules are Binomial among the k, and the others fall to the neighbors in proportion to beta_nm rho_mg, since
-    one Gamma multiplies all of mu. The model has no prior for the decoder, the means of the components, and l: the
-    decoder is a random perceptron, the means are standard normal, and l is log-normal.
+    The number of own molecules among the k is binomial, and the rest are distributed among the neighbors in proportion
+    to beta_nm rho_mg, since a single gamma variable multiplies all of mu. The model has no prior for the decoder, the
+    means of the components, and l: here the decoder is a random perceptron, the means are standard normal, and l is
+    log-normal.
 
     Parameters
     ----------
     n_cells, n_genes
         Numbers of cells and genes, at least 2.
     n_neighbors
-        Nearest cells that leak into a cell.
+        Number of nearest cells that leak into a cell.
     n_latent
-        Dimensions of the latent space.
+        Number of dimensions of the latent space.
     likelihood
         `"nb"`, or `"poisson"` for signal without overdispersion.
     config
-        All settings of the model, from which come the priors; then `n_latent` and `likelihood` must be left at their
-        defaults. None: the defaults, but with 8 components.
+        All settings of the model, which determine the priors; `n_latent` and `likelihood` must then be left at their
+        defaults. None means the default settings, but with 8 components.
     counts
-        Median of the expected molecules l of a cell.
+        Median of the expected number of molecules l of a cell.
     depth_sd
         Standard deviation of the log of l.
     contrast
@@ -87,18 +88,18 @@ def simulate_from_model(
 
     Returns
     -------
-    SpatialData with circles `shapes["cells"]` (micrometres) and `tables["table"]`, cells × genes, laid out as that of
+    SpatialData with circles `shapes["cells"]` (micrometers) and `tables["table"]`, cells × genes, laid out as in
     :func:`simulate_tissue`:
 
     - `.X`: counts, CSR float32,
     - `.layers["true_own"]`, `.layers["true_leaked"]`, `.layers["true_background"]`: CSR float32, sum to `.X`,
     - `.layers["true_profile"]`: rho, dense float32, rows sum to 1,
-    - `.obs`: `cell_id`, `region`, `cell_type` (the component), `true_library_size` (l, to be given to a fit as
-      `size_factor_key` where the noise of the total is not to matter), and the shares of the cell's counts
+    - `.obs`: `cell_id`, `region`, `cell_type` (the component), `true_library_size` (l, which can be passed to a fit
+      as `size_factor_key` if the noise of the total should not matter), and the shares of the cell's counts
       `true_own_share`, `true_leaked_share`, `true_background_share`, NaN for cells without counts,
     - `.var["true_dispersion"]`: r, infinite for `"poisson"`,
     - `.obsm["spatial"]`, `.obsm["true_latent"]`: z, `.obsm["true_shares"]`: alpha (own, diffusion, background),
-    - `.obsp["true_flow"]`: molecules in a cell (row) from another one (column), `.obsp["true_weights"]`: beta,
+    - `.obsp["true_flow"]`: molecules in a cell (row) from another cell (column), `.obsp["true_weights"]`: beta,
     - `.varm["true_background"]`: genes × 1, `.varm["true_type_profiles"]`: profiles at the means of the components,
       genes × components,
     - `.uns["simulation"]`: the settings.
@@ -106,7 +107,7 @@ def simulate_from_model(
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of its range, or given both by itself and in `config`.
+        If an argument is out of range, or is given both directly and in `config`.
 
     References
     ----------
@@ -131,11 +132,11 @@ def simulate_from_model(
     settings = combine_configs(
         config, ModelConfig(n_components=_COMPONENTS), "config", n_latent=n_latent, likelihood=likelihood
     )
-    check_number(counts, argument="counts", positive=True)
-    check_number(depth_sd, argument="depth_sd", positive=True)
-    check_number(contrast, argument="contrast", positive=True)
+    check_number(counts, argument="counts", above=0)
+    check_number(depth_sd, argument="depth_sd", above=0)
+    check_number(contrast, argument="contrast", above=0)
     if leakage_range is not None:
-        check_number(leakage_range, argument="leakage_range", positive=True)
+        check_number(leakage_range, argument="leakage_range", above=0)
     generator = as_generator(rng)
     coordinates = _place(n_cells, rng=generator)
     graph = _neighbor_graph(coordinates, n_neighbors)
@@ -149,7 +150,7 @@ def simulate_from_model(
 
 
 def _place(n_cells: int, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Place cells on a square lattice, each moved by a fifth of the spacing."""
+    """Place cells on a square lattice, jittered by a fifth of the spacing."""
     row, column = np.divmod(np.arange(n_cells), int(np.ceil(np.sqrt(n_cells))))
     return np.asarray(_SPACING * (np.column_stack([column, row]) + 0.2 * rng.standard_normal((n_cells, 2))))
 
@@ -163,7 +164,7 @@ def _neighbor_graph(coordinates: NDArray[np.float64], n_neighbors: int) -> Neigh
 def _table(
     coordinates: NDArray[np.float64], parameters: Parameters, cells: Cells, molecules: dict[str, sp.csr_matrix]
 ) -> AnnData:
-    """Return counts and truth."""
+    """Return the table with counts and truth."""
     n_cells, n_genes = cells.profile.shape
     observed = molecules["own"] + molecules["leaked"] + molecules["background"]
     ids = pd.Index([f"cell_{cell:0{len(str(n_cells - 1))}d}" for cell in range(n_cells)])

@@ -1,4 +1,4 @@
-"""The generative model in numpy: what all cells share, what each cell has, and its molecules by source."""
+"""The generative model in numpy: parameters shared by all cells, variables of each cell, and molecules by source."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 __all__ = ["Cells", "Parameters", "draw_cells", "draw_molecules", "draw_parameters"]
 
 _SOURCES = ("own", "leaked", "background")
-# Those of the model that are no settings: the scale of a component where the training starts, and what keeps the
-# Dirichlet of the neighbor weights proper for neighbors far beyond the range of leakage.
+# Constants of the model that are not settings: the scale of a component at the start of training, and the floor that
+# keeps the Dirichlet of the neighbor weights proper for neighbors far beyond the range of leakage.
 _COMPONENT_SCALE, _WEIGHT_FLOOR = float(np.exp(-1.0)), 1e-2
 _HIDDEN = 64
 _TINY = 1e-30
-# Entries of the counts drawn in one go.
+# Entries of the counts drawn at a time.
 _ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What all cells share: components × latent means, the decoder's layers, and genes' baseline, r and background."""
+    """Shared by all cells: components × latent means, decoder layers, and the genes' baseline, r and background."""
 
     means: NDArray[np.float64]
     layers: tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -37,13 +37,13 @@ class Parameters:
     leakage_range: float
 
     def expression(self, latent: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Decode the latent to profiles, cells × genes, rows sum to 1."""
+        """Decode the latent variables into profiles, cells × genes; rows sum to 1."""
         logits = self.baseline + np.maximum(latent @ self.layers[0], 0.0) @ self.layers[1]
         rate = np.exp(logits - logits.max(axis=1, keepdims=True))
         return np.asarray(rate / rate.sum(axis=1, keepdims=True))
 
     def noisy(self, rate: NDArray[np.float64], *, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw Gammas of mean `rate` and concentration r, cells × genes; an infinite r leaves the rate as it is."""
+        """Draw gammas of mean `rate` and concentration r, cells × genes; an infinite r leaves the rate unchanged."""
         drawn, finite = rate.copy(), np.isfinite(self.concentration)
         drawn[:, finite] = rng.gamma(self.concentration[finite], rate[:, finite] / self.concentration[finite])
         return drawn
@@ -51,7 +51,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Cells:
-    """What each cell has: component, latent z, profile rho, expected molecules l, shares alpha and weights beta."""
+    """Variables of each cell: component, latent z, profile rho, expected molecules l, shares alpha and weights beta."""
 
     graph: NeighborGraph
     component: NDArray[np.intp]
@@ -62,7 +62,7 @@ class Cells:
     weights: NDArray[np.float64]
 
     def received(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Return the sum of the neighbors' profiles by weight, rows × genes."""
+        """Return the weighted sum of the neighbors' profiles, rows × genes."""
         total = np.zeros((len(rows), self.profile.shape[1]))
         for slot in range(self.graph.index.shape[1]):
             total += self.weights[rows, slot, None] * self.profile[self.graph.index[rows, slot]]
@@ -72,7 +72,7 @@ class Cells:
 def draw_parameters(
     n_genes: int, config: ModelConfig, contrast: float, leakage_range: float | None, *, rng: np.random.Generator
 ) -> Parameters:
-    """Draw what all cells share."""
+    """Draw the parameters that all cells share."""
     n_latent = config.n_latent
     overdispersion = rng.exponential(size=n_genes)
     if config.likelihood == "poisson":
@@ -103,7 +103,7 @@ def draw_cells(
     *,
     rng: np.random.Generator,
 ) -> Cells:
-    """Draw what each cell has."""
+    """Draw the variables of each cell."""
     n_cells = graph.n_cells
     component = rng.integers(config.n_components, size=n_cells)
     latent = parameters.means[component] + _COMPONENT_SCALE * rng.standard_normal((n_cells, config.n_latent))
@@ -125,7 +125,7 @@ def draw_cells(
 def _dirichlet(
     concentration: NDArray[np.float64], mask: NDArray[np.bool_] | None = None, *, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw each row from a Dirichlet over the entries within `mask`, by normalising Gammas."""
+    """Draw each row from a Dirichlet over the entries within `mask`, by normalizing gamma variables."""
     gamma = np.maximum(rng.standard_gamma(concentration), _TINY)
     if mask is not None:
         gamma *= mask
@@ -159,7 +159,7 @@ def draw_molecules(
 def _split_leaked(
     leaked: NDArray[np.integer[Any]], rows: NDArray[np.intp], cells: Cells, *, rng: np.random.Generator
 ) -> sp.csr_matrix:
-    """Draw which neighbor each leaked molecule is from, rows × all cells."""
+    """Draw the neighbor that each leaked molecule came from, rows × all cells."""
     row, gene = np.nonzero(leaked)
     source = cells.graph.index[rows[row]]
     chance = cells.weights[rows[row]] * cells.profile[source, gene[:, None]]

@@ -1,4 +1,4 @@
-"""Where the cells of a simulated section lie, and of which type they are."""
+"""Positions and types of the cells of a simulated section."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Layout:
     Attributes
     ----------
     centers
-        Cells × 2, micrometres.
+        Cells × 2, micrometers.
     radii
-        Largest radius of each cell, micrometres.
+        Largest radius of each cell, micrometers.
     types, domains
         Codes of each cell's type and spatial domain.
     gradient
@@ -48,7 +48,7 @@ def draw_compositions(
 ) -> NDArray[np.float64]:
     """Draw the share of each type in each domain, domains × types, rows sum to 1."""
     own = rng.dirichlet(1.5 * frequencies, size=n_domains)
-    # Dirichlet draws with tiny concentrations may underflow to nothing.
+    # Dirichlet draws with tiny concentrations may underflow to zero.
     own = np.where(np.isfinite(own), own, frequencies)
     mixed = MIXING * frequencies + (1 - MIXING) * own
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))

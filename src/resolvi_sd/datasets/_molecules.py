@@ -1,4 +1,4 @@
-"""Molecules: made by cells, displaced, and counted by whichever outline they end up in."""
+"""Molecules that are made by cells, displaced, and counted by the outline in which they end up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Molecules", "SectionCounts", "count_section", "draw_background", "ex
 
 # Cells × genes worked on at a time.
 BLOCK_SIZE = 4_000_000
-# Molecules that a section is probed with, to learn which share of them is counted at all.
+# Molecules with which a section is probed to find out which share of them is counted at all.
 N_PROBES = 100_000
 TAIL_FACTOR = 3.0
 
@@ -34,7 +34,7 @@ class Molecules:
     gene
         Code of the gene.
     positions
-        Molecules × 2, micrometres, float32.
+        Molecules × 2, micrometers, float32.
     """
 
     origin: NDArray[np.int32]
@@ -44,7 +44,7 @@ class Molecules:
 
     @staticmethod
     def concatenate(parts: list[Molecules]) -> Molecules:
-        """Return the molecules of all parts, in their order."""
+        """Return the molecules of all parts, in order."""
         return Molecules(
             origin=np.concatenate([part.origin for part in parts]),
             counted_by=np.concatenate([part.counted_by for part in parts]),
@@ -62,7 +62,7 @@ class SectionCounts:
     own, leaked, background
         Cells × genes.
     flow
-        Cells × cells: molecules in a cell (row) that another one (column) made.
+        Cells × cells: molecules in a cell (row) that another cell (column) made.
     emitted
         Molecules that each cell made, wherever they ended up.
     """
@@ -82,9 +82,9 @@ def expected_emission(
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Scale `depth` to molecules made per cell, such that the counts reach the regime's mean.
+    """Scale `depth` to the number of molecules made per cell, so that the counts reach the regime's mean.
 
-    Which share of the molecules is counted at all depends on the outlines, so the section is probed.
+    The share of the molecules that is counted at all depends on the outlines, so the section is probed to estimate it.
     """
     probes = np.sort(rng.choice(len(depth), size=N_PROBES, p=depth / depth.sum()))
     positions = outlines.draw_positions(probes, rng=rng)
@@ -102,7 +102,7 @@ def _displacement(
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Draw how far each molecule is from where it was made, molecules × 2, micrometres."""
+    """Draw how far each molecule is from where it was made, molecules × 2, micrometers."""
     step = rng.standard_normal((n_molecules, 2), dtype=np.float32)
     scale = np.full(n_molecules, regime.diffusion, dtype=np.float32)
     scale[rng.random(n_molecules, dtype=np.float32) < regime.tail] *= TAIL_FACTOR
@@ -129,7 +129,7 @@ def leak_section(
     outlines, segmentation
         True and segmented outlines.
     regime
-        Diffusion.
+        Settings of the diffusion.
     emission
         Expected number of molecules that each cell makes.
     expression
@@ -154,7 +154,7 @@ def leak_section(
         genes = np.repeat(gene, repeats).astype(np.int32)
         position = outlines.draw_positions(origin, rng=rng)
         position += _displacement(len(origin), regime, gene_factor[genes], rng=rng)
-        # Counted where the stored position says, so that the points and the table agree.
+        # Counted at the stored position, so that the points and the table agree.
         stored = position.astype(np.float32)
         counted_by = segmentation.assign(stored.astype(np.float64), origin)
         yield Molecules(origin.astype(np.int32), counted_by.astype(np.int32), genes, stored)
@@ -175,7 +175,7 @@ def draw_background(
     segmentation
         Segmented outlines.
     areas
-        Their areas, square micrometres.
+        Their areas, square micrometers.
     profile
         Share of each gene.
     mean
@@ -218,13 +218,13 @@ def count_section(
     n_cells, n_genes
         Shape of the table.
     keep
-        Whether to return the molecules; without them, memory holds one block at a time.
+        Whether to return the molecules; if not, memory holds only one block at a time.
     """
     emitted = np.zeros(n_cells, dtype=np.int64)
     own_parts, strays, kept = [], [], []
     next_cell = 0
     for block in blocks:
-        # Cells without any molecule at a block's end are counted with the next one.
+        # Cells without molecules at the end of a block are counted with the next block.
         last = int(block.origin.max()) + 1 if len(block.origin) else next_cell
         emitted[next_cell:last] = np.bincount(block.origin - next_cell, minlength=last - next_cell)
         at_home = block.origin == block.counted_by

@@ -1,4 +1,4 @@
-"""Outlines: where a cell's molecules are, and where the segmentation believes that the cell is."""
+"""Outlines: where a cell's molecules are, and where the segmentation locates the cell."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class TrueOutlines:
     Attributes
     ----------
     centers
-        Cells × 2, micrometres.
+        Cells × 2, micrometers.
     vertices
-        Cells × angles × 2, micrometres, relative to the centers.
+        Cells × angles × 2, micrometers, relative to the centers.
     cumulated
-        Flat, cell + share of the outline's area up to each angle: one sorted array for all cells.
+        Cell number plus share of the outline's area up to each angle, as one flat, sorted array for all cells.
     """
 
     centers: NDArray[np.float64]
@@ -41,7 +41,7 @@ class TrueOutlines:
 
     @classmethod
     def of_layout(cls, layout: Layout) -> TrueOutlines:
-        """Outline each cell: half way to its neighbors and no farther than its radius, its partner ignored."""
+        """Outline each cell, halfway to its neighbors and no farther than its radius, ignoring its partner."""
         angles = 2 * np.pi * np.arange(N_ANGLES) / N_ANGLES
         reach = _reach(layout, angles)
         vertices = reach[:, :, None] * np.column_stack([np.cos(angles), np.sin(angles)])
@@ -53,13 +53,13 @@ class TrueOutlines:
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """Areas of the outlines, square micrometres."""
+        """Areas of the outlines, square micrometers."""
         following = np.roll(self.vertices, -1, axis=1)
         cross = self.vertices[..., 0] * following[..., 1] - self.vertices[..., 1] * following[..., 0]
         return np.asarray(0.5 * cross.sum(axis=1))
 
     def draw_positions(self, cells: NDArray[np.intp], *, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw a position for each molecule, uniform inside the outline of its cell.
+        """Draw a position for each molecule, uniformly inside the outline of its cell.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class TrueOutlines:
 
         Returns
         -------
-        Molecules × 2, micrometres.
+        Molecules × 2, micrometers.
         """
         slot = np.searchsorted(self.cumulated, cells + rng.random(len(cells)), side="right")
         wedge = np.clip(slot - cells * N_ANGLES, 0, N_ANGLES - 1)
@@ -107,19 +107,19 @@ def _reach(layout: Layout, angles: NDArray[np.float64]) -> NDArray[np.float64]:
 class Segmentation:
     """Segmented outlines: Voronoi cells of the segmented centers, clipped to a regular polygon of a given radius.
 
-    A molecule belongs to the cell with the nearest center, if it lies within that cell's polygon, so that the k-d
-    tree of the centers answers what a point-in-polygon test of the outlines would.
+    A molecule belongs to the cell with the nearest center if it lies within that cell's polygon, so the k-d tree of the
+    centers can be used instead of a point-in-polygon test of the outlines.
 
     Attributes
     ----------
     centers
-        Cells × 2, micrometres.
+        Cells × 2, micrometers.
     radii
-        Radius of the circle around each cell's polygon, micrometres.
+        Radius of the circle around each cell's polygon, micrometers.
     tree
         Tree of the centers.
     safe
-        Half the distance to the nearest other center: nearer molecules need no search.
+        Half the distance to the nearest other center; molecules closer than this need no search.
     """
 
     centers: NDArray[np.float64]
@@ -142,9 +142,9 @@ class Segmentation:
         Parameters
         ----------
         positions
-            Molecules × 2, micrometres.
+            Molecules × 2, micrometers.
         guess
-            The likely cell of each molecule; changes the time this takes, not the result.
+            The likely cell of each molecule; affects the run time, but not the result.
         """
         if guess is None:
             cells = np.asarray(self.tree.query(positions)[1], dtype=np.intp)
@@ -157,7 +157,7 @@ class Segmentation:
         return cells
 
     def _within(self, positions: NDArray[np.float64], cells: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Tell which molecules lie within the regular polygon of the given cell."""
+        """Return which molecules lie within the regular polygon of the given cell."""
         offset = positions - self.centers[cells]
         distance = np.hypot(offset[:, 0], offset[:, 1])
         half = np.pi / N_SIDES
@@ -172,7 +172,7 @@ class Segmentation:
         """Return the outlines as shapely polygons."""
         n_cells = len(self.centers)
         low, high = self.centers.min(axis=0), self.centers.max(axis=0)
-        # Far corners close the Voronoi cells at the rim; they are far enough not to touch a clipped cell.
+        # Distant corners close the Voronoi cells at the rim, too far away to touch a clipped cell.
         margin = 2 * (high - low).max() + 8 * self.radii.max()
         corners = (low + high) / 2 + margin * np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
         voronoi = Voronoi(np.vstack([self.centers, corners]))
@@ -193,6 +193,6 @@ def segment(layout: Layout, regime: TissueRegime, *, rng: np.random.Generator) -
     """Segment a section with the errors of the regime: displaced centers, dilated and uneven radii."""
     n_cells = len(layout.centers)
     centers = layout.centers + regime.segmentation * rng.standard_normal((n_cells, 2))
-    # Sizes are misjudged in proportion to how far the center is misplaced.
+    # Sizes are misjudged in proportion to the typical displacement of the centers.
     misjudged = np.exp(0.5 * regime.segmentation / regime.radius * rng.standard_normal(n_cells))
     return Segmentation.of_centers(centers, regime.dilation * layout.radii * misjudged)

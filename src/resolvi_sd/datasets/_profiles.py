@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 __all__ = ["TypeProfiles", "background_profiles", "exclusive_type", "reference_profiles", "simulate_profiles"]
 
-# A rare type makes up this share of the cells.
+# Expected share of the cells of a rare type.
 RARE_SHARE = 0.01
-# A gene is called an exclusive marker of a type that expresses it this many times as much as any other.
+# A gene is an exclusive marker of a type that expresses it at least this many times as much as any other type.
 EXCLUSIVE_FOLD = 8.0
 
 
 @dataclass(frozen=True)
 class TypeProfiles:
-    """What cells of each type are like.
+    """Properties of the cells of each type.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class TypeProfiles:
     expression
         Types × genes, float64, rows sum to 1.
     gradient
-        Types × genes, float64: what a step of 1 along the gradient adds to the log of the expression.
+        Types × genes, float64: change in the log of the expression per step of 1 along the gradient.
     frequencies
         Share of each type in the tissue, sums to 1.
     size
@@ -61,7 +61,7 @@ class TypeProfiles:
         position
             Position of each cell along its type's gradient.
         gene_effect
-            Factor on each gene, as of a batch.
+            Factor on each gene, such as that of a batch.
 
         Returns
         -------
@@ -114,14 +114,14 @@ def simulate_profiles(
     n_types, n_genes
         Numbers of types and genes.
     n_rare
-        How many of the types are rare.
+        Number of rare types.
     gradient
         Standard deviation of the log fold change of a gene along its type's gradient.
     rng
         Generator.
     """
-    # Pairs of types are of one lineage. The spreads give a mean total variation between types of 0.6, and half of that
-    # within a lineage; for comparison, 0.66 in the single-cell RNA-seq of Moffitt et al. (2018) on their MERFISH panel.
+    # Pairs of types form a lineage. The spreads give a mean total variation between types of 0.6, and half of that
+    # within a lineage; it is 0.66 in the single-cell RNA-seq of Moffitt et al. (2018) on their MERFISH panel.
     lineage = np.arange(n_types) // 2
     log_expression = 0.8 * rng.standard_normal(n_genes) + 0.5 * rng.standard_normal((n_types, n_genes))
     log_expression += 0.8 * rng.standard_normal((lineage[-1] + 1, n_genes))[lineage]
@@ -131,7 +131,7 @@ def simulate_profiles(
     marks = np.zeros((n_types, n_genes), dtype=bool)
     marks[np.arange(n_markers) % n_types, markers] = True
     is_marker = marks.any(axis=0)
-    # Every other marker is a lineage's.
+    # On average, every other marker is that of a lineage.
     shared = markers[rng.random(n_markers) < 0.5]
     marks[:, shared] = (lineage[:, None] == lineage).astype(int) @ marks[:, shared] > 0
     silent = is_marker & ~marks
@@ -157,23 +157,23 @@ def reference_profiles(
     gradient: float,
     rng: np.random.Generator,
 ) -> TypeProfiles:
-    """Average single-cell RNA-seq counts per label, each cell scaled to sum 1.
+    """Average single-cell RNA-seq counts per label, with each cell scaled to sum to 1.
 
     Parameters
     ----------
     adata
         Reference, counts in X.
     labels_key
-        Column of `obs` with the cell types; the types are ordered by how frequent they are.
+        Column of `obs` with the cell types; the types are ordered by frequency.
     n_genes
-        Keep this many genes, those whose expression differs most between types; None keeps all.
+        Number of genes to keep, those whose expression differs most between types; None keeps all.
     n_rare, gradient, rng
         As in :func:`simulate_profiles`.
 
     Raises
     ------
     TypeError, KeyError, ValueError
-        If the reference cannot give profiles; the message says why.
+        If profiles cannot be computed from the reference; the message says why.
     """
     counts, labels = _check_reference(adata, labels_key, n_genes=n_genes, n_rare=n_rare)
     size = np.asarray(counts.sum(axis=1)).ravel()
@@ -200,7 +200,7 @@ def reference_profiles(
 def _check_reference(
     adata: AnnData, labels_key: str | None, *, n_genes: int | None, n_rare: int
 ) -> tuple[Any, pd.Series[str]]:
-    """Return the counts as CSR and the labels as strings of a reference that can be used."""
+    """Check that the reference can be used, and return its counts as CSR and its labels as strings."""
     if not isinstance(adata, AnnData):
         raise TypeError(f"`profiles` must be an AnnData, not {type(adata).__name__}.")
     if labels_key is None:
@@ -235,7 +235,7 @@ def exclusive_type(profiles: TypeProfiles) -> NDArray[np.intp]:
 
 
 def background_profiles(n_samples: int, n_genes: int, *, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the background profile of each sample: alike, but not the same, and unlike any cell type.
+    """Draw the background profile of each sample: similar, but not identical, and unlike any cell type.
 
     Returns
     -------

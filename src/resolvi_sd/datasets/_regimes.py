@@ -1,19 +1,22 @@
-"""Measurement regimes: how deep, how crowded, how leaky a simulated section is."""
+"""Measurement regimes: depth, crowding and leakage of a simulated section."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
+from resolvi_sd._validation import check_number
+
 __all__ = ["REGIMES", "TissueRegime", "get_regime"]
 
 _SHARES = ("vacancy", "background", "overlap", "tail")
-_NON_NEGATIVE = ("depth_sd", "size_sd", "crowding", "diffusion", "segmentation", "gene_leakage")
+_POSITIVE = ("counts", "dispersion", "spacing", "radius", "dilation")
+_NON_NEGATIVE = ("depth_sd", "size_sd", "diffusion", "segmentation", "gene_leakage")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TissueRegime:
-    """Physical settings of a simulated section; lengths in micrometres.
+    """Physical settings of a simulated section; lengths in micrometers.
 
     Start from a named regime and change single settings with :func:`dataclasses.replace`.
 
@@ -22,9 +25,9 @@ class TissueRegime:
     counts
         Mean number of molecules counted per cell, all sources together.
     depth_sd
-        Standard deviation of the log of the molecules per cell, within a cell type and size.
+        Standard deviation of the log of the number of molecules per cell, within a cell type and size.
     dispersion
-        Typical inverse overdispersion r of the negative binomial, over genes; the genes' own are log-normal around it.
+        Typical inverse overdispersion r of the negative binomial; the values of the genes are log-normal around it.
     spacing
         Distance between neighboring sites of the tissue, before jitter and warping.
     radius
@@ -42,18 +45,18 @@ class TissueRegime:
     segmentation
         Standard deviation per axis of the error of a segmented cell's center.
     dilation
-        Radius of the segmented outlines over that of the true ones.
+        Radius of the segmented outlines relative to that of the true ones.
     background
         Share of unspecific molecules in the counts.
     overlap
-        Share of cells that lie partly on top of another one, as in a thick section.
+        Share of cells that lie partly on top of another cell, as in a thick section.
     gene_leakage
-        Standard deviation of the log of the genes' factors on `diffusion`; 0 makes all genes leak alike.
+        Standard deviation of the log of the genes' factors on `diffusion`; 0 makes all genes leak equally.
 
     Raises
     ------
     ValueError
-        If a setting is out of its range.
+        If a setting is out of range.
 
     Examples
     --------
@@ -80,20 +83,16 @@ class TissueRegime:
     gene_leakage: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("counts", "dispersion", "spacing", "radius", "dilation"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`{name}` of a regime must be positive, got {getattr(self, name)}.")
+        for name in _POSITIVE:
+            check_number(getattr(self, name), argument=name, above=0)
         for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` of a regime is a share, 0 <= share < 1, got {getattr(self, name)}.")
+            check_number(getattr(self, name), argument=name, least=0, below=1, why="a share")
         for name in _NON_NEGATIVE:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"`{name}` of a regime must be finite and not negative, got {getattr(self, name)}.")
-        if not self.crowding < 1:
-            raise ValueError(f"`crowding` of a regime must be below 1 (the tissue would fold), got {self.crowding}.")
+            check_number(getattr(self, name), argument=name, least=0)
+        check_number(self.crowding, argument="crowding", least=0, below=1, why="the tissue would fold")
 
     def as_dict(self) -> dict[str, float]:
-        """Return the settings as plain floats, fit for `uns`."""
+        """Return the settings as plain floats, suitable for `uns`."""
         return {field.name: float(getattr(self, field.name)) for field in fields(self)}
 
 
@@ -107,18 +106,18 @@ REGIMES: MappingProxyType[str, TissueRegime] = MappingProxyType(
         "clean": TissueRegime(diffusion=0.05, segmentation=0.05, dilation=1.0, tail=0.0, overlap=0.0, background=0.005),
     }
 )
-"""The named regimes: ``"xenium"`` (300-gene panels, about 120 counts a cell), ``"sparse"`` (50 counts), ``"deep"``
+"""The named regimes: ``"xenium"`` (300-gene panels, about 120 counts per cell), ``"sparse"`` (50 counts), ``"deep"``
 (CosMx-like, 650 counts, for 1,000 genes), ``"merfish"`` (larger cells, less diffusion, tight outlines),
 ``"high_background"`` (a quarter of the counts is unspecific) and ``"clean"`` (hardly anything leaks)."""
 
 
 def get_regime(regime: str | TissueRegime) -> TissueRegime:
-    """Return the regime of that name, or `regime` itself.
+    """Return the regime with this name, or `regime` itself.
 
     Raises
     ------
     ValueError
-        If there is no regime of that name.
+        If there is no regime with this name.
     TypeError
         If `regime` is neither a name nor a :class:`TissueRegime`.
     """
@@ -129,6 +128,6 @@ def get_regime(regime: str | TissueRegime) -> TissueRegime:
     if regime not in REGIMES:
         raise ValueError(
             f"Unknown regime {regime!r}. Known regimes: {', '.join(REGIMES)}. "
-            "Your own: dataclasses.replace(REGIMES['xenium'], diffusion=2.0)."
+            "To define your own: dataclasses.replace(REGIMES['xenium'], diffusion=2.0)."
         )
     return REGIMES[regime]

@@ -1,4 +1,4 @@
-"""One simulated section: its cells, their outlines, their molecules and where these were counted."""
+"""One simulated section: cells, outlines, molecules, and where these were counted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["GeneTraits", "Section", "simulate_section"]
 
 @dataclass(frozen=True)
 class GeneTraits:
-    """What distinguishes genes apart from their expression.
+    """Differences between genes other than their expression.
 
     Attributes
     ----------
@@ -57,13 +57,13 @@ class Section:
     layout
         The true cells.
     polygons
-        Segmented outlines, shapely polygons in micrometres.
+        Segmented outlines, shapely polygons in micrometers.
     expression
         Cells × genes, float32: expected own expression, rows sum to 1.
     counts
         Counts by source.
     molecules
-        All molecules, None where they were not asked for.
+        All molecules; None if they were not requested.
     """
 
     layout: Layout
@@ -105,7 +105,7 @@ def simulate_section(
     background_level
         Factor of the section on the regime's background.
     keep_molecules
-        Whether the molecules are returned.
+        Whether to return the molecules.
     rng
         Generator.
     """
@@ -114,7 +114,7 @@ def simulate_section(
     outlines = TrueOutlines.of_layout(layout)
     segmentation = segment(layout, regime, rng=rng)
     polygons = segmentation.polygons()
-    # Larger cells hold more molecules, though less than in proportion to the area that is cut from them.
+    # Larger cells hold more molecules, but less than in proportion to the area that is cut from them.
     depth = profiles.depth[layout.types] * np.sqrt(outlines.areas)
     depth = depth * np.exp(regime.depth_sd * rng.standard_normal(n_cells))
     blocks = leak_section(

@@ -44,37 +44,39 @@ def simulate_tissue(
 ) -> SpatialData:
     """Simulate a segmented section whose molecules' origins are known.
 
-    Cells of several types lie in spatial domains. Each makes molecules (negative binomial, around its type's profile
-    and its place along a gradient) inside its true outline. Every molecule is displaced by a diffusion kernel, and is
-    counted by the cell whose segmented outline it falls into; the segmented outlines are not the true ones. Background
-    falls uniformly on the section. Nothing of this uses the equations of the model, so the model can be judged by it.
+    Cells of several types lie in spatial domains. Each cell makes molecules inside its true outline; their numbers are
+    negative binomial around the profile of its type and its position along a gradient. Every molecule is displaced by a
+    diffusion kernel and counted by the cell whose segmented outline it falls into; the segmented outlines differ from
+    the true ones. Background falls uniformly on the section. None of this uses the equations of the model, so the
+    simulation can be used to judge the model.
 
     Parameters
     ----------
     n_cells
         Number of cells, all samples together.
     n_genes
-        Number of genes; None means 300, or all genes of `profiles`. Fewer than `profiles` has: those that differ most
-        between its types.
+        Number of genes; None means 300, or all genes of `profiles`. If it is smaller than their number, the genes that
+        differ most between the types of `profiles` are used.
     regime
         Name of a regime in :data:`resolvi_sd.datasets.REGIMES`, or a :class:`TissueRegime`.
     n_types
-        Number of cell types; None means 8, or those of `profiles`, which cannot be combined with a number.
+        Number of cell types; None means 8, or the types of `profiles`. Cannot be combined with `profiles`.
     n_rare
-        How many of the types are rare, about 1% of the cells each. The last types of a simulated set, the least
-        frequent ones of `profiles`.
+        Number of rare types: the last types of a simulated set, or the least frequent ones of `profiles`. Each makes up
+        about 1% of the cells, but only on average over simulations: because types gather in domains, a single one may
+        have fewer cells of a rare type (median about 0.4%) or many more (over 4% in about 1 of 20).
     n_domains
         Number of spatial domains, each with its own mixture of types.
     n_samples
         Number of sections; their coordinates overlap.
     n_batches
-        Number of batches, which the samples belong to in turn; None makes each sample a batch.
+        Number of batches, to which the samples are assigned in turn; None makes each sample a batch.
     batch_effect
-        Standard deviation of the log of a batch's factors on the genes; without effect when there is one batch.
+        Standard deviation of the log of a batch's factors on the genes; no effect if there is only one batch.
     gradient
         Standard deviation of the log fold change of the genes that follow their type's gradient.
     gene_leakage, overlap
-        Replace the settings of these names in the regime.
+        Values that replace the settings of the same names in the regime.
     profiles
         Single-cell RNA-seq counts to take the types' profiles from.
     profiles_labels_key
@@ -86,7 +88,7 @@ def simulate_tissue(
 
     Returns
     -------
-    SpatialData with coordinates in micrometres and
+    SpatialData with coordinates in micrometers and
 
     - `shapes["cells"]`: segmented outlines, indexed by cell id (``"cells_0"``, ``"cells_1"``, ... for several samples),
     - `points["transcripts"]` (``"transcripts_0"``, ... likewise): `x`, `y`, `gene`, `cell_id` (empty where unassigned)
@@ -96,20 +98,20 @@ def simulate_tissue(
       - `.X`: observed counts, CSR float32,
       - `.layers["true_own"]`, `.layers["true_leaked"]`, `.layers["true_background"]`: CSR float32, sum to `.X`,
       - `.layers["true_profile"]`: expected own expression, dense float32, rows sum to 1,
-      - `.obs`: `cell_id`, `region`, `sample`, `batch`, `cell_type`, `domain`, `area` (segmented, square micrometres),
+      - `.obs`: `cell_id`, `region`, `sample`, `batch`, `cell_type`, `domain`, `area` (segmented, square micrometers),
         `gradient` (-1 to 1), `overlapping` (lies on or under another cell), `true_emitted` (molecules that the cell
         made) and the shares of its counts `true_own_share`, `true_leaked_share`, `true_background_share`, which sum
         to 1 and are NaN for cells without counts,
       - `.var`: `marker_of` (the type that alone expresses the gene, or empty), `true_dispersion`, `true_leakage`,
       - `.obsm["spatial"]`: centroids of the segmented outlines,
-      - `.obsp["true_flow"]`: molecules in a cell (row) that another one (column) made, CSR float32,
+      - `.obsp["true_flow"]`: molecules in a cell (row) that another cell (column) made, CSR float32,
       - `.varm["true_background"]`: genes × samples, `.varm["true_type_profiles"]`: genes × types, columns sum to 1,
       - `.uns["simulation"]`: the regime's settings, the names of the samples and types.
 
     Raises
     ------
     TypeError, KeyError, ValueError
-        If an argument is out of its range; the message says what is possible.
+        If an argument is out of range; the message says what is possible.
 
     Examples
     --------
@@ -129,8 +131,8 @@ def simulate_tissue(
     check_integer(n_rare, 0, argument="n_rare")
     if n_batches is not None:
         check_integer(n_batches, 1, n_samples, argument="n_batches", why="no more batches than samples")
-    check_number(batch_effect, argument="batch_effect")
-    check_number(gradient, argument="gradient")
+    check_number(batch_effect, argument="batch_effect", least=0)
+    check_number(gradient, argument="gradient", least=0)
     generator = as_generator(rng)
     types = _draw_types(n_genes, n_types, n_rare, gradient, profiles, profiles_labels_key, rng=generator)
     batches = np.arange(n_samples) % (n_batches or n_samples)
@@ -164,7 +166,7 @@ def _simulate(
     genes = GeneTraits.draw(n_genes, regime, rng=rng)
     compositions = draw_compositions(n_domains, types.frequencies, rng=rng)
     background = background_profiles(n_samples, n_genes, rng=rng)
-    # Sections differ in their background; a single one has just what its regime says.
+    # Sections differ in their background; a single section has exactly that of its regime.
     levels = np.exp(0.2 * rng.standard_normal(n_samples))
     levels *= sum(sizes) / np.dot(levels, sizes)
     n_batches = int(batches.max()) + 1
@@ -190,7 +192,7 @@ def _simulate(
 
 
 def _settings(regime: str | TissueRegime, *, gene_leakage: float | None, overlap: float | None) -> TissueRegime:
-    """Return the regime with the settings that were given on their own."""
+    """Return the regime with the settings that were given separately."""
     settings = get_regime(regime)
     if gene_leakage is not None:
         settings = replace(settings, gene_leakage=gene_leakage)

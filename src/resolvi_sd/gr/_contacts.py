@@ -28,16 +28,16 @@ _BLOCK = 1 << 15
 
 
 class ContactsResult(NamedTuple):
-    """What :func:`contacts` returns with `copy=True`; symmetric matrices of the same sparsity.
+    """Return value of :func:`contacts` with `copy=True`: symmetric matrices of the same sparsity.
 
     Attributes
     ----------
     connectivities
         Ones, `(n_cells, n_cells)` CSR float32.
     distances
-        Gaps between the outlines; those that touch have an explicit zero.
+        Gaps between the outlines; outlines that touch have an explicit zero.
     borders
-        Lengths of the shared borders; cells that touch in a point only have a zero, up to rounding.
+        Lengths of the shared borders; zero, up to rounding, for cells that touch only at a point.
     """
 
     connectivities: Any
@@ -55,51 +55,52 @@ def contacts(
     key_added: str = DEFAULT_KEY,
     copy: bool = False,
 ) -> ContactsResult | None:
-    """Find the cells whose outlines touch, and the length of the border that they share.
+    """Find the cells whose outlines touch, and measure the length of the border that they share.
 
     Parameters
     ----------
     data
-        A SpatialData object whose table annotates shapes or two-dimensional labels; regions are sections, and cells of
-        different sections never touch.
+        A SpatialData object whose table annotates shapes or two-dimensional labels. Each region is a section, and cells
+        of different sections never touch.
     max_gap
-        Cells up to this far apart count as touching, in units of the coordinate system: segmentations often leave a
-        pixel between cells, or shrink their outlines. Cells that overlap touch in any case.
+        Largest gap, in units of the coordinate system, at which cells still count as touching: segmentations often
+        leave a pixel between cells or shrink their outlines. Cells that overlap always count as touching.
     table_key
         Name of the table.
     library_key
-        Column of `obs` with the section of each cell; regions are split by it.
+        Column of `obs` with the section of each cell; it subdivides the regions.
     coordinate_system
         The coordinate system; gaps and lengths are in its units.
     key_added
         Prefix of the keys that are written.
     copy
-        Return the matrices and leave `data` alone.
+        Return the matrices and leave `data` unchanged.
 
     Returns
     -------
     None, or with `copy=True` connectivities, distances and borders. Otherwise modifies the table with:
 
-    - `.obsp['{key_added}_borders']`: length of the shared border, symmetric CSR float32. It is the length of either
-      outline that lies within `max_gap` of the other cell or inside of it, the mean of both;
+    - `.obsp['{key_added}_borders']`: length of the shared border, symmetric CSR float32. For each of the two cells,
+      this is the length of outline that lies within `max_gap` of the other cell or inside it; the mean of both is
+      stored;
     - `.obsp['{key_added}_contacts_connectivities']`: ones, of the same sparsity;
     - `.obsp['{key_added}_contacts_distances']`: gaps, 0 where outlines touch or overlap;
-    - `.uns['{key_added}_contacts_neighbors']`: names of the latter two and parameters, so that squidpy takes the graph
-      by `connectivity_key='{key_added}_contacts'` and :func:`resolvi_sd.tl.fit` by
+    - `.uns['{key_added}_contacts_neighbors']`: names of the latter two matrices and the parameters, so that squidpy
+      finds the graph with `connectivity_key='{key_added}_contacts'` and :func:`resolvi_sd.tl.fit` with
       `neighbors_key='{key_added}_contacts'`.
 
     Raises
     ------
     ValueError
-        If `max_gap` is negative or not finite, there are no outlines, or they are spheres.
+        If `max_gap` is negative or not finite, if there are no outlines, or if they are spheres.
     KeyError, TypeError, NotImplementedError
-        If something is missing or wrong; the message says what exists and what to do.
+        If something is missing or invalid; the message says what exists and what to do.
 
     Notes
     -----
-    The table in memory is changed, not the store that it was read from; :func:`resolvi_sd.io.write_results` stores the
-    results of fits only. To keep contacts and borders, write the object (`sdata.write(path)`), or the table under
-    another name (`sdata["touching"] = sdata["table"]`, then `sdata.write_element("touching")`).
+    This changes the table in memory, not the store that it was read from, and :func:`resolvi_sd.io.write_results` only
+    stores the results of fits. To keep contacts and borders, write the whole object (`sdata.write(path)`), or write the
+    table under another name (`sdata["touching"] = sdata["table"]`, then `sdata.write_element("touching")`).
 
     Examples
     --------
@@ -110,12 +111,13 @@ def contacts(
     >>> borders.shape, bool(abs(borders - borders.T).max() == 0)
     ((200, 200), True)
     """
-    reach = check_number(max_gap, argument="max_gap")
+    reach = check_number(max_gap, argument="max_gap", least=0)
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     if not copy:
         check_no_fit_on_graph(adata, Keys(keys.contacts))
-    outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system)
+    why = "A graph of contacts"
+    outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system, why=why)
     cells = cell_positions(data, table_key=table_key, library_key=library_key, coordinate_system=coordinate_system)
     if outlines.centers.shape[1] > 2:
         raise ValueError("Spheres share areas, not borders: `contacts` needs outlines in the plane, without z.")
@@ -134,7 +136,7 @@ def contacts(
 def _pairs(
     outlines: Outlines, library: NDArray[np.integer], max_gap: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rows, gap and shared border of each pair of cells in contact, every pair once."""
+    """Return the rows, the gap and the shared border of each pair of cells in contact, listing every pair once."""
     rounding = outlines.rounding()
     reach = max_gap + rounding
     found = []
@@ -154,7 +156,7 @@ def _pairs(
 def _symmetric(
     first: NDArray[np.intp], second: NDArray[np.intp], values: NDArray[np.float64], n_cells: int
 ) -> sp.csr_matrix:
-    """Return the symmetric matrix of the pairs; zeros are kept."""
+    """Return the symmetric matrix of the pairs, keeping explicit zeros."""
     rows, columns = np.concatenate([first, second]), np.concatenate([second, first])
     order = np.lexsort((columns, rows))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_cells))])

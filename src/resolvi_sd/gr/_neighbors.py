@@ -1,4 +1,4 @@
-"""The spatial neighbors of each cell: exact, never across sections, in squidpy's layout."""
+"""Exact spatial neighbors of each cell, never across sections, in squidpy's layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["NeighborsResult", "neighbors"]
 
 
 class NeighborsResult(NamedTuple):
-    """What :func:`neighbors` returns with `copy=True`, fields as squidpy's.
+    """Return value of :func:`neighbors` with `copy=True`, with the same fields as in squidpy.
 
     Attributes
     ----------
@@ -42,32 +42,33 @@ def neighbors(
     key_added: str = DEFAULT_KEY,
     copy: bool = False,
 ) -> NeighborsResult | None:
-    """Find the nearest neighbors of each cell, exactly, and never across sections.
+    """Find the exact nearest neighbors of each cell, never across sections.
 
     Parameters
     ----------
     data
-        A SpatialData object: coordinates are the centroids of the elements that the table annotates, and its regions
-        are sections. Labels, circles and points in three dimensions keep z; polygons are taken as two-dimensional. Or a
-        table with coordinates in `obsm[spatial_key]`.
+        Either a SpatialData object or a table. In a SpatialData object, the coordinates are the centroids of the
+        elements that the table annotates, and each region is a section. Labels, circles and points in three dimensions
+        keep z; polygons are treated as two-dimensional. A table must have coordinates in `obsm[spatial_key]`.
     n_neighbors
-        Number of neighbors; cells of a section with fewer other cells get all of these.
+        Number of neighbors. In a section with fewer other cells, each cell gets all of them.
     distance
-        What is measured: `"centroid"`, the distance between centroids, or `"boundary"`, the gap between the outlines
-        of the cells, 0 where they touch or overlap. The latter needs shapes or two-dimensional labels that the table
-        annotates. Cells at the same gap come in the order of the distances between their centroids.
+        Distance to use: `"centroid"`, the distance between centroids, or `"boundary"`, the gap between the outlines of
+        the cells, which is 0 where they touch or overlap. The latter requires a table that annotates shapes or
+        two-dimensional labels. Cells with equal gaps are ordered by the distance between their centroids.
     table_key
         Name of the table in a SpatialData object.
     library_key
-        Column of `obs` with the section of each cell; regions are split by it.
+        Column of `obs` with the section of each cell; it subdivides the regions of a SpatialData object. None, for a
+        table on its own: the regions that it names.
     spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
+        Entry of `obsm` with the coordinates, used if the table annotates no element.
     coordinate_system
         Coordinate system of the SpatialData object; distances are in its units.
     key_added
         Prefix of the keys that are written.
     copy
-        Return the graph and leave `data` alone.
+        Return the graph and leave `data` unchanged.
 
     Returns
     -------
@@ -75,12 +76,12 @@ def neighbors(
 
     - `.obsp['{key_added}_distances']`: distances, CSR float32
     - `.obsp['{key_added}_connectivities']`: ones, CSR float32
-    - `.uns['{key_added}_neighbors']`: names of the two and parameters
+    - `.uns['{key_added}_neighbors']`: names of these two matrices and the parameters
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        If a table, column, element or coordinate is missing or wrong; the message says what exists and what to do.
+        If a table, column, element or coordinate is missing or invalid; the message says what exists and what to do.
     NotImplementedError
         If labels have three dimensions and `distance` is `"boundary"`.
 
@@ -94,7 +95,7 @@ def neighbors(
            [ 5.,  0.,  0.],
            [ 0., 45.,  0.]], dtype=float32)
 
-    The gaps between the outlines of a simulated tissue, of which many touch:
+    Gaps between the cell outlines of a simulated tissue, many of which touch:
 
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=20, rng=0)
     >>> gaps = rsd.gr.neighbors(sdata, distance="boundary", copy=True).distances

@@ -45,8 +45,9 @@ def cell_sizes(
     Parameters
     ----------
     data
-        A SpatialData object whose table annotates shapes or labels. Areas have polygons, circles and two-dimensional
-        labels (read block by block); volumes have three-dimensional labels, and circles with z, which are spheres.
+        A SpatialData object whose table annotates shapes or labels. Areas are available for polygons, circles and
+        two-dimensional labels (read block by block); volumes for three-dimensional labels and for circles with z, which
+        are spheres.
     quantity
         `"area"` or `"volume"`.
     table_key
@@ -54,13 +55,13 @@ def cell_sizes(
     coordinate_system
         The coordinate system; sizes are in its units, squared or cubed.
     unit
-        Unit of length of the coordinate system, e.g. `"micrometer"`, which the object does not know by itself. None:
-        `"pixel"` where an image or labels are placed in the coordinate system without a scale, else the name of the
+        Unit of length of the coordinate system, e.g. `"micrometer"`, which the object itself does not record. If None,
+        `"pixel"` if an image or labels are placed in the coordinate system without a scale, otherwise the name of the
         coordinate system.
     key_added
-        Column of `obs` to write; None is `quantity`.
+        Column of `obs` to write; if None, the name of the `quantity`.
     copy
-        Return the sizes and leave `data` alone.
+        Return the sizes and leave `data` unchanged.
 
     Returns
     -------
@@ -72,16 +73,16 @@ def cell_sizes(
     Raises
     ------
     ValueError
-        If cells have no such quantity, a physical unit is asked for but the coordinate system's is a pixel, or `obs`
-        has such a column from elsewhere.
+        If the cells have no such quantity, if a physical unit is requested although the unit of the coordinate system
+        is a pixel, or if `obs` already has a column of that name from another source.
     KeyError, TypeError
-        If something is missing or wrong; the message says what exists and what to do.
+        If something is missing or invalid; the message says what exists and what to do.
 
     Notes
     -----
-    The table in memory is changed, not the store that it was read from. A fit with this column as `size_factor_key`
-    takes a copy of the sizes, and their unit, into its results, which :func:`resolvi_sd.io.write_results` stores. To
-    keep the column itself, write the object (`sdata.write(path)`), or the table under another name
+    This changes the table in memory, not the store that it was read from. A fit with this column as `size_factor_key`
+    includes a copy of the sizes and their unit in its results, which :func:`resolvi_sd.io.write_results` stores. To
+    keep the column itself, write the whole object (`sdata.write(path)`), or write the table under another name
     (`sdata["measured"] = sdata["table"]`, then `sdata.write_element("measured")`).
 
     Examples
@@ -97,7 +98,7 @@ def cell_sizes(
     check_storable_name(column, argument="key_added")
     if not copy and column in adata.obs.columns and unit_key(column) not in adata.uns:
         raise ValueError(
-            f"`table.obs` has a column {column!r} from elsewhere, which is not overwritten. Name another one: "
+            f"`table.obs` has a column {column!r} from elsewhere, which is not overwritten. Choose another name: "
             "key_added=..., or remove that column first."
         )
     sizes = measure(data, quantity=quantity, table_key=table_key, coordinate_system=coordinate_system, unit=unit)

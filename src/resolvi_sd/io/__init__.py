@@ -1,4 +1,4 @@
-"""Stores on disk: results into them, and counts that stay there."""
+"""Stores on disk: writing results into them, and reading them with the counts left on disk."""
 
 from resolvi_sd.io._check import check_writable
 from resolvi_sd.io._read_backed import read_backed

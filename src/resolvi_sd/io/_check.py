@@ -1,4 +1,4 @@
-"""Whether results can be written to a store: asked before a fit, and again before a write."""
+"""Checks whether results can be written to a store, made before a fit and again before a write."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import annotation
 from resolvi_sd._validation import check_key, check_names
 from resolvi_sd.io._hidden import Hidden
@@ -35,7 +36,7 @@ def check_writable(
 ) -> None:
     """Raise unless `resolvi_sd.io.write_results` can add results to the store that `sdata` is backed by.
 
-    Nothing is written or computed, so that a long job can fail before it starts. The table may have no results yet.
+    Nothing is written or computed, so a long job can fail before it starts. The table need not have results yet.
 
     Parameters
     ----------
@@ -46,25 +47,25 @@ def check_writable(
     key_added
         Prefix of the results, as given to `resolvi_sd.tl.fit`.
     columns
-        Columns of `obs` that the fit is to read (batches, sections, labels, covariates, sizes); None: those that the
-        fit in the table has read, if there is one.
+        Columns of `obs` that the fit will read (batches, sections, labels, covariates, sizes). If None, the columns
+        that the fit in the table has read, if there is one.
     layer
-        Layer with the counts that the fit is to read; None: X, or what the fit in the table has read, if there is one.
+        Layer with the counts that the fit will read. If None, X, or what the fit in the table has read, if any.
     spatial_key
-        Entry of `obsm` with the coordinates that the fit is to read, where the table annotates no element; None: that
-        which the fit in the table has read, if there is one.
+        Entry of `obsm` with the coordinates that the fit will read, if the table annotates no element. If None, the
+        entry that the fit in the table has read, if there is one.
 
     Raises
     ------
     TypeError
-        If `sdata` is no SpatialData object.
+        If `sdata` is not a SpatialData object.
     ValueError
-        If `sdata` is not backed, or not by a local folder (remote, a file); if rows or genes on disk are not those in
-        memory, in the same order; if columns, coordinates or the layer that the fit reads are in memory only, or
-        columns or coordinates others than on disk; if the store has entries with the names of results, and no fit; if
-        `key_added` cannot name elements of a store.
+        If `sdata` is not backed, or not by a local folder (but by a remote store or a file); if the rows or genes on
+        disk are not those in memory, in the same order; if columns, coordinates or the layer that the fit reads exist
+        in memory only, or if the columns or coordinates differ from those on disk; if the store has entries with the
+        names of results but no fit; if `key_added` is not a valid name for elements of a store.
     KeyError
-        If the table is missing, in memory or in the store.
+        If the table is missing in memory or in the store.
     PermissionError
         If the store is read-only.
     OSError
@@ -95,9 +96,9 @@ def check_inputs(
     layer: str | None = None,
     spatial_key: str | None = None,
 ) -> None:
-    """Raise unless what a fit reads is on disk, or among its results.
+    """Raise unless everything that a fit reads is on disk or among its results.
 
-    That columns of `obs` and coordinates are there as they are in memory is looked at, but not what counts are.
+    Columns of `obs` and coordinates are checked to be the same as in memory; the values of the counts are not compared.
 
     Parameters
     ----------
@@ -106,12 +107,12 @@ def check_inputs(
     keys
         Names of the results.
     columns, layer, spatial_key
-        What the fit reads; columns None: all that the fit in the table has read, if there is one.
+        What the fit reads. If `columns` is None, everything that the fit in the table has read, if there is one.
 
     Raises
     ------
     ValueError
-        With what is in memory only, or different there.
+        If something exists in memory only or differs there; the message names it.
     """
     if columns is None:
         columns, fitted_layer, fitted_key = _read_by_fit(table, keys)
@@ -125,26 +126,23 @@ def check_inputs(
 
 def _read_by_fit(table: AnnData, keys: Keys) -> tuple[tuple[str, ...], str | None, str | None]:
     """Return the columns, the layer and the coordinates that the fit in the table has read."""
-    plain = table.uns.get(keys.model, {}).get("setup")
-    if plain is None:
+    setup = fitted_setup(table, keys)
+    if setup is None:
         return (), None, None
-    from resolvi_sd._results import Setup  # loads torch
-
-    setup = Setup.from_plain(plain)
     return setup.columns, setup.layer, setup.spatial_key
 
 
 def find_table(sdata: SpatialData, table_key: str) -> tuple[AnnData, TableStore]:
-    """Return a table in memory and on disk.
+    """Return a table in memory and the same table on disk.
 
     Raises
     ------
     TypeError, ValueError, KeyError
-        As :func:`check_writable`, but the two are not compared.
+        As in :func:`check_writable`, but the two tables are not compared.
     """
     if not isinstance(sdata, SpatialData):
         raise TypeError(
-            f"`sdata` must be a SpatialData object, not {type(sdata).__name__}: a table alone knows no store."
+            f"`sdata` must be a SpatialData object, not {type(sdata).__name__}: a table alone has no store."
         )
     check_key(table_key, sdata.tables, argument="table_key", where="sdata.tables")
     return sdata.tables[table_key], open_store(sdata, table_key)

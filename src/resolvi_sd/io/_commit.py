@@ -1,4 +1,4 @@
-"""Bring prepared results into the table, by renames only; whoever finds it half done carries on."""
+"""Moving prepared results into the table by renames only, so that any later writer can complete a partial commit."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from resolvi_sd.io._store import Element
 __all__ = ["commit", "is_superseded"]
 
 _TODO = (
-    "The results in the store are incomplete; the user's data are as they were. "
+    "The results in the store are incomplete; the user's data are unchanged. "
     "Call `resolvi_sd.io.write_results(sdata, ...)` again to finish."
 )
 
 
 def is_superseded(hidden: Hidden, plan: Plan) -> bool:
-    """Whether somebody else has written the table since the plan was made, so that it must not be carried out.
+    """Return whether another writer has written the table since the plan was made, so that it must not be carried out.
 
-    The rows and genes differ, or there is a commit mark although the writer had none, or had put it aside.
+    In that case the rows and genes differ, or there is a commit mark although the writer had none or had set it aside.
     """
     mark = ("uns", plan.mark)
     gone = not plan.had_mark or hidden.old(mark).exists()
@@ -28,15 +28,15 @@ def is_superseded(hidden: Hidden, plan: Plan) -> bool:
 
 
 def commit(hidden: Hidden, plan: Plan) -> None:
-    """Carry out a plan, from wherever it was left, and delete the hidden folder.
+    """Carry out a plan, resuming wherever it was interrupted, and delete the hidden folder.
 
-    Every step leaves a table that opens: columns of `obs` are shown only while they have data, elements come and go
-    by one rename each, and copies of the metadata do not name them meanwhile.
+    Every step leaves a table that can be opened: columns of `obs` are listed only while they have data, each element
+    is added or removed by a single rename, and copies of the metadata do not name the elements in the meantime.
 
     Raises
     ------
     OSError
-        If the file system refuses; the results are then incomplete, and another call finishes them.
+        If a file operation fails; the results are then incomplete, and another call finishes them.
     """
     try:
         if hidden.new(("uns", plan.mark)).exists():

@@ -1,8 +1,8 @@
-"""Consolidated metadata: copies, in a group above, of what the nodes below say of themselves.
+"""Consolidated metadata: copies, stored in a parent group, of the metadata of the nodes below it.
 
-A reader that finds such a copy believes it, so a copy that is out of date makes new elements invisible and replaced
-ones unreadable. Copies are therefore edited: results are taken out before the first of them is touched, and put in
-after the last; in between every reader sees the user's own data. Entries of other nodes stay as they are.
+A reader that finds such a copy trusts it, so an outdated copy makes new elements invisible and replaced ones
+unreadable. Copies are therefore edited: results are removed from them before the first result is touched, and added
+after the last; in between, every reader sees the user's own data. Entries of other nodes are left unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resolvi_sd.io._store import Element, TableStore
 
 __all__ = ["hide", "renew"]
 
-# `zmetadata` is where spatialdata 0.2 to 0.4 put the copy of a zarr v2 store.
+# spatialdata 0.2 to 0.4 put the copy of a zarr v2 store into `zmetadata`.
 _V2_COPIES = (".zmetadata", "zmetadata")
 _V2_FILES = (".zgroup", ".zattrs", ".zarray")
 _V3_FILE = "zarr.json"
@@ -37,12 +37,12 @@ class _Copy:
         return self.file.name == _V3_FILE
 
     def nodes(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Entries of the copy: node (v3) or metadata file (v2), relative to the group, and its content."""
+        """Return the entries of the copy: node (v3) or metadata file (v2), relative to the group, and its content."""
         nodes: dict[str, Any] = (content["consolidated_metadata"] if self.is_v3 else content)["metadata"]
         return nodes
 
     def node_of(self, entry: str) -> str:
-        """Path of the node that an entry is about."""
+        """Return the path of the node that an entry describes."""
         return entry if self.is_v3 else entry.rpartition("/")[0]
 
 
@@ -61,7 +61,7 @@ def _copies(store: TableStore, elements: Sequence[Element]) -> Iterator[_Copy]:
 
 
 def _below(copy: _Copy, paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """Nodes that a copy is about, with their names in it."""
+    """Yield the nodes that a copy describes, with their names in it."""
     for path in paths:
         if copy.group in path.parents:
             yield path.relative_to(copy.group).as_posix(), path
@@ -76,7 +76,7 @@ def _drop(nodes: dict[str, Any], copy: _Copy, elements: Sequence[Path]) -> None:
 
 
 def _metadata_files(folder: Path, *, deep: bool) -> Iterator[Path]:
-    """Metadata files of a node and, if `deep`, of all nodes below; folders of chunks are not listed."""
+    """Yield the metadata files of a node and, if `deep`, of all nodes below it, without listing folders of chunks."""
     for path, folders, files in os.walk(folder):
         found = [Path(path) / name for name in (_V3_FILE, *_V2_FILES) if name in files]
         yield from found
@@ -89,7 +89,7 @@ def _metadata_files(folder: Path, *, deep: bool) -> Iterator[Path]:
 
 
 def _entries(copy: _Copy, folder: Path, name: str, *, deep: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Metadata of the node `name`, which is in `folder`, and of those below, as a copy has them."""
+    """Yield the metadata of the node `name`, located in `folder`, and of the nodes below it, as stored in a copy."""
     for file in _metadata_files(folder, deep=deep):
         content = _files.read_json(file)
         node = (PurePosixPath(name) / file.parent.relative_to(folder).as_posix()).as_posix()
@@ -97,7 +97,7 @@ def _entries(copy: _Copy, folder: Path, name: str, *, deep: bool) -> Iterator[tu
             yield f"{node}/{file.name}", content
             continue
         if content["node_type"] == "group":
-            # As zarr writes it: an empty copy in a group says that its children are listed in this one.
+            # As zarr writes it: an empty copy in a group means that its children are listed in this copy.
             content["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": {}}
         yield node, content
 
@@ -108,14 +108,14 @@ def _save(copy: _Copy, content: dict[str, Any], *, hidden: Path) -> None:
 
 
 def hide(store: TableStore, elements: Sequence[Element], *, hidden: Path) -> None:
-    """Take elements out of every copy that names them.
+    """Remove elements from every copy that names them.
 
     Parameters
     ----------
     store
         The table on disk.
     elements
-        Slots and keys; those that are not there are skipped.
+        Slots and keys; elements that a copy does not name are skipped.
     hidden
         Folder for files while they are written.
     """
@@ -133,14 +133,14 @@ def hide(store: TableStore, elements: Sequence[Element], *, hidden: Path) -> Non
 
 
 def renew(store: TableStore, elements: Sequence[Element], *, hidden: Path) -> None:
-    """Make every copy say what is on disk of these elements and of the groups that hold them.
+    """Make every copy match what is on disk for these elements and for the groups that contain them.
 
     Parameters
     ----------
     store
         The table on disk.
     elements
-        Slots and keys; those that are not there any more are taken out.
+        Slots and keys; elements that no longer exist are removed from the copies.
     hidden
         Folder for files while they are written.
     """
@@ -153,7 +153,7 @@ def renew(store: TableStore, elements: Sequence[Element], *, hidden: Path) -> No
             nodes.update(_entries(copy, folder, name, deep=False))
         for name, folder in _below(copy, paths):
             nodes.update(_entries(copy, folder, name, deep=True))
-        # zarr nests entries by runs of the same parent: parents first, and siblings side by side.
+        # zarr nests entries by runs of the same parent: parents must come first, and siblings next to each other.
         ordered = sorted(nodes.items(), key=lambda item: (copy.node_of(item[0]).count("/"), item[0]))
         nodes.clear()
         nodes.update(ordered)

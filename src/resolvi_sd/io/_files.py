@@ -1,4 +1,4 @@
-"""The only operations that change a store. Each is atomic, or acts in the hidden folder, which readers ignore."""
+"""The only operations that change a store. Each is atomic or acts inside the hidden folder, which readers ignore."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ __all__ = ["move", "read_json", "remove_file", "remove_tree", "replace_json", "w
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a folder; `target` must not exist, its parent must."""
+    """Rename a folder; `target` must not exist, but its parent must."""
     os.rename(source, target)
 
 
 def remove_file(path: Path) -> None:
-    """Delete a file, if it is there."""
+    """Delete a file if it exists."""
     path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder of the hidden folder, with everything in it, if it is there."""
+    """Delete a folder inside the hidden folder, with everything in it, if it exists."""
     if path.exists():
         shutil.rmtree(path)
 
 
 def replace_json(path: Path, content: dict[str, Any], *, hidden: Path) -> None:
-    """Replace a JSON file by `content` at once: a reader sees the old file or the new one, never a part.
+    """Replace a JSON file by `content` atomically: a reader sees the old file or the new one, never a partial one.
 
     Parameters
     ----------
     path
         The file.
     content
-        What to put into it.
+        New content of the file.
     hidden
-        A folder on the same file system, for the file while it is being written.
+        A folder on the same file system, which holds the file while it is being written.
     """
     partial = hidden / f"{path.name}.partial"
     partial.write_text(json.dumps(content, indent=2), encoding="utf-8")

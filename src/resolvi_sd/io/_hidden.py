@@ -1,12 +1,12 @@
-"""The hidden folder of a store where one writer prepares its results: what is ready, and what is to happen with it.
+"""The hidden folder of a store in which a writer prepares its results: what is ready, and what to do with it.
 
     <store>/.resolvi_write/<table>/<prefix>/
-        new/<slot>/<key>      results, complete, to be renamed into the table
+        new/<slot>/<key>      complete results, to be renamed into the table
         slots/<slot>          empty groups, for a table that has no such slot
-        old/<slot>/<key>      what they replaced
-        plan.json             written once all is ready, deleted once all is in place
+        old/<slot>/<key>      elements that they replaced
+        plan.json             written once everything is ready, deleted once everything is in place
 
-It is in the root of the store because readers of a table take every group in there for a part of the table.
+It is in the root of the store because readers of a table regard every group inside the table as a part of it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _ROOT = ".resolvi_write"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a writer is about to do; enough to finish it in another process.
+    """Description of a pending write, sufficient to finish it in another process.
 
     Attributes
     ----------
     mark
         Key in `uns` that is written last.
     placed
-        Slots and keys of the new results, with the mark.
+        Slots and keys of the new results, including the mark.
     removed
-        Slots and keys of earlier results that have no successor.
+        Slots and keys of earlier results that are not replaced by new ones.
     had_mark
-        Whether there were complete results before.
+        Whether there were complete results before the write.
     identity
         Digest of the table's rows and genes.
     """
@@ -52,7 +52,7 @@ class Plan:
 
     @property
     def elements(self) -> list[Element]:
-        """All that the write touches."""
+        """All elements that the write touches."""
         return [*self.placed, *self.removed]
 
 
@@ -73,17 +73,17 @@ class Hidden:
         self._plan = self.path / "plan.json"
 
     def new(self, element: Element) -> Path:
-        """Where a new element waits."""
+        """Return the folder in which a new element waits."""
         slot, key = element
         return self.path / "new" / slot / key
 
     def old(self, element: Element) -> Path:
-        """Where an element goes that is replaced."""
+        """Return the folder to which a replaced element is moved."""
         slot, key = element
         return self.path / "old" / slot / key
 
     def slot(self, slot: str) -> Path:
-        """Where an empty group for a slot waits."""
+        """Return the folder in which an empty group for a slot waits."""
         return self.path / "slots" / slot
 
     def stage(self, elements: Mapping[str, object]) -> None:
@@ -96,7 +96,7 @@ class Hidden:
                 _files.write_element(slots, slot, {})
 
     def plan(self) -> Plan | None:
-        """Read what is under way; None if there is nothing, or nothing ready."""
+        """Return the plan of a write in progress, or None if there is none or if it is not ready."""
         if not self._plan.exists():
             return None
         content = _files.read_json(self._plan)
@@ -105,13 +105,13 @@ class Hidden:
         return Plan(**content)
 
     def write_plan(self, plan: Plan) -> None:
-        """From here on the write is under way, and is finished by whoever comes next."""
+        """Store the plan: from now on the write is in progress, and the next writer will finish it if necessary."""
         _files.replace_json(self._plan, asdict(plan), hidden=self.path)
 
     def clear(self) -> None:
-        """Delete the folder; the plan first, for what it speaks of is incomplete from then on."""
+        """Delete the folder, the plan first, because the files that it describes are incomplete from then on."""
         _files.remove_file(self._plan)
         _files.remove_tree(self.path)
         for parent in (self.path.parent, self.path.parent.parent):
-            with suppress(OSError):  # another writer's folder is in there, or it is gone already
+            with suppress(OSError):  # it holds another writer's folder, or is already gone
                 parent.rmdir()

@@ -1,4 +1,4 @@
-"""One writer of a store at a time: copies of metadata in its root are read, edited and replaced."""
+"""A lock for one writer of a store at a time, since copies of metadata in its root are read, edited and replaced."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["only_writer"]
 
 @contextmanager
 def only_writer(root: Path) -> Iterator[None]:
-    """Be the only writer of a store; wait for another one to end.
+    """Become the only writer of a store, waiting for any other writer to finish.
 
-    The folder itself is locked, so that nothing is put into the store, and it is the operating system that lets go of
-    it when a process ends, however it ends: there is no stale lock to clean up. Readers are not held up.
+    The folder itself is locked, so that no lock file is added to the store. The operating system releases the lock when
+    a process ends, however it ends, so there are never stale locks to clean up. Readers are not blocked.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def only_writer(root: Path) -> Iterator[None]:
 
     Notes
     -----
-    Where folders cannot be locked (Windows, some network file systems), writers are not kept apart; on the latter a
+    If folders cannot be locked (on Windows and some network file systems), writers are not kept apart; on the latter, a
     warning is logged.
     """
     if sys.platform == "win32":
@@ -48,7 +48,7 @@ def _lock(folder: int, root: Path) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        logger.info("Waiting for another process, or thread, that is writing to %s.", root)
+        logger.info("Waiting for another process or thread that is writing to %s.", root)
         fcntl.flock(folder, fcntl.LOCK_EX)
     except OSError as error:  # the file system has no such locks
         logger.warning("%s cannot be locked (%s): no other process may write to it at the same time.", root, error)

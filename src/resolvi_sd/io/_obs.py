@@ -1,4 +1,4 @@
-"""Columns of `obs` on disk: a column is seen if the attribute `column-order` names it, and must then have data."""
+"""Columns of `obs` on disk: a column is visible if the attribute `column-order` names it, and must then have data."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _ORDER = "column-order"
 
 
 def without(attributes: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """Return the attributes of `obs` with these columns not named."""
+    """Return the attributes of `obs` without the names of these columns."""
     order = [column for column in attributes.get(_ORDER, []) if column not in columns]
     return {**attributes, _ORDER: order}
 
 
 def set_columns(store: TableStore, *, drop: Sequence[str], add: Sequence[str], hidden: Path) -> None:
-    """Rename what `obs` shows at once; the file is left alone where it says so already.
+    """Change atomically which columns `obs` shows; the file is not touched if it already shows them.
 
     Parameters
     ----------
     store
         The table on disk.
     drop
-        Columns that are no longer to be seen.
+        Columns to hide.
     add
-        Columns that are to be seen from now on, after those that remain.
+        Columns to show, after the remaining ones.
     hidden
         Folder for the file while it is written.
     """

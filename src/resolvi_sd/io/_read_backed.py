@@ -1,4 +1,4 @@
-"""A store as a SpatialData object whose counts stay on disk."""
+"""Reading a store as a SpatialData object whose counts stay on disk."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ _SPARSE = ("csr_matrix", "csc_matrix")
 
 
 def read_backed(path: str | os.PathLike[str], table_key: str = "table") -> SpatialData:
-    """Read a store, but leave the matrices of its table, `X` and layers, on disk.
+    """Read a store, but leave the matrices of its table (`X` and layers) on disk.
 
-    `spatialdata.read_zarr` reads tables into memory. Of this object the functions of `resolvi_sd` read the counts block
-    by block, and :func:`resolvi_sd.io.write_results`, or a fit with `write=True`, adds results to the store. A fit
-    reads counts that are stored by rows: CSR, as a rule.
+    `spatialdata.read_zarr` reads tables into memory. From the object returned here, the functions of `resolvi_sd` read
+    the counts block by block, and :func:`resolvi_sd.io.write_results`, or a fit with `write=True`, adds results to the
+    store. A fit reads counts that are stored by rows, usually as CSR.
 
     Parameters
     ----------
     path
         Folder of the store.
     table_key
-        Name of the table; others are left out of the object.
+        Name of the table; other tables are left out of the object.
 
     Returns
     -------
-    The object, backed by the store. Matrices of the table are `anndata.abc.CSRDataset` (or `CSCDataset`), or zarr
-    arrays where they are dense; `table.to_memory()` loads them. All else of the table is in memory, `raw` too.
+    The object, backed by the store. Matrices of the table are `anndata.abc.CSRDataset` (or `CSCDataset`) objects, or
+    zarr arrays if they are dense; `table.to_memory()` loads them. Everything else in the table, including `raw`, is in
+    memory.
 
     Raises
     ------
     TypeError, ValueError
-        If `path` is no local folder.
+        If `path` is not a local folder.
     KeyError
         If the store has no such table.
 
@@ -65,7 +66,7 @@ def read_backed(path: str | os.PathLike[str], table_key: str = "table") -> Spati
         table.layers[name] = _left(layer)
     annotation = table.uns.get(TableModel.ATTRS_KEY, {})
     regions = annotation.get(TableModel.REGION_KEY)
-    if isinstance(regions, np.ndarray):  # as which anndata reads a list
+    if isinstance(regions, np.ndarray):  # anndata reads a list as an array
         annotation[TableModel.REGION_KEY] = regions.tolist()
     sdata = sd.read_zarr(store.root, selection=_ELEMENTS)
     sdata.tables[table_key] = table
@@ -73,7 +74,7 @@ def read_backed(path: str | os.PathLike[str], table_key: str = "table") -> Spati
 
 
 def _left(matrix: zarr.Group | zarr.Array | None) -> Any:
-    """Return a matrix without its values."""
+    """Return a matrix without reading its values."""
     kind = None if matrix is None else matrix.attrs.get("encoding-type")
     if kind in _SPARSE:
         return sparse_dataset(matrix)

@@ -1,4 +1,4 @@
-"""What refuses a write: a table in memory that is not the one on disk, and a store that cannot be written to."""
+"""Checks that prevent a write: the table in memory is not the one on disk, or the store cannot be written to."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def check_same_table(store: TableStore, table: AnnData) -> None:
 
 
 def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
-    """Raise unless those of the columns of `obs` that the table in memory has are the same on disk.
+    """Raise unless the given columns of `obs`, as far as the table in memory has them, are the same on disk.
 
     Raises
     ------
     ValueError
-        With the columns that are in memory only, or have other values there.
+        If columns exist in memory only, or have other values there; the message names them.
     """
     columns = tuple(columns)
     stored = store.columns()
@@ -89,7 +89,7 @@ def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> 
 
 
 def _is_same(memory: pd.Series[Any], disk: Any) -> bool:
-    """Whether a column has the same values, numbers or names, whatever holds them."""
+    """Return whether a column has the same values (numbers or names), whatever their data type."""
     disk = pd.Series(disk)
     if all(pd.api.types.is_numeric_dtype(column.dtype) for column in (memory, disk)):
         one, other = (column.to_numpy(dtype=np.float64, na_value=np.nan) for column in (memory, disk))
@@ -98,18 +98,18 @@ def _is_same(memory: pd.Series[Any], disk: Any) -> bool:
 
 
 def _with_one_missing(column: pd.Series[Any]) -> NDArray[np.str_]:
-    """Values as text, missing ones as "nan": anndata has stored them as the text of what stood for them."""
+    """Return values as text, missing ones as "nan"; anndata has stored the text of whatever marked them as missing."""
     text = text_values(column)
     return np.where(column.isna().to_numpy() | np.isin(text, _MISSING), "nan", text)
 
 
 def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
-    """Raise unless the table on disk has the coordinates of the table in memory, if that has them.
+    """Raise unless the table on disk has the coordinates of the table in memory, if the latter has any.
 
     Raises
     ------
     ValueError
-        If they are in memory only, or others.
+        If the coordinates exist in memory only, or differ.
     """
     if spatial_key is None or spatial_key not in table.obsm:
         return
@@ -118,8 +118,8 @@ def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None
         if np.array_equal(np.asarray(table.obsm[spatial_key]), np.asarray(disk)):
             return
     raise ValueError(
-        f"The fit reads the coordinates obsm[{spatial_key!r}], which are others, or missing, in the table "
-        f"{store.table_key!r} of the store {str(store.root)!r}. Without them the results are of no use when they are "
+        f"The fit reads the coordinates obsm[{spatial_key!r}], which differ or are missing in the table "
+        f"{store.table_key!r} of the store {str(store.root)!r}. Without them, the results are of no use when they are "
         f"read back. {_elsewhere(store)}"
     )
 
@@ -130,7 +130,7 @@ def check_layer(store: TableStore, table: AnnData, layer: str | None) -> None:
     Raises
     ------
     ValueError
-        If the layer is in memory only.
+        If the layer exists in memory only.
     """
     if layer is not None and layer in table.layers and not store.element(("layers", layer)).exists():
         raise ValueError(
@@ -149,7 +149,7 @@ def _elsewhere(store: TableStore) -> str:
 
 
 def check_permissions(store: TableStore, elements: Iterable[Element], slots: Iterable[str]) -> None:
-    """Raise unless elements can be put into the store and replaced.
+    """Raise unless elements can be written to the store and replaced.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a store says of the results in it."""
+"""State of the results in a store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ResultsState = Literal["absent", "complete", "incomplete"]
 
 
 def stored_elements(store: TableStore, keys: Keys) -> list[Element]:
-    """Return slots and keys of the results on disk, whether shown by `obs` or not."""
+    """Return slots and keys of the results on disk, whether or not `obs` lists them."""
     owned = ((slot, key) for slot, names in keys.owned().items() for key in names)
     return [element for element in owned if store.element(element).exists()]
 
@@ -27,12 +27,12 @@ def stored_elements(store: TableStore, keys: Keys) -> list[Element]:
 def results_state(
     sdata: SpatialData | str | PathLike[str], table_key: str = "table", *, key_added: str = DEFAULT_KEY
 ) -> ResultsState:
-    """Say whether a store on disk holds complete results.
+    """Return whether a store on disk holds complete results.
 
     Parameters
     ----------
     sdata
-        A backed SpatialData object, or the path of its store. What is in memory is not looked at.
+        A backed SpatialData object, or the path of its store. The contents of the object in memory are not considered.
     table_key
         Name of the table.
     key_added
@@ -41,22 +41,22 @@ def results_state(
     Returns
     -------
     `"absent"`
-        There are none, and no write is under way. A neighbor graph alone, as of `resolvi_sd.gr.neighbors`, is no
-        result of a fit, nor are niches.
+        There are no results, and no write is in progress. A neighbor graph alone, as written by
+        `resolvi_sd.gr.neighbors`, is not a result of a fit, nor are niches.
     `"complete"`
-        All of one fit are there.
+        All results of one fit are present.
     `"incomplete"`
-        A write was interrupted: `resolvi_sd.io.write_results(sdata, table_key, key_added=key_added)` finishes it, in
-        the same process or, with the object read from the store again, in another one. Or there are results without
-        their model (`uns[key_added]`), or entries of the user's with the names of results: then remove or rename
-        them, or choose another `key_added`.
+        Either a write was interrupted: `resolvi_sd.io.write_results(sdata, table_key, key_added=key_added)` finishes
+        it, in the same process or, with the object read from the store again, in another one. Or there are results
+        without their model (`uns[key_added]`), or the user's own entries have the names of results: remove or rename
+        these, or choose another `key_added`.
 
     Raises
     ------
     TypeError
         If `sdata` is neither an object nor a path.
     ValueError
-        If the object is not backed, the store is not a local folder, or `key_added` cannot name results.
+        If the object is not backed, if the store is not a local folder, or if `key_added` is not a valid prefix.
     KeyError
         If the store has no such table.
 
@@ -86,12 +86,12 @@ def results_state(
 
 
 def check_store_free(store: TableStore, keys: Keys) -> None:
-    """Raise ValueError if a write would replace, or remove, what is no result of a fit in the store.
+    """Raise ValueError if a write would replace or remove entries that are not results of a fit in the store.
 
     Parameters
     ----------
     store
-        The table on disk; a write to it that was interrupted must have been finished.
+        The table on disk; an interrupted write to it must have been finished before.
     keys
         Names of the results.
     """
@@ -100,21 +100,22 @@ def check_store_free(store: TableStore, keys: Keys) -> None:
         raise ValueError(
             f"The table {store.table_key!r} of the store {str(store.root)!r} has "
             f"{listing(f'{slot}/{name}' for slot, name in taken)}, where results with key_added={keys.prefix!r} would "
-            "be, and no fit of that name. Choose another `key_added=`, or rename or remove these and write the table "
-            f"anew: `sdata.write_element({store.table_key!r}, overwrite=True)`."
+            "be, but no fit of that name. Choose another `key_added=`, or rename or remove these and write the table "
+            f"again: `sdata.write_element({store.table_key!r}, overwrite=True)`."
         )
 
 
 def _of_fit(store: TableStore, keys: Keys) -> list[Element]:
-    """Return what is on disk of results that need a fit."""
+    """Return the elements on disk that are results of a fit, without graphs and niches."""
     others = keys.of_graph | keys.of_niches
     return [(slot, name) for slot, name in stored_elements(store, keys) if name not in others]
 
 
 def _is_complete(store: TableStore, keys: Keys) -> bool:
-    """Whether the commit mark is in place, and is that of the results around it.
+    """Return whether the commit mark is in place and belongs to the results around it.
 
-    It is put aside before the first result is touched, so while the next one waits, it speaks of the old results.
+    It is set aside before the first result is touched, so while a new mark is waiting, a mark in place belongs to the
+    old results.
     """
     mark, hidden = ("uns", keys.model), Hidden(store, keys.prefix)
     under_way = hidden.plan() is not None and not hidden.new(mark).exists()

@@ -1,4 +1,4 @@
-"""What a store keeps as it is: everything else is refused, or would come back as something else."""
+"""Check for values that a store keeps unchanged: it rejects all others, or returns them as something else."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["check_storable"]
 
 
 def check_storable(value: object, *, where: str) -> None:
-    """Raise unless `value` comes back from a store as it went in.
+    """Raise unless `value` can be written to a store and read back unchanged.
 
     Parameters
     ----------
     value
-        An element of a table; mappings are looked into.
+        An element of a table; mappings are checked recursively.
     where
-        Where it is, as the user writes it, e.g. `table.uns['resolvi']`.
+        Location of the element, as the user writes it, e.g. `table.uns['resolvi']`.
 
     Raises
     ------
     ValueError
-        If a key of a mapping, or the name of a column, is not a string or holds a `/`: it would be a path.
+        If a key of a mapping or the name of a column is not a string, or contains a `/`, which would make it a path.
     TypeError
         If there is a tuple or a set, or a list of anything but strings or numbers: anndata cannot write the first two
-        and silently turns the last one into strings.
+        and silently converts the last to strings.
     """
     if isinstance(value, Mapping):
         _check_names(value.keys(), where=where)
@@ -45,7 +45,7 @@ def check_storable(value: object, *, where: str) -> None:
 def _check_names(names: Iterable[object], *, where: str) -> None:
     for name in names:
         if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"{where} has the name {name!r}, but a store's names are strings without '/': rename it.")
+            raise ValueError(f"{where} has the name {name!r}, but names in a store are strings without '/': rename it.")
 
 
 def _check_items(items: list[object], *, where: str) -> None:

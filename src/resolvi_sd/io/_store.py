@@ -1,4 +1,4 @@
-"""The table of a store on disk: where it is, and what it is."""
+"""Location and contents of a table in a store on disk."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TableStore:
         return self.path / slot / key
 
     def group(self) -> zarr.Group:
-        """Return the table's group as it is on disk, whatever consolidated metadata say."""
+        """Return the table's group as it is on disk, ignoring consolidated metadata."""
         return zarr.open_group(self.path, mode="r", use_consolidated=False)
 
     def obs_names(self) -> NDArray[np.str_]:
@@ -71,7 +71,7 @@ class TableStore:
         return tuple(self.group()["obs"].attrs["column-order"])
 
     def column(self, key: str) -> NDArray[np.str_] | None:
-        """Column of `obs` on disk as strings, `(n_cells,)`; None if there is none."""
+        """Column of `obs` on disk as strings, `(n_cells,)`; None if there is no such column."""
         return text_values(read_elem(self.group()["obs"][key])) if key in self.columns() else None
 
     def annotation_keys(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class TableStore:
         return tuple(str(attributes[name]) for name in ("region_key", "instance_key") if attributes.get(name))
 
     def identity(self) -> str:
-        """Return a digest of the rows and genes on disk, in their order."""
+        """Return a digest of the rows and genes on disk, including their order."""
         columns = (self.column(key) for key in self.annotation_keys())
         digest = hashlib.sha256()
         for names in (self.obs_names(), self.var_names(), *(c for c in columns if c is not None)):
@@ -90,12 +90,12 @@ class TableStore:
 
 
 def text_values(values: Any) -> NDArray[np.str_]:
-    """Return names or the values of a column as text, `(n,)`."""
+    """Return names, or the values of a column, as text, `(n,)`."""
     return np.asarray(pd.Index(values).astype(str), dtype=np.str_)
 
 
 def _index_names(group: zarr.Group, axis_name: str, *, axis: int) -> NDArray[np.str_]:
-    if axis_name not in group:  # anndata then numbers them, so this is what a reader sees
+    if axis_name not in group:  # anndata then numbers them, so a reader sees these names
         shape = group["X"].attrs["shape"] if isinstance(group["X"], zarr.Group) else group["X"].shape
         return text_values(range(shape[axis]))
     frame = group[axis_name]
@@ -103,20 +103,20 @@ def _index_names(group: zarr.Group, axis_name: str, *, axis: int) -> NDArray[np.
 
 
 def _local_root(path: object) -> Path:
-    # A UPath may be remote, and is no `os.PathLike` then.
+    # A UPath may be remote, in which case it is not an `os.PathLike`.
     location = (os.fspath(path) if isinstance(path, str | os.PathLike) else str(path)).removeprefix("file://")
     url = _URL.match(location)
     protocol = getattr(path, "protocol", "") or (url[1] if url else "")
     if protocol not in ("", "file", "local"):
         raise ValueError(
-            f"The store {location!r} is remote ({protocol}), and has to be in a local folder. Write the object "
+            f"The store {location!r} is remote ({protocol}), but must be in a local folder. Write the object "
             "to one with `sdata.write(path)`; it can be uploaded with its results."
         )
     root = Path(location)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(
-            f"The store {str(root)!r} {what}; it has to be a zarr store in a local folder. "
+            f"The store {str(root)!r} {what}; it must be a zarr store in a local folder. "
             "Write the object to one with `sdata.write(path)`."
         )
     return root
@@ -135,7 +135,7 @@ def open_store(data: SpatialData | str | os.PathLike[str], table_key: str) -> Ta
     Raises
     ------
     TypeError
-        If `data` is neither.
+        If `data` is neither an object nor a path.
     ValueError
         If the object is not backed, or the store is not a local folder.
     KeyError

@@ -1,4 +1,4 @@
-"""Results of a fit into the store that its object was read from."""
+"""Writing the results of a fit into the store that its object was read from."""
 
 from __future__ import annotations
 
@@ -30,28 +30,29 @@ __all__ = ["write_results"]
 
 
 def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: str = DEFAULT_KEY) -> None:
-    """Add the results of a fit to the store that `sdata` is backed by, and touch nothing else in it.
+    """Add the results of a fit to the store that backs `sdata`, without touching anything else in it.
 
-    Only results are written: the entries of the table that `resolvi_sd.tl.fit` makes under `key_added`. Afterwards
-    those in the store are those in memory: earlier results are replaced, and those that are no longer in memory (a
-    layer of an earlier fit, say) are removed, so that a store never mixes two fits. All other files stay as they are,
-    byte for byte, but for the attribute of `obs` that names its columns and, where there is any, consolidated
+    Only results are written: the entries of the table that `resolvi_sd.tl.fit` creates under `key_added`. Afterwards,
+    the results in the store are those in memory: earlier results are replaced, and those that are no longer in memory
+    (such as a layer of an earlier fit) are removed, so that a store never mixes two fits. All other files remain
+    unchanged, byte for byte, except for the attribute of `obs` that names its columns and, if present, consolidated
     metadata. Counts on disk and in memory are not compared. Layers that :func:`read_backed` has left in this store
-    stay as they are.
+    remain unchanged.
 
-    The process may be killed at any moment. The store then opens, the user's own data are intact, and the results are
-    the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling this function again
-    finishes an incomplete write, also in a new process with the object read from the store again: the results were
-    all on disk before the first old one was touched. (It does not extend to power failures, after which the file
-    system decides what was written.)
+    The process may be killed at any moment. Even then, the store can be opened, the user's own data are intact, and the
+    results are either the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling
+    this function again finishes an incomplete write, even in a new process with the object read from the store again,
+    because all results were on disk before the first old one was touched. (This guarantee does not extend to power
+    failures, after which the file system decides what was written.)
 
-    Processes, and threads, that write to one store wait for each other, whatever its tables. Windows and some network
-    file systems have no locks for that: there, let one at a time write. Other ways of writing, such as
-    `sdata.write_element`, know of no lock.
+    Processes and threads that write to the same store wait for each other, even if they write to different tables.
+    Windows and some network file systems lack the necessary locks; there, run only one writer at a time. Other ways of
+    writing, such as `sdata.write_element`, ignore the lock.
 
-    `uns['resolvi_rank_genes_groups']` stays in memory: its record arrays, which scanpy asks for, have no fixed form in
-    zarr, and a store that holds them can be read by the version of zarr that wrote it and newer ones only. The same
-    numbers are in `uns['resolvi_de']`, from which :func:`resolvi_sd.tl.rank_genes_groups` makes them again.
+    `uns['resolvi_rank_genes_groups']` stays in memory: its record arrays, which scanpy requires, have no fixed
+    representation in zarr, and a store that contains them can only be read by the version of zarr that wrote it and by
+    newer ones. The same numbers are in `uns['resolvi_de']`, from which :func:`resolvi_sd.tl.rank_genes_groups` can
+    recreate them.
 
     Parameters
     ----------
@@ -65,21 +66,22 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     Raises
     ------
     TypeError
-        If `sdata` is no SpatialData object, or if a result cannot be stored as it is.
+        If `sdata` is not a SpatialData object, or if a result cannot be stored unchanged.
     ValueError
-        If `sdata` is not backed, or not by a local folder; if rows or genes on disk are not those in memory, in the
-        same order; if columns of `obs` or coordinates that the fit has read are in memory only, or others; if the store
-        has entries with the names of results, and no fit; if `key_added`, or a name in the results, cannot be one in a
-        store.
+        If `sdata` is not backed, or not by a local folder; if the rows or genes on disk are not those in memory, in the
+        same order; if columns of `obs` or coordinates that the fit has read exist in memory only, or differ; if the
+        store has entries with the names of results but no fit; if `key_added`, or a name in the results, is not a valid
+        name in a store.
     KeyError
-        If the table, or results under that prefix, are missing.
+        If the table or results under that prefix are missing.
     OSError
-        If the store is read-only (PermissionError), or the file system refuses (disk full, ...).
+        If the store is read-only (PermissionError), or if a file operation fails (e.g. because the disk is full).
 
     Notes
     -----
-    Results are first written to a hidden folder of the store, which takes the space of a second copy of them, and then
-    renamed into place: the model in `uns[key_added]` goes first and comes back last, as the commit mark.
+    Results are first written to a hidden folder of the store, which takes the space of a second copy of them, and are
+    then renamed into place. The model in `uns[key_added]` serves as the commit mark: the old one is removed first,
+    and the new one is put in place last.
 
     Examples
     --------
@@ -139,7 +141,7 @@ def _check_storable(table: AnnData, keys: Keys) -> None:
 
 
 def _in_memory(table: AnnData, keys: Keys) -> dict[str, list[str]]:
-    """Keys of the results that the table has and a store can keep, by slot."""
+    """Return the keys of the results that the table has and a store can keep, by slot."""
     found = {
         slot: [name for name in names if name in getattr(table, slot) and name != keys.rank_genes_groups]
         for slot, names in keys.owned().items()
@@ -167,7 +169,7 @@ def _left_in_store(store: TableStore, table: AnnData, results: Mapping[str, Sequ
 
 
 def _is_in_store(store: TableStore, element: Element, value: object) -> bool:
-    """Whether a matrix is the one in the store."""
+    """Return whether a matrix is the one in the store."""
     of = value.group if isinstance(value, CSRDataset | CSCDataset) else value
     if not isinstance(of, zarr.Group | zarr.Array) or not isinstance(of.store, LocalStore):
         return False
@@ -175,7 +177,7 @@ def _is_in_store(store: TableStore, element: Element, value: object) -> bool:
 
 
 def _is_fit_of_store(store: TableStore, model: Mapping[str, Any], keys: Keys) -> bool:
-    """Whether the fitted model in memory is the one in the store."""
+    """Return whether the fitted model in memory is the one in the store."""
     if ("uns", keys.model) not in stored_elements(store, keys):
         return False
     return _is_equal(model, read_elem(store.group()["uns"][keys.model]))
@@ -194,12 +196,12 @@ def _contents(table: AnnData, slot: str, names: list[str]) -> Any:
 
 
 def _finish(hidden: Hidden, plan: Plan | None) -> bool:
-    """Finish what an earlier writer left, or clean up after it; return whether there was something to finish."""
+    """Finish or clean up what an earlier writer has left behind; return whether a write was finished."""
     if plan is None:
         hidden.clear()
         return False
     if is_superseded(hidden, plan):
-        logger.warning("The table %s was written anew since a write to it was interrupted.", hidden.store.path)
+        logger.warning("The table %s has been written anew since a write to it was interrupted.", hidden.store.path)
         hidden.clear()
         return False
     commit(hidden, plan)

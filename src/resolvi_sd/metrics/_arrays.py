@@ -1,4 +1,4 @@
-"""What the metrics are given: matrices, labels, graphs and gene names, checked before any work."""
+"""Inputs of the metrics: matrices, labels, graphs and gene names, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ __all__ = [
 
 
 def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
-    """Return cells × genes as CSR with unique entries; what is so already is not copied.
+    """Return cells × genes as CSR with unique entries, copying only if necessary.
 
     Raises
     ------
     TypeError
-        If it is neither an array nor a sparse matrix in memory, or not of real numbers.
+        If it is neither an array nor a sparse matrix in memory, or does not hold real numbers.
     ValueError
-        If it has not two dimensions, or holds negative, NaN or infinite values.
+        If it does not have two dimensions, or holds negative, NaN or infinite values.
     """
     in_memory = isinstance(values, np.ndarray) or sp.issparse(values)
     if not in_memory:
@@ -52,7 +52,7 @@ def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
         csr.sum_duplicates()
     if csr.nnz and not (np.isfinite(csr.data).all() and csr.data.min() >= 0):
         raise ValueError(
-            f"`{argument}` must not hold negative, NaN or infinite values; is it scaled or centred? Pass counts."
+            f"`{argument}` must not hold negative, NaN or infinite values; is it scaled or centered? Pass counts."
         )
     return csr
 
@@ -63,19 +63,19 @@ def check_integers(csr: sp.csr_matrix, *, argument: str) -> None:
     Raises
     ------
     ValueError
-        With one of the fractions.
+        Naming one of the fractions.
     """
     if csr.data.dtype.kind == "f":
         fractions = np.flatnonzero(np.rint(csr.data) != csr.data)
         if fractions.size:
             raise ValueError(
                 f"`{argument}` must be raw molecule counts, but has values that are not integers, such as "
-                f"{csr.data[fractions[0]]:g}: rates or normalised expression are none."
+                f"{csr.data[fractions[0]]:g}: rates and normalized expression are not counts."
             )
 
 
 def check_no_rates(corrected: sp.csr_matrix, counts: sp.csr_matrix) -> None:
-    """Raise if corrected counts with fractions are in more entries than the raw counts: a correction removes molecules.
+    """Raise if fractional corrected counts fill more entries than the raw counts: a correction removes molecules.
 
     Raises
     ------
@@ -96,7 +96,8 @@ def check_no_rates(corrected: sp.csr_matrix, counts: sp.csr_matrix) -> None:
 def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -> tuple[NDArray[np.int64], list[str]]:
     """Return the label of each cell as a number, -1 where it is missing, and the names of the labels that occur.
 
-    Names are in the order of the categories where there are any; numbers come by size, other values by their text.
+    Names are in the order of the categories if there are any; otherwise numbers are sorted by value, other values by
+    their text.
 
     Raises
     ------
@@ -113,15 +114,15 @@ def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -
             f"`{argument}` has {len(present)} different labels besides missing ones "
             f"({listing(order[code] for code in present)}), but at least {minimum} are needed."
         )
-    rank = np.full(len(order) + 1, -1, dtype=np.int64)  # the last one is where -1 points to
+    rank = np.full(len(order) + 1, -1, dtype=np.int64)  # the last entry is what -1 selects
     rank[present] = np.arange(len(present))
     return rank[codes], [order[code] for code in present]
 
 
 def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:
-    """Return a one for each neighbor (column) of a cell (row), `(n_cells, n_cells)` CSR int32.
+    """Return a matrix with a one for each neighbor (column) of a cell (row), `(n_cells, n_cells)`, CSR int32.
 
-    Every stored entry off the diagonal is an edge, so that connectivities and distances (where coincident cells are
+    Every stored entry off the diagonal is an edge, so both connectivities and distances (in which coincident cells are
     stored zeros) may be passed.
 
     Raises
@@ -135,7 +136,7 @@ def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:
     if not is_sparse:
         raise TypeError(
             f"`graph` must be a sparse matrix of connectivities or distances, cells × cells, not "
-            f"{type(graph).__name__}; `resolvi_sd.gr.neighbors` makes them."
+            f"{type(graph).__name__}; `resolvi_sd.gr.neighbors` computes both."
         )
     if graph.shape != (n_cells, n_cells):
         raise ValueError(
@@ -153,7 +154,7 @@ def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:
 
 
 def neighbor_counts(neighbors: sp.csr_matrix, codes: NDArray[np.int64], n_types: int) -> NDArray[np.int32]:
-    """Return the number of neighbors of each type, cells × types; neighbors without a label do not count."""
+    """Return the number of neighbors of each type, cells × types; neighbors without a label are not counted."""
     labelled = np.flatnonzero(codes >= 0)
     ones = np.ones(len(labelled), dtype=np.int32)
     types = sp.csr_matrix((ones, (labelled, codes[labelled])), shape=(len(codes), n_types))
@@ -179,7 +180,7 @@ def gene_index(genes: Any, n_genes: int, *, argument: str) -> pd.Index[Any]:
 def marker_positions(
     markers: Mapping[str, Sequence[str]], genes: pd.Index[Any], names: Sequence[str]
 ) -> dict[int, NDArray[np.int64]]:
-    """Return the columns of the markers of each label, by its number.
+    """Return the columns of each label's markers, keyed by the number of the label.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Whether predictions mean what they say: shares against the truth, and posterior draws against their intervals."""
+"""Calibration against a known truth: of predicted shares, and of the intervals and ranks of posterior draws."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from resolvi_sd._validation import check_positive_int
 
 __all__ = ["Calibration", "RankUniformity", "calibration", "coverage", "rank_uniformity"]
 
+# Predictions that differ by no more than this are considered equal.
+_ROUNDING = 1e-6
+
 
 class Calibration(NamedTuple):
-    """Predicted against true values.
+    """Calibration of predicted against true values.
 
     Attributes
     ----------
     bins
-        One row per bin that has cells: `lower`, `upper`, mean `predicted` and `true` value, `standard_error` of the
-        latter (NaN for a single cell), `n_cells`.
+        One row per bin with cells: `lower`, `upper`, the mean `predicted` and `true` value, the `standard_error` of the
+        latter (NaN for a single cell), and `n_cells`.
     error
-        Expected calibration error: mean over cells of the distance of their bin's two means.
+        Expected calibration error: mean over cells of the absolute difference between the two means of their bin.
     slope, intercept
-        Of the line of least squares of the true on the predicted values; 1 and 0 are ideal. A slope below 1 means that
-        predictions are too extreme, above 1 too timid. NaN if all predictions are the same.
+        Of the least-squares line of the true on the predicted values; 1 and 0 are ideal. A slope below 1 means that
+        predictions are too extreme, above 1 that they are too timid. NaN if all predictions are the same.
     bias
         Mean of predicted minus true.
     n_cells
-        Cells that both values are known of.
+        Number of cells for which both values are known.
     """
 
     bins: pd.DataFrame
@@ -48,12 +51,12 @@ class RankUniformity(NamedTuple):
     Attributes
     ----------
     ranks
-        Relative ranks between 0 and 1, one per truth; uniform if the posterior is calibrated. Heaped at both ends: the
-        posterior is too narrow; in the middle: too wide; at one end: biased (0: draws too large).
+        Relative ranks between 0 and 1, one per truth; uniform if the posterior is calibrated. If they pile up at both
+        ends, the posterior is too narrow; in the middle, too wide; at one end, biased (at 0, the draws are too large).
     histogram
-        Number of ranks in each of the bins of equal width.
+        Number of ranks in each bin; the bins have equal width.
     statistic, p_value
-        Chi-squared test of uniformity. Truths that depend on each other, as those of one cell do, make the p-value
+        Of the chi-squared test of uniformity. If truths depend on each other, as those of one cell do, the p-value is
         too small.
     """
 
@@ -64,10 +67,10 @@ class RankUniformity(NamedTuple):
 
 
 def calibration(predicted: ArrayLike, true: ArrayLike, *, n_bins: int = 10) -> Calibration:
-    """Compare predicted with true shares, by bins of the prediction.
+    """Compare predicted with true shares in bins of the prediction.
 
     With N cells, N_b of them in bin b, the expected calibration error is `sum_b N_b / N |mean predicted - mean true|`
-    [1]_; intercept and slope are those of the calibration line [2]_. Bins divide the range from 0 to 1 evenly.
+    [1]_; intercept and slope are those of the calibration line [2]_. The bins divide the range from 0 to 1 evenly.
 
     Parameters
     ----------
@@ -90,9 +93,9 @@ def calibration(predicted: ArrayLike, true: ArrayLike, *, n_bins: int = 10) -> C
     References
     ----------
     .. [1] Naeini, Cooper & Hauskrecht (2015), Obtaining well calibrated probabilities using Bayesian binning, AAAI;
-       here with shares in place of the frequencies of an event.
-    .. [2] Cox (1958), Two further applications of a model for binary regression, Biometrika 45; for shares by least
-       squares.
+       here with shares instead of the frequencies of an event.
+    .. [2] Cox (1958), Two further applications of a model for binary regression, Biometrika 45; fitted
+       to shares by least squares.
 
     Examples
     --------
@@ -119,7 +122,7 @@ def calibration(predicted: ArrayLike, true: ArrayLike, *, n_bins: int = 10) -> C
             "n_cells": n_cells.to_numpy(),
         }
     )
-    slope = float(np.cov(x, y, bias=True)[0, 1] / x.var()) if np.ptp(x) > 0 else float("nan")
+    slope = float(np.cov(x, y, bias=True)[0, 1] / x.var()) if np.ptp(x) > _ROUNDING else float("nan")
     return Calibration(
         bins=bins,
         error=float(np.average(np.abs(bins["predicted"] - bins["true"]), weights=bins["n_cells"])),
@@ -133,35 +136,35 @@ def calibration(predicted: ArrayLike, true: ArrayLike, *, n_bins: int = 10) -> C
 def coverage(
     samples: Any, true: Any, *, levels: float | Sequence[float] = 0.8, where: ArrayLike | None = None
 ) -> pd.DataFrame:
-    """How often the central intervals of posterior draws hold the truth.
+    """Compute how often the central intervals of posterior draws contain the truth.
 
-    S draws divide the line into S + 1 pieces, and a truth that is a draw from the same posterior is equally likely to
-    fall into each: for 9 draws, the interval between the smallest and the largest has the level 0.8. A truth equal to
-    some draws, as counts often are, is spread evenly over the pieces it touches [1]_; of a piece that an interval cuts,
-    the part inside counts. So the expected coverage of a calibrated posterior is the level itself, whatever the number
-    of draws and also for counts, whose closed intervals would always hold too much.
+    S draws divide the line into S + 1 pieces, and a truth that is drawn from the same posterior is equally likely to
+    fall into each of them: for 9 draws, the interval between the smallest and the largest has the level 0.8. A truth
+    that equals some of the draws, as is common for counts, is spread evenly over the pieces it touches [1]_; if an
+    interval cuts a piece, the part inside counts. The expected coverage of a calibrated posterior is therefore the
+    level itself, for any number of draws and also for counts, whose closed intervals would always cover too much.
 
     Parameters
     ----------
     samples
-        Draws, samples × any shape, such as (sample, cell, gene) of :func:`resolvi_sd.tl.sample_posterior`.
+        Draws, samples × any shape, such as (sample, cell, gene) from :func:`resolvi_sd.tl.sample_posterior`.
     true
-        Truths of that shape without the samples, dense or sparse. Where it is NaN, it is left out.
+        Truths, of the same shape without the axis of samples, dense or sparse. NaN values are left out.
     levels
         Nominal levels, between 0 and 1.
     where
-        Mask of the shape of `true`: which truths count. For corrected counts, those with counts: without, the truth is
-        certain, and covered at any level as often as it should be.
+        Mask of the shape of `true` that selects the truths to use. For corrected counts, select the entries with
+        counts: in all others the truth is certain, and is covered exactly as often as it should be at any level.
 
     Returns
     -------
-    One row per level: `level`, `coverage` (share of truths), its binomial `standard_error` and `n`, the number of
-    truths. Truths that depend on each other, as those of one cell do, make the standard error too small.
+    One row per level: `level`, `coverage` (share of truths covered), its binomial `standard_error` and `n`, the number
+    of truths. If truths depend on each other, as those of one cell do, the standard error is too small.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, no truth is left, or a level is not between 0 and 1.
+        If the shapes do not match, no truth is left, or a level is not between 0 and 1.
 
     References
     ----------
@@ -190,18 +193,18 @@ def coverage(
 def rank_uniformity(
     samples: Any, true: Any, *, n_bins: int = 20, where: ArrayLike | None = None, rng: RandomLike = 0
 ) -> RankUniformity:
-    """Test whether the ranks of truths among posterior draws are uniform: simulation-based calibration.
+    """Test whether the ranks of truths among posterior draws are uniform (simulation-based calibration).
 
-    Data and truths have to be draws from the model itself, see :func:`resolvi_sd.datasets.simulate_from_model`.
+    The data and the truths must be drawn from the model itself; see :func:`resolvi_sd.datasets.simulate_from_model`.
 
     Parameters
     ----------
     samples, true, where
         As in :func:`coverage`.
     n_bins
-        Bins of the histogram.
+        Number of bins of the histogram.
     rng
-        Seed or generator: breaks ties, and places each rank within its 1 / (number of draws + 1).
+        Seed or generator, used to break ties and to place each rank within its piece of 1 / (number of draws + 1).
 
     Returns
     -------
@@ -210,7 +213,7 @@ def rank_uniformity(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or no truth is left.
+        If the shapes do not match, or no truth is left.
     TypeError
         If `n_bins` is not an integer.
 
@@ -240,7 +243,7 @@ def rank_uniformity(
 
 
 def _known_shares(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the pairs without NaN, or raise."""
+    """Return the pairs of shares without NaN; raise if there are none or they are not shares."""
     x, y = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"There must be one share per cell in both, but predicted is {x.shape} and true {y.shape}.")
@@ -249,7 +252,7 @@ def _known_shares(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.flo
         raise ValueError(f"None of the {len(x)} cells has both a predicted and a true share (the others are NaN).")
     x, y = x[known], y[known]
     for name, values in (("predicted", x), ("true", y)):
-        # Shares are sums of float32.
+        # Shares are sums of float32 values.
         if values.min() < -1e-6 or values.max() > 1 + 1e-6:
             raise ValueError(
                 f"`{name}` must hold shares between 0 and 1, but goes from {values.min():g} to {values.max():g}."
@@ -260,7 +263,7 @@ def _known_shares(predicted: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.flo
 def _relative_ranks(
     samples: Any, true: Any, where: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the part of the line from 0 to 1 that each truth's rank among the draws takes, start and end."""
+    """Return the start and end of the part of the unit interval that each truth's rank among the draws occupies."""
     dense = true.toarray() if hasattr(true, "toarray") else true
     truth, draws = np.asarray(dense, dtype=np.float64), np.asarray(samples)
     if draws.ndim < 1 or draws.shape[1:] != truth.shape or not len(draws):
@@ -277,7 +280,7 @@ def _relative_ranks(
         raise ValueError("No truth is left to compare: all are NaN or outside of `where`.")
     picked, chosen = draws[:, kept], truth[kept]
     if np.isnan(picked).any():
-        raise ValueError("`samples` has NaN where the truth is known; leave those out by `where`.")
+        raise ValueError("`samples` has NaN where the truth is known; leave those out with `where`.")
     below = (picked < chosen).sum(axis=0)
     equal = (picked == chosen).sum(axis=0)
     pieces = len(draws) + 1

@@ -22,10 +22,11 @@ class Coexpression(NamedTuple):
     Attributes
     ----------
     mean
-        Over the pairs: arithmetic mean of rates, geometric mean of odds ratios.
+        Mean over the pairs: arithmetic for rates, geometric for odds ratios.
     pairs
-        One row per pair: `gene_a`, `gene_b`, expected cells with both (`n_both`) and with at least one (`n_either`),
-        and `rate` or `odds_ratio`; NaN for a pair that no cell has a gene of, which the mean leaves out.
+        One row per pair: `gene_a`, `gene_b`, the expected number of cells with both genes (`n_both`) and with at least
+        one of them (`n_either`), and the `rate` or `odds_ratio`. The latter is NaN if no cell has either gene; the mean
+        leaves out such pairs.
     """
 
     mean: float
@@ -33,18 +34,18 @@ class Coexpression(NamedTuple):
 
 
 def coexpression_rate(counts: Any, gene_names: Sequence[str] | pd.Index[Any], pairs: Any) -> Coexpression:
-    """Mutually exclusive co-expression rate (MECR): how often exclusive genes are in one cell.
+    """Compute the mutually exclusive co-expression rate (MECR): how often exclusive genes occur in the same cell.
 
-    For each pair, the number of cells with both genes over the number of cells with at least one; the mean over the
-    pairs is the rate of Hartman and Satija [1]_. 0 is the best; deleting molecules lowers it, so hold it against
-    :func:`depth_matched` counts.
+    For each pair, the rate is the number of cells with both genes divided by the number of cells with at least one;
+    the mean over the pairs is the rate of Hartman and Satija [1]_. The best value is 0. Deleting molecules lowers it,
+    so compare it with that of :func:`depth_matched` counts.
 
-    A corrected layer holds expected counts c, and the numbers of cells are expected ones: a gene is present with
-    probability min(c, 1), that of a positive integer when c is rounded at random to one of its neighbors without
-    changing its mean; the entries of a cell are rounded independently. For integer counts this is plain counting.
-    `c > 0` would not do, as a corrected layer is positive wherever the raw one is, nor would a cut such as c >= 0.5,
-    which makes scaling all counts by 0.6 invisible and by 0.4 perfect. With this rule, scaling all counts that are 0 or
-    1 by q gives what thinning them by q gives in expectation.
+    A corrected layer holds expected counts c, and the numbers of cells are expected numbers: a gene is present with
+    probability min(c, 1), the probability of a positive integer if c is rounded at random to one of the adjacent
+    integers without changing its mean; the entries of a cell are rounded independently. For integer counts, this is
+    plain counting. `c > 0` would not work, as a corrected layer is positive wherever the raw one is, nor would a cutoff
+    such as c >= 0.5, with which scaling all counts by 0.6 would change nothing and scaling by 0.4 would look perfect.
+    With this rule, scaling counts that are all 0 or 1 by q gives what thinning them by q gives in expectation.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def coexpression_rate(counts: Any, gene_names: Sequence[str] | pd.Index[Any], pa
     KeyError
         If a gene of a pair is not among `gene_names`.
     TypeError, ValueError
-        If `counts` are dense rates or no counts, or there are no pairs.
+        If `counts` holds dense rates or is not a matrix of counts, or if there are no pairs.
 
     References
     ----------
@@ -86,16 +87,16 @@ def coexpression_rate(counts: Any, gene_names: Sequence[str] | pd.Index[Any], pa
 
 
 def coexpression_odds_ratio(counts: Any, gene_names: Sequence[str] | pd.Index[Any], pairs: Any) -> Coexpression:
-    r"""Odds ratio of exclusive genes: how much likelier a cell has one if it has the other.
+    r"""Compute the odds ratio of exclusive genes: how much likelier a cell has one gene if it has the other.
 
-    Of n cells, a have both genes, b only the first, c only the second and d neither:
+    Of n cells, a have both genes, b only the first, c only the second, and d neither:
 
     .. math:: OR = \frac{(a + 1/2)(d + 1/2)}{(b + 1/2)(c + 1/2)}
 
-    1/2 is added to every cell of every table (Haldane and Anscombe), so that no ratio is zero or infinite and layers
-    remain comparable. Unlike the rate, the ratio does not fall just because a gene is rare: 1 is independence, below 1
-    is exclusion. SegTraQ [1]_ reports it so (without the 1/2) as its form of the rate. Presence in a corrected layer is
-    as in :func:`coexpression_rate`.
+    1/2 is added to every entry of every table (Haldane and Anscombe), so that no ratio is zero or infinite and layers
+    remain comparable. Unlike the rate, the ratio does not fall just because a gene is rare: 1 means independence, and
+    values below 1 mean exclusion. SegTraQ [1]_ reports this ratio (without the 1/2) as its form of the rate. Presence
+    in a corrected layer is defined as in :func:`coexpression_rate`.
 
     Parameters
     ----------
@@ -105,12 +106,12 @@ def coexpression_odds_ratio(counts: Any, gene_names: Sequence[str] | pd.Index[An
     Returns
     -------
     Coexpression
-        `mean`, here the geometric one, and `pairs` with the column `odds_ratio`.
+        `mean`, here the geometric mean, and `pairs` with the column `odds_ratio`.
 
     Raises
     ------
     KeyError, TypeError, ValueError
-        As :func:`coexpression_rate`.
+        As for :func:`coexpression_rate`.
 
     References
     ----------
@@ -141,7 +142,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 def _cells_with(
     counts: Any, gene_names: Sequence[str] | pd.Index[Any], pairs: Any
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], pd.DataFrame, int]:
-    """Return the expected cells with both, the first and the second gene of each pair, the pairs, and the cells."""
+    """Return the expected cells with both, the first and the second gene of each pair, the pairs, and n."""
     layer = count_layer(counts, argument="counts")
     names = gene_index(gene_names, layer.shape[1], argument="gene_names")
     table = _pair_table(pairs)

@@ -1,4 +1,4 @@
-"""The control that every metric is held against: raw counts at the depth of the corrected ones."""
+"""The control that every metric is compared with: raw counts at the depth of the corrected ones."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from resolvi_sd.metrics._layers import count_layer, molecule_counts
 
 __all__ = ["depth_matched"]
 
-# Cells thinned in one go: bounds the temporaries.
+# Cells thinned at a time; bounds the memory of temporary arrays.
 _CELLS = 1 << 15
 
 
 def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr_matrix:
     r"""Thin raw counts to the depth of a corrected layer, cell by cell.
 
-    Fewer molecules alone lower every rate of contamination. What a correction achieves beyond that is the difference
-    to this control, which removes as many molecules from each cell, but at random: with raw counts x and corrected
-    counts c of cell n,
+    Having fewer molecules lowers every rate of contamination by itself. What a correction achieves beyond that is the
+    difference from this control, which removes as many molecules from each cell, but at random: with raw counts x and
+    corrected counts c of cell n,
 
     .. math:: y_{ng} \sim \mathrm{Binomial}(x_{ng}, q_n), \quad q_n = \min(1, \sum_g c_{ng} / \sum_g x_{ng}),
 
-    so that :math:`E[y_{ng}] = q_n x_{ng}` and each cell has the corrected depth in expectation. A cell that the
-    correction made no shallower keeps its counts.
+    so that :math:`E[y_{ng}] = q_n x_{ng}` and each cell has the corrected depth in expectation. A cell whose
+    depth the correction did not reduce keeps its counts.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr
 
     Returns
     -------
-    Integer counts, cells × genes, CSR without stored zeros, of the type of `counts`.
+    Integer counts, cells × genes, CSR without stored zeros, of the same type as `counts`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr
         entries = slice(raw.indptr[cells.start], raw.indptr[cells.stop])
         entry_keep = np.repeat(keep[cells], np.diff(raw.indptr[cells.start : cells.stop + 1]))
         data[entries] = generator.binomial(raw.data[entries].astype(np.int64), entry_keep)
-    # Copied, as removing the zeros works in place and the indices are those of the input.
+    # Copied, because zeros are removed in place and the indices are those of the input.
     thinned = sp.csr_matrix((data, raw.indices.copy(), raw.indptr.copy()), shape=raw.shape)
     thinned.eliminate_zeros()
     return thinned

@@ -17,7 +17,7 @@ from resolvi_sd.metrics._markers import LabelProfiles, given_markers, label_prof
 __all__ = ["exclusive_pairs", "pairs_from_markers"]
 
 _NEAREST = 3
-# Genes searched for the nearest pairs where none passes: bounds the genes × genes matrices.
+# Genes searched for the nearest pairs if none passes; bounds the genes × genes matrices.
 _NEAREST_GENES = 300
 
 
@@ -32,22 +32,22 @@ def exclusive_pairs(
     max_lift: float = 0.75,
     min_cells: int = 10,
 ) -> pd.DataFrame:
-    """Find pairs of genes that no cell should have together, from a reference.
+    """Find pairs of genes that no cell should have together, using a reference.
 
-    Each gene belongs to the label where its share of the molecules is highest. Two genes g and h of different labels a
-    and b are exclusive if
+    Each gene belongs to the label in which its share of the molecules is highest. Two genes g and h of different labels
+    a and b are exclusive if
 
     - each is detected in at least `min_detection` of the cells of its own label,
-    - each has in the other's label at most `max_relative` of its expression in its own, and
-    - they occur together in the reference at most `max_lift` times as often as independent genes would, that is
-      n_gh n / (n_g n_h) <= `max_lift`, over all cells: a third label may express both.
+    - each has, in the label of the other, at most `max_relative` of its expression in its own label, and
+    - they occur together in the reference at most `max_lift` times as often as independent genes would, that is,
+      n_gh n / (n_g n_h) <= `max_lift`, over all cells, since a third label may express both.
 
-    The construction, reciprocal markers with a bound on their co-occurrence in the reference, is SegTraQ's [2]_;
-    Hartman and Satija [1]_ take markers of a matched single-cell reference likewise. `max_lift` is SegTraQ's, the other
+    The construction, reciprocal markers with a bound on their co-occurrence in the reference, is that of SegTraQ [2]_;
+    Hartman and Satija [1]_ also take markers from a matched single-cell reference. `max_lift` is SegTraQ's; the other
     thresholds are ours.
 
-    The reference is best a single-cell one. Raw spatial counts with labels will do where there is none, with a larger
-    `max_relative`; find the pairs once and use them for all layers.
+    The reference should preferably be a single-cell data set. If there is none, use raw spatial counts with labels and
+    a larger `max_relative`; find the pairs once and use them for all layers.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def exclusive_pairs(
     ------
     TypeError, ValueError
         If the counts are not integers, there are fewer than two labels, the panel shares no genes, or there is no
-        exclusive pair; the message then names the nearest ones.
+        exclusive pair; in the last case, the message names the nearest pairs.
 
     References
     ----------
@@ -104,21 +104,21 @@ def exclusive_pairs(
     if found.empty:
         raise ValueError(
             f"No exclusive markers at these thresholds (min_detection={min_detection}, max_relative={max_relative}, "
-            f"max_lift={max_lift}); found the nearest: "
+            f"max_lift={max_lift}); the nearest: "
             f"{_nearest(profiles, present, names, columns, (min_detection, max_relative, max_lift))}. Loosen the "
-            "thresholds, merge labels that share their markers, or give markers: pairs_from_markers."
+            "thresholds, merge labels that share their markers, or pass markers to pairs_from_markers."
         )
     return found.sort_values(["relative", "lift"], kind="stable").reset_index(drop=True)
 
 
 def pairs_from_markers(markers: Mapping[str, Sequence[str]], gene_names: Sequence[str] | pd.Index[Any]) -> pd.DataFrame:
-    """Return all pairs of given markers of different labels.
+    """Return all pairs of given markers that belong to different labels.
 
     Parameters
     ----------
     markers
         Genes that each label expresses and no other given label does; those not among `gene_names` are left out. A
-        gene given for several labels is exclusive with none of them.
+        gene given for several labels is not part of any pair.
     gene_names
         Names of the genes of the panel.
 
@@ -129,7 +129,7 @@ def pairs_from_markers(markers: Mapping[str, Sequence[str]], gene_names: Sequenc
     Raises
     ------
     ValueError
-        If fewer than two labels have a marker in the panel, or all markers are shared.
+        If fewer than two labels have a marker in the panel, or all markers are shared between labels.
 
     Examples
     --------
@@ -144,7 +144,7 @@ def pairs_from_markers(markers: Mapping[str, Sequence[str]], gene_names: Sequenc
     rows = [(g, h, a, b) for i, (g, a) in enumerate(single) for h, b in single[i + 1 :] if a != b]
     if not rows:
         raise ValueError(
-            f"No exclusive markers: all markers in the panel are of several labels, or of one. Given: {dict(own)}."
+            f"No exclusive markers: all markers in the panel belong to several labels, or to one. Given: {dict(own)}."
         )
     return pd.DataFrame(rows, columns=["gene_a", "gene_b", "label_a", "label_b"])
 
@@ -152,7 +152,7 @@ def pairs_from_markers(markers: Mapping[str, Sequence[str]], gene_names: Sequenc
 def _compared_pairs(
     profiles: LabelProfiles, present: sp.csr_matrix, names: pd.Index[Any], columns: NDArray[np.intp]
 ) -> pd.DataFrame:
-    """Return the pairs of these genes that have their highest expression in different labels."""
+    """Return the pairs of these genes whose highest expression is in different labels."""
     relative = profiles.relative[:, columns]
     top = relative.argmax(axis=0)
     detection = profiles.detection[top, columns]

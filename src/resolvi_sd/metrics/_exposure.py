@@ -1,4 +1,4 @@
-"""Leakage of a type's markers by the number of its cells nearby, before and after a correction."""
+"""Leakage of a type's markers as a function of the number of its cells nearby, before and after a correction."""
 
 from __future__ import annotations
 
@@ -43,31 +43,32 @@ _OWN_COLUMNS = ["cell_type", "n_markers", *_OWN]
 
 
 class ExposureAudit(NamedTuple):
-    """How much leakage a correction removed, and how much that was no leakage.
+    """Leakage that a correction removed, and genuine molecules that it removed falsely.
 
     Attributes
     ----------
     sensitivity
-        Share of the leaked marker molecules that was removed, over all detected pairs; NaN where none is detected.
+        Share of the leaked marker molecules that was removed, over all detected pairs; NaN if none is detected.
     own_removed
-        Share of the molecules of types' own markers, in their own cells, that was removed: the false removal.
+        Share of the molecules of the types' own markers, in cells of these types, that was removed: the false removal.
     own_removed_unexposed
-        The same in cells without a neighbor of their own type, whose marker molecules cannot have come from one; NaN
-        where there are no such cells.
+        The same in cells without a neighbor of their own type, whose marker molecules cannot have come from such a
+        neighbor; NaN if there are no such cells.
     pairs
-        One row per source and target: `n_unexposed`, `n_exposed` cells; `n_markers`, of which `n_strict` are nearly
-        absent from unexposed target cells; `excess` and `excess_corrected`, leaked marker molecules; `sensitivity`,
-        of all and of strict markers; `unexposed_removed`, the share of the markers' level in unexposed cells that was
-        removed (native expression, background, or leakage that reaches even those); `admixture_rate`, the estimated
-        share of the target's molecules, all genes, that leaked from the source; `q_value` and `detected`.
+        One row per source and target: numbers of cells `n_unexposed` and `n_exposed`; number of markers `n_markers`, of
+        which `n_strict` are nearly absent from unexposed target cells; leaked marker molecules `excess` and
+        `excess_corrected`; `sensitivity` of all markers and `sensitivity_strict`; `unexposed_removed`, the share of the
+        marker molecules in unexposed cells that was removed (native expression, background, or leakage that reaches
+        even these cells); `admixture_rate`, the estimated share of the target's molecules (of all genes) that leaked
+        from the source; `q_value` and `detected`.
     profile
-        One row per source, target and `exposure` (number of source neighbors, the last one "or more"): `n_cells`,
-        `molecules` (all genes, raw), the markers' molecules and their excess before and after, `sensitivity`, and
-        `removed`, the share of the markers' molecules removed. Rows where source and target are the same are those of
-        own markers, which have no excess.
+        One row per source, target and `exposure` (number of source neighbors; the last value means "or more"):
+        `n_cells`, `molecules` (raw, all genes), the marker molecules and their excess before and after the correction,
+        `sensitivity`, and `removed`, the share of the marker molecules that was removed. Rows with the same source and
+        target are those of own markers, which have no excess.
     own_markers
-        One row per type that has any: number of own markers, their `molecules` in the type's own cells, and the share
-        `removed`; the same in cells without a neighbor of their own type.
+        One row per type with own markers: their number, their `molecules` in cells of this type, and the share
+        `removed`; the last two also for cells without a neighbor of their own type.
     """
 
     sensitivity: float
@@ -91,70 +92,73 @@ def exposure_audit(
     min_cells: int = 50,
     min_excess: float = 50,
 ) -> ExposureAudit:
-    r"""Leakage by the number of source neighbors, how much of it a correction removes, and what it removes falsely.
+    r"""Estimate leakage by the number of source neighbors, how much of it a correction removes, and its false removal.
 
-    A cell is contaminated by cells that it borders. For a source type S and a target type T, the cells of T are
+    A cell is contaminated by the cells that it borders. For a source type S and a target type T, the cells of T are
     binned by their exposure b, the number of S cells among their neighbors. With :math:`m_b` molecules of S's markers
     and :math:`M_b` molecules of all genes in the cells of a bin, the leaked marker molecules are
 
     .. math:: L = \sum_{b>0} \max(m_b / M_b - m_0 / M_0, 0) M_b,
 
-    since unexposed cells (b = 0) show what T expresses by itself. A correction is judged by
-    :math:`\mathrm{sensitivity} = 1 - L_\mathrm{corrected} / L`, with :math:`M_b` of the raw counts in both. Deleting
-    the markers altogether earns a sensitivity of 1, so it is never reported without the false removal: the share of
-    the molecules of a type's own markers that was removed in the type's own cells, which are almost surely genuine.
-    Some may still have leaked from neighbors of the same type; in cells without such neighbors they cannot have.
+    since unexposed cells (b = 0) show what T itself expresses. A correction is judged by
+    :math:`\mathrm{sensitivity} = 1 - L_\mathrm{corrected} / L`, with :math:`M_b` of the raw counts in both terms.
+    Deleting the markers altogether would give a sensitivity of 1, so it is never reported without the false removal:
+    the share of the molecules of a type's own markers, in cells of this type, that was removed. These molecules are
+    almost surely genuine. Some may still have leaked from neighbors of the same type, but not in cells without such
+    neighbors.
 
-    A pair is detected where the rate of marker molecules is higher in exposed than in unexposed cells (one-sided exact
-    test of two Poisson rates: given their sum, the exposed ones are binomial with the share of the offsets;
-    Benjamini-Hochberg, q < 0.01) and L is at least `min_excess`. If leakage samples the source's transcripts, of which
-    the markers are a share s, then :math:`L / (s \sum_b M_b)` of the target's molecules leaked from S; somewhat less,
-    as the source's cells are contaminated too, which lowers s. Expression of the target that changes from region to
-    region along with the number of source cells looks like leakage; strict markers are hardly open to that.
+    A pair is detected if the rate of marker molecules is higher in exposed than in unexposed cells (one-sided exact
+    test of two Poisson rates: given their sum, the number in exposed cells is binomial, with the share of exposed cells
+    in :math:`\sum_b M_b` as its probability; Benjamini-Hochberg, q < 0.01) and L is at least `min_excess`. If leakage
+    samples the source's transcripts, of which the markers are a share s, then :math:`L / (s \sum_b M_b)` of the
+    target's molecules leaked from S. The true share is somewhat smaller, as contamination of the source's cells lowers
+    s. Expression of the target that varies between regions along with the number of source cells looks like leakage;
+    strict markers are hardly affected by this.
 
     Parameters
     ----------
     counts
         Raw counts, cells × genes, integers, sparse or dense.
     corrected
-        Corrected counts of the same cells and genes; or depth-matched raw counts, for comparison.
+        Corrected counts of the same cells and genes; for comparison, depth-matched raw counts.
     labels
         Type of each cell, fixed before the correction; missing values are allowed.
     graph
-        Connectivities or distances, cells × cells, sparse: stored entries are neighbors.
+        Connectivities or distances, cells × cells, sparse; stored entries are neighbors.
     gene_names
         Names of the columns.
     markers
-        Markers of each type, by name. None: chosen from the raw counts as cellAdmix-core does. For a pair, the genes
-        that S expresses most of all types, those with the highest ratio to unexposed cells of T first; own markers are
-        the 10 most specific of those that no other type expresses half as much.
+        Markers of each type, by name. If None, they are chosen from the raw counts as in cellAdmix-core: for a pair,
+        the genes that S expresses more than any other type, starting with the highest ratio to unexposed cells of T;
+        as own markers, the 10 most specific of the genes that no other type expresses more than half as much.
     max_exposure
-        Bins are 0, 1, ..., and this number or more.
+        The bins are 0, 1, ..., and this number or more.
     n_markers
-        Largest number of markers of a pair, where they are chosen.
+        Maximum number of markers of a pair if they are chosen.
     min_cells
-        Pairs need so many exposed and so many unexposed target cells.
+        Minimum number of exposed and of unexposed target cells of a pair.
     min_excess
-        Smallest number of leaked marker molecules of a detected pair.
+        Minimum number of leaked marker molecules of a detected pair.
 
     Returns
     -------
-    ExposureAudit. Pairs with too few cells, or with fewer than 3 markers to choose, have no rows.
+    ExposureAudit. Pairs with too few cells, or with fewer than 3 markers to choose from, have no rows.
 
     Raises
     ------
     KeyError
         If `markers` names labels or genes that do not exist.
     TypeError, ValueError
-        If there are fewer than two labels, shapes do not agree, `counts` are not integers, or `corrected` holds dense
+        If there are fewer than two labels, shapes do not match, `counts` are not integers, or `corrected` holds dense
         rates.
 
     References
     ----------
     The admixture audit of cellAdmix-core (github.com/kharchenkolab/cellAdmix-core, docs/benchmarks.md: "The neighbor
-    benchmark"), without its screen of induced genes and its distant reference; after Mitchel et al. 2025, doi
-    10.1101/2025.01.02.631135. Ours are: the exact test (there, the unexposed rate counts as known), that own markers
-    are at least twice as high as in other types, and the false removal in cells without neighbors of their own type.
+    benchmark"), without its screen for induced genes and its distant reference; after Mitchel et al. 2025, doi
+    10.1101/2025.01.02.631135. Our additions are the exact test (cellAdmix-core treats the unexposed rate as known), the
+    requirement that own markers be at least twice as high as in other types, and the false removal in cells without
+    neighbors of their own type.
 
     Examples
     --------
@@ -178,10 +182,12 @@ def exposure_audit(
     neighbors = neighbor_matrix(graph, raw.shape[0])
     given = None if markers is None else marker_positions(markers, index, names)
     top = check_positive_int(max_exposure, argument="max_exposure")
-    rules = MarkerRules(given, check_positive_int(n_markers, argument="n_markers"), min_cells)
+    check_positive_int(n_markers, argument="n_markers")
+    check_positive_int(min_cells, argument="min_cells")
+    rules = MarkerRules(given, n_markers, min_cells)
     bins = np.minimum(neighbor_counts(neighbors, codes, len(names)), top).astype(np.intp)
     targets = (np.flatnonzero(codes == code) for code in range(len(names)))
-    # One target at a time: sources × bins × genes are many numbers for many types and a large panel.
+    # One target at a time, since sources × bins × genes is large for many types and a large panel.
     sums = (exposure_sums(raw, kept, bins, rows, top + 1) for rows in targets)
     return _audit(sums, group_sums(raw, codes, len(names)), names, rules, min_excess)
 
@@ -229,7 +235,7 @@ def _ratio(part: float, whole: float) -> float:
 
 
 def _shares_left(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return after / before, NaN where there was nothing."""
+    """Return after / before, NaN where `before` is 0."""
     left: NDArray[np.float64] = np.full(before.shape, np.nan)
     np.divide(after, before, out=left, where=before > 0)
     return left

@@ -1,4 +1,4 @@
-"""Markers for the audit of exposure: given, or chosen from the raw counts."""
+"""Markers for the exposure audit: given, or chosen from the raw counts."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _SOURCE_SHARE = 50e-6
 _BASELINE_FLOOR = 20e-6
 _OWN_SHARE = 200e-6
 _OWN_MARKERS = 10
-# Ours: a type's molecules of a gene that others express as much are not surely its own.
+# Ours: a type's molecules of a gene that other types express as much are not certain to be its own.
 _OWN_RATIO = 2
 _FEWEST_MARKERS = 3
 
 
 class MarkerRules(NamedTuple):
-    """How markers are chosen.
+    """Rules for choosing markers.
 
     Attributes
     ----------
     given
-        Columns of the markers of each type; None: they are chosen.
+        Columns of the markers of each type; None if they are to be chosen.
     n_markers
-        Largest number of markers of a pair.
+        Maximum number of markers of a pair.
     min_cells
-        Pairs need so many exposed and so many unexposed target cells.
+        Minimum number of exposed and of unexposed target cells of a pair.
     """
 
     given: dict[int, NDArray[np.int64]] | None
@@ -40,16 +40,16 @@ class MarkerRules(NamedTuple):
 
 
 def own_markers(shares: NDArray[np.float64], own: int, rules: MarkerRules) -> NDArray[np.int64]:
-    """Return the markers by which a type's own molecules are known, none where it has none.
+    """Return the markers that identify a type's own molecules; empty if it has none.
 
     Parameters
     ----------
     shares
-        Each type's molecules over the genes, types × genes, rows sum to 1.
+        Distribution of each type's molecules over the genes, types × genes; rows sum to 1.
     own
         The type.
     rules
-        How they are chosen.
+        Rules for choosing them.
     """
     if rules.given is not None:
         return rules.given.get(own, np.empty(0, np.int64))
@@ -62,18 +62,18 @@ def own_markers(shares: NDArray[np.float64], own: int, rules: MarkerRules) -> ND
 
 
 def pair_markers(shares: NDArray[np.float64], source: int, sums: ExposureSums, rules: MarkerRules) -> NDArray[np.int64]:
-    """Return the markers of a source for one target, none where there are too few cells or genes to compare.
+    """Return the markers of a source for one target; empty if there are too few cells or genes to compare.
 
     Parameters
     ----------
     shares
-        Each type's molecules over the genes, types × genes, rows sum to 1.
+        Distribution of each type's molecules over the genes, types × genes; rows sum to 1.
     source
         The source type.
     sums
         The cells of the target type.
     rules
-        How they are chosen.
+        Rules for choosing them.
     """
     none = np.empty(0, np.int64)
     cells, offset = sums.cells[source], sums.offset[source]

@@ -1,4 +1,4 @@
-"""Molecules of every gene by exposure: how many cells of a source type neighbor a cell."""
+"""Molecules of every gene by exposure, the number of a cell's neighbors of a source type."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["ExposureSums", "excess", "exposure_sums"]
 
 
 class ExposureSums(NamedTuple):
-    """Cells of one target type, in bins by the number of neighbors of each source type.
+    """Sums over the cells of one target type, binned by the number of neighbors of each source type.
 
     Attributes
     ----------
     cells
-        Sources × bins.
+        Number of cells, sources × bins.
     before, after
         Molecules of the raw and of the corrected counts, sources × bins × genes.
     """
@@ -28,7 +28,7 @@ class ExposureSums(NamedTuple):
 
     @property
     def offset(self) -> NDArray[np.float64]:
-        """Raw molecules of all genes, sources × bins: the offsets, which a correction leaves as they are."""
+        """Raw molecules of all genes, sources × bins: the offsets, which are the same before and after a correction."""
         total: NDArray[np.float64] = self.before.sum(axis=2)
         return total
 
@@ -43,7 +43,7 @@ def exposure_sums(
     counts, corrected
         Cells × genes.
     bins
-        Bin of each cell for each source, cells × sources, from 0.
+        Bin of each cell for each source, counted from 0, cells × sources.
     rows
         The cells of the target type.
     n_bins
@@ -60,16 +60,16 @@ def exposure_sums(
 
 
 def excess(molecules: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the molecules of each bin above what the rate of the first, unexposed one explains.
+    """Return the molecules of each bin beyond those explained by the rate of the first, unexposed bin.
 
-    `max(m_b / M_b - m_0 / M_0, 0) M_b`; 0 in bins without molecules and in the first.
+    These are `max(m_b / M_b - m_0 / M_0, 0) M_b`, which is 0 in bins without molecules and in the first bin.
 
     Parameters
     ----------
     molecules
         Marker molecules m of each bin.
     offset
-        Molecules M of each bin; that of the first must not be 0.
+        Molecules M of each bin; that of the first bin must not be 0.
     """
     above: NDArray[np.float64] = np.maximum(molecules - molecules[0] / offset[0] * offset, 0)
     return above

@@ -1,4 +1,4 @@
-"""Quality of a latent space: do labels keep apart, and batches mix."""
+"""Quality of a latent space: separation of labels and mixing of batches."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["LatentQuality", "latent_quality"]
 
 
 class LatentQuality(NamedTuple):
-    """How well a latent space keeps labels apart and mixes batches.
+    """Separation of labels and mixing of batches in a latent space.
 
     Attributes
     ----------
     knn_accuracy
-        Share of cells whose nearest neighbors have the cell's label for the most part.
+        Share of cells whose label is the most common one among their nearest neighbors.
     knn_accuracy_macro
-        The same, mean of the labels' accuracies, so that rare ones count as much.
+        Mean of the accuracies of the labels, in which rare labels count as much as frequent ones.
     silhouette
         Mean silhouette of the labels, -1 to 1.
     batch_mixing
-        Neighbors of the same label from other batches, over their number were batches mixed: 0 separate, 1 mixed; NaN
-        without batches.
+        Number of neighbors of the same label from other batches, divided by the number expected if batches were mixed:
+        0 if they are separate, 1 if they are mixed; NaN without batches.
     n_cells
-        Number of cells that this is the mean of.
+        Number of cells over which these values are averaged.
     """
 
     knn_accuracy: float
@@ -48,14 +48,14 @@ def latent_quality(
     max_cells: int = 10_000,
     rng: RandomLike = 0,
 ) -> LatentQuality:
-    r"""Accuracy of a nearest-neighbor classifier, silhouette of the labels, and mixing of the batches.
+    r"""Compute the accuracy of a nearest-neighbor classifier, the silhouette of labels, and the mixing of batches.
 
-    The classifier leaves the cell itself out: the label of most of its k nearest neighbors, by Euclidean distance,
-    among all other labelled cells (of those tied, the first). The silhouette of a cell is
-    :math:`(b - a) / \max(a, b)`, with its mean distance a to cells of its label and b to those of the closest other
-    label. For the mixing of batches, only cells of the same label are looked at, since batches may be made of
-    different ones: with :math:`o_n` of the k neighbors from other batches than the cell's, and :math:`e_n` the share of
-    other batches among the other cells of the label,
+    The classifier predicts the most common label among a cell's k nearest neighbors, by Euclidean distance, in all
+    other labeled cells (in case of a tie, the first label). The silhouette of a cell is :math:`(b - a) / \max(a, b)`,
+    with its mean distance a to cells of its own label and b to those of the closest other label. The mixing of batches
+    considers only cells of the same label, since batches may differ in their labels: if :math:`o_n` of the k neighbors
+    are from batches other than the cell's, and :math:`e_n` is the share of other batches among the other cells of the
+    label,
 
     .. math:: \mathrm{mixing} = \frac{\sum_n o_n / k}{\sum_n e_n}.
 
@@ -68,27 +68,28 @@ def latent_quality(
     batch
         Batch of each cell.
     n_neighbors
-        Number k of neighbors; of a label with fewer other cells, all.
+        Number k of neighbors; if a label has fewer other cells, all of them.
     max_cells
-        Number of cells to draw where there are more: neighbors are sought among all, for those drawn. The silhouette is
-        that of the cells drawn.
+        Number of cells to draw if there are more: neighbors of the drawn cells are searched among all cells, whereas
+        the silhouette uses the drawn cells only.
     rng
         Seed or generator.
 
     Returns
     -------
-    LatentQuality. The silhouette is NaN if every cell drawn has a label of its own.
+    LatentQuality. The silhouette is NaN if each of the drawn cells has a label of its own.
 
     Raises
     ------
     TypeError, ValueError
-        If there are fewer than two labels or batches, if the lengths differ, if a cell has no batch, if the latent is
+        If there are fewer than two labels or batches, if the lengths differ, if a cell has no batch, if `latent` is
         not cells × dimensions, or if it holds NaN or infinite values.
 
     References
     ----------
-    Silhouette: Rousseeuw 1987, doi 10.1016/0377-0427(87)90125-7. Observed over expected composition of neighborhoods is
-    the idea of kBET (Buettner et al. 2019, doi 10.1038/s41592-018-0254-1); this ratio, within labels, is ours.
+    Silhouette: Rousseeuw 1987, doi 10.1016/0377-0427(87)90125-7. Comparing observed with expected compositions of
+    neighborhoods is the idea of kBET (Buettner et al. 2019, doi 10.1038/s41592-018-0254-1); this ratio, within labels,
+    is ours.
 
     Examples
     --------
@@ -134,12 +135,12 @@ def _points(latent: Any) -> NDArray[np.floating]:
 
 
 def _neighbors(points: NDArray[np.floating], queries: NDArray[np.intp], k: int) -> NDArray[np.intp]:
-    """Return the k nearest other points of each query, queries × k; fewer if there are fewer."""
+    """Return the k nearest other points of each query, queries × k; all of them if there are fewer than k."""
     from sklearn.neighbors import NearestNeighbors
 
     k = min(k, len(points) - 1)
     found = NearestNeighbors(n_neighbors=k + 1).fit(points).kneighbors(points[queries], return_distance=False)
-    # Among coincident points the query itself may come anywhere, or not at all; the last one goes then.
+    # Among coincident points, the query itself may be at any position or missing; then the last one is dropped.
     other = found != queries[:, None]
     other[other.all(axis=1), -1] = False
     neighbors: NDArray[np.intp] = found[other].reshape(len(queries), k)
@@ -171,7 +172,7 @@ def _mixing(
     drawn: NDArray[np.intp],
     k: int,
 ) -> float:
-    """Return the observed over the expected share of neighbors from other batches, within labels."""
+    """Return the ratio of the observed to the expected share of neighbors from other batches, within labels."""
     observed, expected = 0.0, 0.0
     for code in np.unique(codes[drawn]):
         members = np.flatnonzero(codes == code)

@@ -1,4 +1,4 @@
-"""Layers that a metric accepts: raw, thinned and corrected counts, and what is read off them."""
+"""Layers that metrics accept (raw, thinned and corrected counts), and quantities derived from them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ __all__ = [
     "panel_columns",
 ]
 
-# A corrected layer is zero wherever the counts are, which is most of the entries of an imaging panel; rates are
+# A corrected layer is zero wherever the counts are zero, which are most of the entries of an imaging panel; rates are
 # positive everywhere, up to underflow.
 _RATES_NONZERO = 0.99
-# Bytes of a block of cells × chosen genes that is made dense: products and lookups are faster so than sparse ones from
-# a tenth of non-zeros on.
+# Bytes of a block of cells × chosen genes that is converted to dense: if at least a tenth of the entries are non-zero,
+# dense products and lookups are faster than sparse ones.
 _BLOCK_BYTES = 1 << 23
 
 
 def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
-    """Return a layer of integer or expected counts as CSR with unique entries; what is so already is not copied.
+    """Return a layer of integer or expected counts as CSR with unique entries, copying only if necessary.
 
     Parameters
     ----------
     values
         Cells × genes, sparse or dense.
     argument
-        What the user passed it as.
+        Name of the argument that the user passed it as.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`matrix`, and if the layer holds dense rates.
+        As for :func:`matrix`, and if the layer holds dense rates.
     """
     layer = matrix(values, argument=argument)
     entries = layer.shape[0] * layer.shape[1]
@@ -52,18 +52,18 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
     if dense and layer.data.dtype.kind == "f" and (np.rint(layer.data) != layer.data).any():
         raise ValueError(
             f"`{argument}` must hold counts, but is positive nearly everywhere and not integer: these are dense rates, "
-            "by which every gene is present in every cell. Pass the corrected counts, or integer draws of them."
+            "according to which every gene is present in every cell. Pass corrected counts, or integer draws of them."
         )
     return layer
 
 
 def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:
-    """Return integer counts as CSR with unique entries; what is so already is not copied.
+    """Return integer counts as CSR with unique entries, copying only if necessary.
 
     Raises
     ------
     TypeError, ValueError
-        As :func:`count_layer`, and if an entry is not an integer.
+        As for :func:`count_layer`, and if an entry is not an integer.
     """
     counts = count_layer(values, argument=argument)
     check_integers(counts, argument=argument)
@@ -73,24 +73,24 @@ def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:
 def expected_presence(layer: sp.csr_matrix) -> sp.csr_matrix:
     """Return the probability that a gene is present in a cell, min(count, 1), float32.
 
-    For integer counts these are zeros and ones. An expected count c becomes one of the integers next to it, without a
-    change of its mean, if it is rounded up with probability c - floor(c); the result is positive with probability
-    min(c, 1). A cut would not do: c > 0 hides any correction, as the corrected counts have the sparsity of the raw
-    ones, and c >= 0.5 keeps or drops entries whole, so that a layer scaled down by 0.6 looks untouched and one scaled
-    down by 0.4 empty.
+    For integer counts, these are zeros and ones. An expected count c becomes one of the adjacent integers, without a
+    change in its mean, if it is rounded up with probability c - floor(c); the result is positive with probability
+    min(c, 1). A cutoff would not work: c > 0 hides any correction, as the corrected counts have the sparsity of the raw
+    ones, and c >= 0.5 keeps or drops whole entries, so that a layer scaled by 0.6 looks untouched, and one scaled by
+    0.4 looks empty.
     """
     present = np.minimum(layer.data, 1).astype(np.float32)
     return sp.csr_matrix((present, layer.indices, layer.indptr), shape=layer.shape)
 
 
 def cell_blocks(n_cells: int, n_columns: int) -> Iterator[slice]:
-    """Cut the cells into blocks that are small enough to be made dense, `n_columns` float32 each."""
+    """Split the cells into blocks that are small enough to be converted to dense, `n_columns` float32 per cell."""
     step = max(1, _BLOCK_BYTES // (4 * max(n_columns, 1)))
     return row_blocks(n_cells, step)
 
 
 def cooccurrence(present: sp.csr_matrix) -> NDArray[np.float64]:
-    """Return the expected number of cells with both of two genes, genes × genes; the diagonal means nothing."""
+    """Return the expected number of cells with both of two genes, genes × genes; the diagonal is meaningless."""
     total: NDArray[np.float64] = np.zeros((present.shape[1], present.shape[1]))
     for cells in cell_blocks(*present.shape):
         dense = present[cells].toarray()
@@ -104,7 +104,7 @@ def panel_columns(genes: pd.Index[Any], panel: Sequence[str] | pd.Index[Any] | N
     Raises
     ------
     ValueError
-        If there are none.
+        If there are no such genes.
     """
     if panel is None:
         return np.arange(len(genes), dtype=np.intp)

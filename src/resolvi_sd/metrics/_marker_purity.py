@@ -1,4 +1,4 @@
-"""Negative marker purity: genes seen in cells of types that do not express them."""
+"""Negative marker purity, based on genes detected in cells of types that do not express them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import check_positive_int, listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
 from resolvi_sd.metrics._layers import count_layer, expected_presence, molecule_counts, panel_columns
 
@@ -19,14 +19,15 @@ __all__ = ["NegativeMarkerPurity", "negative_marker_purity"]
 
 
 class NegativeMarkerPurity(NamedTuple):
-    """Purity by reads and by cells, 1 at best.
+    """Negative marker purity by reads and by cells; 1 is the best value.
 
     Attributes
     ----------
     reads, cells
-        The two purities; NaN where no pair of a gene and a label is negative, or none of them has a molecule.
+        The two purities; NaN if there are no negative pairs of a gene and a label to compute them from.
     n_reads, n_cells
-        Number of negative pairs of a gene and a label that they rest on.
+        Number of negative pairs that each is based on; pairs of genes without any molecule in the layer do not count
+        for `n_reads`.
     """
 
     reads: float
@@ -47,9 +48,9 @@ def negative_marker_purity(
     max_detection: float = 0.005,
     min_cells: int = 10,
 ) -> NegativeMarkerPurity:
-    r"""Negative marker purity of txsim, by reads and by cells.
+    r"""Compute the negative marker purity of txsim, by reads and by cells.
 
-    With the mean count :math:`m_{cg}` of gene g in label c, normalised over the labels,
+    With the mean count :math:`m_{cg}` of gene g in label c, normalized over the labels,
     :math:`e_{cg} = m_{cg} / \sum_{c'} m_{c'g}`, and the share :math:`f_{cg}` of the label's cells that have the gene,
 
     .. math::
@@ -57,25 +58,28 @@ def negative_marker_purity(
         \mathrm{reads} = 1 - \max(0, \overline{e}^{\,\mathrm{spatial}} - \overline{e}^{\,\mathrm{reference}}), \qquad
         \mathrm{cells} = 1 - \max(0, \overline{f}^{\,\mathrm{spatial}} - \overline{f}^{\,\mathrm{reference}}),
 
-    where the means run over the negative pairs (c, g): for reads those with :math:`e^{\mathrm{reference}}_{cg}` below
-    `max_expression`, for cells those with :math:`f^{\mathrm{reference}}_{cg}` below `max_detection` [1]_. Labels are
-    those with at least `min_cells` cells in both data sets. The thresholds are txsim's. Purity by cells rises when
-    molecules are deleted, purity by reads does not when all labels lose the same share.
+    where the means are taken over the negative pairs (c, g): for reads, those with
+    :math:`e^{\mathrm{reference}}_{cg}` below `max_expression`; for cells, those with
+    :math:`f^{\mathrm{reference}}_{cg}` below `max_detection` [1]_. Genes without any molecule in the layer have no
+    :math:`e^{\mathrm{spatial}}_{cg}` and are left out of the pairs for reads, in the means of both data sets. Only
+    labels with at least `min_cells` cells in both data sets are used. The thresholds are txsim's. Deleting molecules
+    raises the purity by cells, but not the purity by reads if all labels lose the same share.
 
-    Different from txsim: genes are matched by name, in place of a reference with all genes of the panel; presence in a
-    layer of expected counts c is min(c, 1), see :func:`coexpression_rate`, where txsim has c > 0, which is the same
-    for integers; an error, in place of NaN, where there are no negative pairs at all or fewer than two labels.
+    Differences from txsim: genes are matched by name, instead of requiring a reference with all genes of the panel;
+    presence in a layer of expected counts c is min(c, 1), see :func:`coexpression_rate`, instead of c > 0, which is the
+    same for integers; and an error is raised, instead of returning NaN, if there are no negative pairs at all or fewer
+    than two labels.
 
     Parameters
     ----------
     counts
         Raw, thinned or corrected counts, cells × genes, sparse or dense.
     labels
-        Label of each cell, frozen before the correction; missing values are left out.
+        Label of each cell, fixed before the correction; missing values are left out.
     gene_names
         Name of each gene.
     reference_counts, reference_labels, reference_gene_names
-        Molecule counts of single cells, their labels in the spelling of `labels`, and their genes.
+        Molecule counts of single cells, their labels (spelled as in `labels`), and the names of their genes.
     max_expression, max_detection
         See above.
     min_cells
@@ -88,7 +92,8 @@ def negative_marker_purity(
     Raises
     ------
     TypeError, ValueError
-        If counts are dense rates or no counts, fewer than two labels or no genes are shared, or no pair is negative.
+        If counts are dense rates or not valid counts, if fewer than two labels or no genes are shared, or if no pair is
+        negative.
 
     References
     ----------
@@ -105,6 +110,7 @@ def negative_marker_purity(
     NegativeMarkerPurity(reads=0.9, cells=0.5, n_reads=2, n_cells=2)
     """
     layer = count_layer(counts, argument="counts")
+    check_positive_int(min_cells, argument="min_cells")
     reference = molecule_counts(reference_counts, argument="reference_counts")
     genes = gene_index(gene_names, layer.shape[1], argument="gene_names")
     reference_genes = gene_index(reference_gene_names, reference.shape[1], argument="reference_gene_names")
@@ -117,7 +123,8 @@ def negative_marker_purity(
     )
     expected_e, expected_f = _means(reference[:, reference_columns], reference_codes, n_labels)
     found_e, found_f = _means(layer[:, columns], spatial_codes, n_labels)
-    by_reads, by_cells = expected_e < max_expression, expected_f < max_detection
+    # A gene without molecules in the layer has no share by label, and is uninformative about reads.
+    by_reads, by_cells = (expected_e < max_expression) & ~np.isnan(found_e), expected_f < max_detection
     if not (by_reads.any() or by_cells.any()):
         raise ValueError(
             f"No negative markers at these thresholds (max_expression={max_expression}, max_detection={max_detection}) "
@@ -137,7 +144,7 @@ def _shared_labels(
     reference: tuple[NDArray[np.int64], list[str]],
     min_cells: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Return both codes in terms of the labels that have enough cells in both, and their number."""
+    """Return both codes in terms of the labels with enough cells in both data sets, and the number of these labels."""
     sizes = [
         pd.Series(np.bincount(codes[codes >= 0], minlength=len(names)), index=names)
         for codes, names in (spatial, reference)
@@ -146,7 +153,7 @@ def _shared_labels(
     shared = pd.Index(sorted(enough[0] & enough[1]))
     if len(shared) < 2:
         raise ValueError(
-            f"{len(shared)} labels have min_cells={min_cells} cells in both data sets ({listing(shared)}), and at "
+            f"{len(shared)} labels have min_cells={min_cells} cells in both data sets ({listing(shared)}), but at "
             f"least two are needed. Labels: {listing(spatial[1])}. Reference labels: {listing(reference[1])}. Are they "
             "spelled alike?"
         )
@@ -160,7 +167,7 @@ def _shared_labels(
 def _means(
     layer: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean counts normalised over the labels and the share of cells with the gene, labels × genes."""
+    """Return the mean counts normalized over the labels, and the share of cells with the gene, labels × genes."""
     sizes = np.bincount(codes[codes >= 0], minlength=n_labels)[:, None]
     mean = group_sums(layer, codes, n_labels) / sizes
     with np.errstate(invalid="ignore"):
@@ -169,6 +176,5 @@ def _means(
 
 
 def _purity(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Return 1 less the excess of the mean, without the genes that have no molecule."""
-    known = found[~np.isnan(found)]
-    return float(1 - max(0.0, known.mean() - expected.mean())) if known.size else float("nan")
+    """Return 1 minus the excess of the mean found over the mean expected; NaN without pairs."""
+    return float(1 - max(0.0, found.mean() - expected.mean())) if found.size else float("nan")

@@ -1,4 +1,4 @@
-"""Positive and negative markers of each label, frozen before a correction."""
+"""Positive and negative markers of each label, fixed before a correction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import check_positive_int, listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
 from resolvi_sd.metrics._layers import expected_presence, molecule_counts, panel_columns
 
@@ -21,7 +21,7 @@ _NEAREST = 3
 
 
 class Markers(NamedTuple):
-    """Genes that a label expresses, and genes that it does not but another label does."""
+    """Genes that each label expresses, and genes that it does not express but another label does."""
 
     positive: dict[str, tuple[str, ...]]
     negative: dict[str, tuple[str, ...]]
@@ -38,8 +38,8 @@ class LabelProfiles:
     detection
         Share of a label's cells that have the gene, labels × genes.
     relative
-        A label's expression (share of its molecules) over that of the label that expresses the gene most, labels ×
-        genes, 1 at that label; NaN for genes without molecules.
+        A label's expression (share of its molecules) relative to that of the label that expresses the gene most,
+        labels × genes; 1 for that label, NaN for genes without molecules.
     """
 
     labels: tuple[str, ...]
@@ -55,13 +55,14 @@ def label_profiles(counts: Any, labels: Any, *, min_cells: int, argument: str) -
     TypeError, ValueError
         If `counts` are not integers, or fewer than two labels have enough cells.
     """
+    check_positive_int(min_cells, argument="min_cells")
     raw = molecule_counts(counts, argument=argument)
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
     enough = np.flatnonzero(sizes >= min_cells)
     if enough.size < 2:
         raise ValueError(
-            f"{enough.size} of {len(names)} labels have min_cells={min_cells} cells, and at least two are needed; "
+            f"{enough.size} of {len(names)} labels have min_cells={min_cells} cells, but at least two are needed; "
             f"cells by label: {listing(f'{name}: {size}' for name, size in zip(names, sizes, strict=True))}."
         )
     sums = group_sums(raw, codes, len(names))[enough]
@@ -86,16 +87,17 @@ def marker_genes(
 ) -> Markers:
     """Find positive and negative markers of each label.
 
-    With the relative expression e of a gene in a label (its share of the label's molecules, over that in the label
-    where it is highest), a gene is *absent* from the labels with e <= `max_relative`. It is a positive marker of the
-    labels with e >= `min_relative` where at least `min_detection` of the cells have it, if it is absent from at least
-    `min_absent` of the other labels; and a negative marker of every label that it is absent from, if it is a positive
-    marker of any. That negative markers must be positive ones of another label is SegTraQ's rule [1]_; SegTraQ tells
-    them by pairwise tests, which large references make significant for any difference, and this function by effect.
+    The relative expression e of a gene in a label is its share of the label's molecules, divided by its share in the
+    label where it is highest. A gene is *absent* from the labels with e <= `max_relative`. It is a positive marker of
+    the labels with e >= `min_relative` in which at least `min_detection` of the cells have it, provided that it is
+    absent from at least `min_absent` of the other labels; and it is a negative marker of every label that it is absent
+    from, provided that it is a positive marker of any label. The rule that negative markers must be positive markers of
+    another label is SegTraQ's [1]_. SegTraQ identifies them by pairwise tests, in which any difference becomes
+    significant with a large reference; this function uses the size of the effect instead.
 
     The markers come from a single-cell reference, or from raw counts with labels. Leaked molecules hide negative
-    markers in the latter: raise `max_relative` if too few are found. In either case find them once and use them for
-    all layers: markers taken from a corrected layer praise the correction for agreeing with itself.
+    markers in the latter: raise `max_relative` if too few are found. In either case, find them once and use them for
+    all layers: markers taken from a corrected layer would reward the correction for agreeing with itself.
 
     Parameters
     ----------
@@ -108,18 +110,18 @@ def marker_genes(
     panel
         Genes to choose markers from, such as those of the spatial data; all if None.
     min_detection
-        Smallest share of a label's cells that have its positive marker.
+        Minimum share of a label's cells that have its positive marker.
     min_relative, max_relative
-        Smallest relative expression of a positive, largest of a negative marker.
+        Minimum relative expression of a positive marker, and maximum relative expression of a negative marker.
     min_absent
-        Smallest share of the other labels that a positive marker is absent from.
+        Minimum share of the other labels from which a positive marker is absent.
     min_cells
         Labels with fewer cells are left out.
 
     Returns
     -------
     Markers
-        By label; a label may have none.
+        Positive and negative markers by label; a label may have none.
 
     Raises
     ------
@@ -148,13 +150,13 @@ def marker_genes(
     columns = panel_columns(genes, panel)
     detection, relative = profiles.detection[:, columns], profiles.relative[:, columns]
     absent = relative <= max_relative
-    # Of the other labels: a positive marker is expressed in its own.
+    # Share of the other labels, as a positive marker is expressed in its own label.
     specific = absent.sum(axis=0) >= min_absent * (len(profiles.labels) - 1)
     positive = (relative >= min_relative) & (detection >= min_detection) & specific & absent.any(axis=0)
     if not positive.any():
         raise ValueError(
             f"No markers at these thresholds (min_detection={min_detection}, min_relative={min_relative}, max_relative="
-            f"{max_relative}, min_absent={min_absent}); found the nearest: "
+            f"{max_relative}, min_absent={min_absent}); the nearest: "
             f"{_nearest(profiles.labels, genes[columns], detection, relative)}. Loosen the thresholds, or pass markers."
         )
     negative = absent & positive.any(axis=0)
@@ -164,7 +166,7 @@ def marker_genes(
 
 
 def given_markers(positive: Mapping[str, Sequence[str]], gene_names: Sequence[str] | pd.Index[Any]) -> Markers:
-    """Complete given positive markers by the negative ones: the markers of the other labels.
+    """Complete given positive markers with negative markers: the markers of the other labels.
 
     Parameters
     ----------
@@ -176,7 +178,8 @@ def given_markers(positive: Mapping[str, Sequence[str]], gene_names: Sequence[st
     Returns
     -------
     Markers
-        Of all labels given; a negative marker of a label is a positive one of another, and not of its own.
+        Markers of all labels given; a negative marker of a label is a positive marker of another label but not of this
+        one.
 
     Raises
     ------
@@ -194,7 +197,7 @@ def given_markers(positive: Mapping[str, Sequence[str]], gene_names: Sequence[st
     marked = [label for label, genes in own.items() if genes]
     if len(marked) < 2:
         raise ValueError(
-            f"Markers of {len(marked)} labels ({listing(marked)}) are in the panel, and those of at least two are "
+            f"Markers of {len(marked)} labels ({listing(marked)}) are in the panel, but those of at least two are "
             f"needed. Given: {listing(gene for genes in positive.values() for gene in genes)}. Panel: "
             f"{listing(panel, 3)}."
         )
@@ -205,7 +208,7 @@ def given_markers(positive: Mapping[str, Sequence[str]], gene_names: Sequence[st
 def _nearest(
     labels: tuple[str, ...], genes: pd.Index[Any], detection: NDArray[np.float64], relative: NDArray[np.float64]
 ) -> str:
-    """Describe the genes that are detected most where they are highest, and are lowest elsewhere."""
+    """Describe the genes that are detected most in the label where they are highest, and are lowest elsewhere."""
     found = np.flatnonzero(~np.isnan(relative).any(axis=0))
     if not found.size:
         return "none, as no gene has a molecule"

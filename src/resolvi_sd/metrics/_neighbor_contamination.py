@@ -1,4 +1,4 @@
-"""Neighbor contamination: markers of the neighbors' types in a cell that should not have them."""
+"""Neighbor contamination: markers of the neighbors' types in cells that should not have them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class NeighborContamination(NamedTuple):
     Attributes
     ----------
     molecules
-        Molecules of each cell that a neighbor plausibly leaked, `(n_cells,)`; NaN for cells that cannot be judged.
+        Molecules of each cell that plausibly leaked from a neighbor, `(n_cells,)`; NaN for cells that cannot be judged.
     share
-        The same over the cell's total.
+        The same, divided by the cell's total.
     contaminated
-        Share of the judged cells of the target (column) with such a molecule from the source (row); NaN for none.
+        Share of the judged cells of the target (column) with such a molecule from the source (row); NaN if there are no
+        judged cells.
     mean_share
-        Mean share, over the judged cells of the target, of molecules from the source.
+        Mean over the judged cells of the target of the share of molecules from the source.
     n_judged
         Number of judged cells, source × target.
     """
@@ -52,38 +53,40 @@ def neighbor_contamination(
     *,
     neighbor_counts: Any = None,
 ) -> NeighborContamination:
-    r"""Neighbor contamination of SegTraQ, by cell and by source and target type.
+    r"""Compute the neighbor contamination of SegTraQ, by cell and by source and target type.
 
-    For a cell i of type t and a source type s among the types of its neighbors, the genes that may tell a leak are
+    For a cell i of type t and a source type s among the types of its neighbors, the genes that may indicate leakage are
 
     .. math:: G_i(s) = \{g : g \in \mathrm{negative}(t) \cap \mathrm{positive}(s), \;
               x_{jg} > 0 \text{ for a neighbor } j \text{ of type } s\}.
 
-    A cell is judged if it has molecules and any :math:`G_i(s)` has a gene. Its contamination is the number of molecules
-    of the union of these sets, each gene once, and this over its total. For source s and target t, over the cells of
-    type t with a non-empty :math:`G_i(s)`: the share of those with a molecule of :math:`G_i(s)`, and the mean share of
-    their molecules that are of :math:`G_i(s)` [1]_. A gene of two sources counts for both.
+    A cell is judged if it has molecules and any :math:`G_i(s)` is not empty. Its contamination is the number of its
+    molecules of genes in the union of these sets, each gene counted once, and this number divided by the cell's total.
+    For source s and target t, the results over the cells of type t with a non-empty :math:`G_i(s)` are the share of
+    these cells with a molecule of :math:`G_i(s)`, and the mean share of their molecules that are of :math:`G_i(s)`
+    [1]_. A gene of two sources counts for both.
 
-    Different from SegTraQ: `neighbor_counts`; the expected number of cells with a molecule in a layer of expected
-    counts c, where a gene is present with probability min(c, 1), see :func:`coexpression_rate`, and at least one of
-    several with one less the product of the complements, the same as SegTraQ's for integers; 0, not NaN, judged cells.
+    Differences from SegTraQ: the argument `neighbor_counts`; for a layer of expected counts c, the expected number of
+    cells with a molecule, where a gene is present with probability min(c, 1), see :func:`coexpression_rate`, and at
+    least one of several genes with one minus the product of the complements, which is the same as in SegTraQ for
+    integers; and a number of judged cells that is 0 instead of NaN if there are none.
 
     Parameters
     ----------
     counts
         Raw, thinned or corrected counts, cells × genes, sparse or dense.
     labels
-        Type of each cell, frozen before the correction; a cell without one is neither target nor source.
+        Type of each cell, fixed before the correction; a cell without a type is neither target nor source.
     graph
-        Neighbors of each cell: the stored entries of its row, whatever their values, cells × cells, sparse.
+        Neighbors of each cell, cells × cells, sparse: the stored entries of its row, regardless of their values.
     gene_names
         Name of each gene.
     markers
-        Positive and negative markers of the types, of :func:`marker_genes` or :func:`given_markers`. Genes that are
+        Positive and negative markers of the types, from :func:`marker_genes` or :func:`given_markers`. Genes that are
         not among `gene_names` are left out.
     neighbor_counts
-        Counts that tell whether a neighbor has a gene; `counts` if None. To compare layers pass the raw counts for
-        all of them: then the same cells are judged by the same genes.
+        Counts that determine whether a neighbor has a gene; `counts` if None. To compare layers, pass the raw counts
+        for all of them, so that the same cells are judged by the same genes.
 
     Returns
     -------
@@ -92,8 +95,8 @@ def neighbor_contamination(
     Raises
     ------
     TypeError, ValueError
-        If counts are dense rates or no counts, shapes differ, there are fewer than two labels, or the markers name none
-        of the labels and genes.
+        If counts are dense rates or not valid counts, shapes differ, there are fewer than two labels, or the markers
+        name none of the labels and genes.
 
     References
     ----------
@@ -142,7 +145,7 @@ def neighbor_contamination(
 
 @dataclass(frozen=True)
 class _SourceMarkers:
-    """Which cells have which positive markers of their own label.
+    """Presence of the positive markers of a label in its own cells.
 
     Attributes
     ----------
@@ -180,7 +183,7 @@ def _summary(
     total: NDArray[np.float64],
     names: Sequence[str],
 ) -> NeighborContamination:
-    """Count the molecules that neighbors may have leaked, a block of cells after the other."""
+    """Count the molecules that may have leaked from neighbors, one block of cells at a time."""
     molecules = np.full(total.size, np.nan)
     tables = np.zeros((3, len(names), len(names)))
     leaking, first = np.unique(sources.label, return_index=True)
@@ -191,7 +194,7 @@ def _summary(
         told = (edges[cells] @ sources.present).toarray() > 0
         told &= negative[:, sources.gene][target] & (target >= 0)[:, None]
         counts = layer[cells][:, sources.gene].toarray()
-        # A gene may tell of several sources, and its molecules count once.
+        # A gene may indicate several sources, but its molecules count once.
         gene_told = np.logical_or.reduceat(told[:, by_gene], first_of_gene, axis=1)
         once = (counts[:, by_gene[first_of_gene]] * gene_told).sum(axis=1, dtype=np.float64)
         molecules[cells] = np.where(gene_told.any(axis=1), once, np.nan)
@@ -200,7 +203,7 @@ def _summary(
         absent = np.multiply.reduceat(np.where(told, 1 - np.minimum(counts, 1.0), 1.0), first, axis=1)
         leaked = np.add.reduceat(counts * told, first, axis=1, dtype=np.float64)
         share = np.divide(leaked, total[cells, None], out=np.zeros_like(leaked), where=total[cells, None] > 0)
-        member = np.eye(len(names))[target]  # any label for -1, of which nothing is told
+        member = np.eye(len(names))[target]  # an arbitrary label for -1, for which all values are 0
         for table, values in zip(tables, (judged, 1 - absent, share), strict=True):
             table[leaking] += values.T @ member
     return _result(molecules, total, tables, names)

@@ -1,4 +1,4 @@
-"""Against nuclear molecules: what lies on a nucleus is rarely a neighbor's."""
+"""Comparison with nuclear molecules, which are rarely from a neighbor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resolvi_sd.metrics._truth import profile_error
 
 __all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
 
-# Transcripts of a lower quality are not in Xenium's tables.
+# Xenium's tables do not include transcripts of lower quality.
 _MIN_QUALITY = 20.0
 
 # Corrected counts are float32.
@@ -29,7 +29,7 @@ _ROUNDING = 1e-5
 
 
 class NuclearAgreement(NamedTuple):
-    """How far cells are from their nuclei, and nuclear molecules that were removed; all by label.
+    """Distances between cells and their nuclei, and nuclear molecules that were removed, by label.
 
     Attributes
     ----------
@@ -37,11 +37,11 @@ class NuclearAgreement(NamedTuple):
         Names of the labels.
     raw, matched, corrected
         Total variation distance between the profile of the nuclei and that of the cells around them, between 0 and 1:
-        of raw counts, of raw counts thinned to the corrected depth, and of corrected counts. NaN where there are none.
+        for raw counts, raw counts thinned to the corrected depth, and corrected counts. NaN if there are no molecules.
     removed, removed_matched
-        Share of the nuclear molecules that the correction, or the thinning, removed at least; NaN without any.
+        Minimum share of the nuclear molecules that the correction, or the thinning, has removed; NaN if there are none.
     n_cells
-        Cells with nuclear molecules, which all this rests on.
+        Number of cells with nuclear molecules, on which all of these values are based.
     """
 
     labels: tuple[str, ...]
@@ -58,13 +58,13 @@ def nuclear_agreement(
 ) -> NuclearAgreement:
     r"""Compare cells, before and after correction, with their own nuclei.
 
-    Most molecules of other cells lie near the border of a cell: around the nucleus rather than on it. Contamination
-    makes the profile of what lies around it differ from that of the nucleus. With raw counts x, of which y are nuclear,
-    and corrected counts c, the molecules around the nucleus that are left are
+    Most molecules of other cells lie near the border of a cell, around the nucleus rather than on it. Contamination
+    therefore makes the profile around the nucleus differ from that of the nucleus. With raw counts x, of which y are
+    nuclear, and corrected counts c, the molecules around the nucleus that are left are
 
     .. math:: w_{ng} = (x_{ng} - y_{ng})\, c_{ng} / x_{ng},
 
-    as a correction does not say which molecules of an entry it removed. Over the cells of a label, the distance is
+    as a correction does not specify which molecules of an entry it removed. Over the cells of a label, the distance is
 
     .. math::
 
@@ -72,13 +72,13 @@ def nuclear_agreement(
         p_g \propto \sum_n y_{n\cdot} \frac{w_{ng}}{w_{n\cdot}}, \qquad q_g \propto \sum_n y_{ng} :
 
     each cell has the same weight in both profiles, so that a correction gains nothing by removing more from some cells
-    than from others, and as the two share no molecule, nothing by their noise.
+    than from others; and since the two profiles share no molecules, it gains nothing from their noise.
 
-    A correction that works lowers the distance below that of `matched`, raw counts from which as many molecules were
-    removed at random. It does not reach 0: profiles of few molecules differ by chance, some genes' molecules stay in
-    the nucleus, and nuclei are not free of other cells' molecules. Removing too much can move it either way, so look at
-    `removed` as well: :math:`\sum \max(y - c, 0) / \sum y`, nuclear molecules that are gone for certain, and that were
-    mostly own.
+    A correction that works lowers the distance below `matched`, that of raw counts from which as many molecules were
+    removed at random. It does not reach 0: profiles of few molecules differ by chance, the molecules of some genes stay
+    in the nucleus, and nuclei are not free of other cells' molecules. Removing too much can change the distance in
+    either direction, so also look at `removed`, :math:`\sum \max(y - c, 0) / \sum y`: the share of nuclear molecules
+    that are certain to be gone, and that were mostly own molecules.
 
     Parameters
     ----------
@@ -87,11 +87,11 @@ def nuclear_agreement(
     corrected
         Corrected counts of the same cells and genes, at most the raw ones.
     nuclear
-        Those of the raw counts that lie on the cell's nucleus: a layer of the table, or :func:`nuclear_counts`.
+        Raw counts of molecules that lie on the cell's nucleus: a layer of the table, or from :func:`nuclear_counts`.
     labels
-        Cell type of each cell, frozen before the correction; missing values are left out.
+        Type of each cell, fixed before the correction; missing values are left out.
     rng
-        Seed or generator of the thinning.
+        Seed or generator for the thinning.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def nuclear_agreement(
     Raises
     ------
     TypeError, ValueError
-        If the shapes differ, counts are no counts, or nuclear or corrected counts exceed the raw ones.
+        If the shapes differ, the counts are not valid counts, or nuclear or corrected counts exceed the raw ones.
 
     References
     ----------
@@ -141,7 +141,7 @@ def nuclear_agreement(
 
 
 def _check_part(part: sp.csr_matrix, raw: sp.csr_matrix, *, argument: str, hint: str) -> None:
-    """Raise if there is more than the raw counts have, beyond rounding of float32."""
+    """Raise if there are more molecules than in the raw counts, beyond rounding of float32."""
     excess = int(((part - raw).data > _ROUNDING * part.max()).sum())
     if excess:
         raise ValueError(
@@ -166,7 +166,7 @@ def _distance(
 def _removed(
     layer: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
 ) -> NDArray[np.float64]:
-    """Return the share of each label's nuclear molecules that `layer` has no room for."""
+    """Return the share of each label's nuclear molecules that exceed the counts of `layer`."""
     total = group_sums(nuclear, codes, n_labels).sum(axis=1)
     left = group_sums(sp.csr_matrix(nuclear.minimum(layer)), codes, n_labels).sum(axis=1)
     share: NDArray[np.float64] = np.full_like(total, np.nan)
@@ -193,25 +193,25 @@ def nuclear_counts(
     sdata
         A SpatialData object.
     points_key
-        Name of the points element; None: the only one that has a column `cell_id_key`.
+        Name of the points element; if None, the only one that has a column `cell_id_key`.
     region
-        Element that the cells of these transcripts annotate, where a table annotates several.
+        Element that the cells of these transcripts annotate, if the table annotates several.
     table_key
         Name of the table.
     cell_id_key, gene_key
-        Columns of the points with the cell and the gene; the gene's is the element's feature key when None. Cells are
-        matched by instance id or by the column `cell_id_key` of `obs`, whichever more transcripts have.
+        Columns of the points with the cell and the gene; if `gene_key` is None, the element's feature key. Cells are
+        matched by instance id or by the column `cell_id_key` of `obs`, whichever matches more transcripts.
     nucleus_key
         Column of the points that is true, or not 0, for transcripts on a nucleus.
     quality_key
-        Column of the points with a quality, of which the table has those with at least `min_quality` only (Xenium:
-        `"qv"`); None: all transcripts count.
+        Column of the points with a quality, if the table only contains transcripts with at least `min_quality` (Xenium:
+        `"qv"`); if None, all transcripts count.
     min_quality
-        Goes with `quality_key`; None is 20, as for Xenium's tables.
+        Minimum quality, used with `quality_key`; None means 20, as for Xenium's tables.
 
     Returns
     -------
-    Cells × genes of the table, CSR int32; no molecules for cells of other regions.
+    Cells × genes of the table, CSR int32; cells of other regions have no molecules.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def nuclear_counts(
     0
     """
     if quality_key is None and min_quality is not None:
-        raise ValueError(f"`min_quality={min_quality:g}` is of a column of the points: name it with `quality_key=`.")
+        raise ValueError(f"`min_quality={min_quality:g}` needs a column of the points: name it with `quality_key=`.")
     least = _MIN_QUALITY if min_quality is None else min_quality
     transcripts = read_transcripts(
         sdata,
@@ -261,8 +261,8 @@ def nuclear_counts(
     if not total.nnz:
         quality = "" if quality_key is None else f", with {quality_key!r} of at least {least:g}"
         raise ValueError(
-            f"No transcript of {transcripts.key!r} is on a nucleus ({nucleus_key!r} true or above 0){quality}, and of "
-            f"a cell and a gene of the table. Its {columns.gene!r} are such as "
+            f"No transcript of {transcripts.key!r} is on a nucleus ({nucleus_key!r} true or above 0){quality}, and "
+            f"belongs to a cell and a gene of the table. Its column {columns.gene!r} has values such as "
             f"{listing(pd.Index(frame[columns.gene].unique()), 3)}, the table's genes {listing(columns.genes, 3)}. "
             "Choose the columns with nucleus_key=... and gene_key=...."
         )

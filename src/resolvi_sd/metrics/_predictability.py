@@ -1,4 +1,4 @@
-"""What a cell's expression tells of the types of its neighbors."""
+"""Predictability of the types of a cell's neighbors from its expression."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from resolvi_sd.metrics._spatial_folds import spatial_folds, train_apart
 
 __all__ = ["leakage_predictability"]
 
-# Ridge penalty per gene on standardised genes: the prior under which all genes together explain a tenth of the
-# variance of presence. Against logistic regression on a simulated tissue (48 pairs, mean AUC of raw, thinned and true
-# own counts): 0.61, 0.59, 0.49 and 0.60, 0.58, 0.49, in a fifth of the time.
+# Ridge penalty per gene on standardized genes: the prior under which all genes together explain a tenth of the
+# variance of presence. Compared with logistic regression on a simulated tissue (48 pairs, mean AUC of raw, thinned and
+# true own counts): 0.61, 0.59, 0.49 and 0.60, 0.58, 0.49, in a fifth of the time.
 _PENALTY = 10
 _COLUMNS = ["target", "source", "n_cells", "n_near", "auc", "auc_permuted", "difference"]
 
@@ -37,44 +37,44 @@ def leakage_predictability(
     max_cells: int = 2000,
     rng: RandomLike = 0,
 ) -> pd.DataFrame:
-    r"""How well the expression of a type's cells predicts that another type is nearby.
+    r"""Measure how well the expression of a type's cells predicts that another type is nearby.
 
-    Leaked molecules tell a cell's neighbors. For cells of a target type, whether any neighbor is of a source type is
-    predicted by ridge regression from their log-normalised, standardised expression, :math:`\log(1 + x_{ng} m / l_n)`
-    with the counts x, their sum l and its median m, and measured by the area under the receiver operating
-    characteristic (AUC),
+    Leaked molecules reveal a cell's neighbors. For the cells of a target type, ridge regression predicts whether any
+    neighbor is of a source type from their log-normalized, standardized expression, :math:`\log(1 + x_{ng} m / l_n)`
+    with the counts x, their sum l and its median m. The prediction is measured by the area under the receiver operating
+    characteristic curve (AUC),
 
     .. math:: \mathrm{AUC} = \frac{\sum_f U_f}{\sum_f n_f^+ n_f^-},
 
     with U the number of pairs of test cells of a fold, one with and one without the source nearby, in which the former
-    has the higher score (half for ties): 0.5 says nothing, 1 everything. Folds are made of blocks of tissue, and no
-    cell is trained on that shares a neighbor with a test cell. The baseline are the same folds with presence permuted
-    among the cells of a fold.
+    has the higher score (ties count half): 0.5 means no information, 1 perfect prediction. Folds are made of blocks of
+    tissue, and no cell that shares a neighbor with a test cell is used for training. The baseline uses the same folds,
+    with presence permuted among the cells of each fold.
 
-    Not all that is predictable is leakage: cells may respond to their neighbors. A correction should bring the AUC
-    down, further than depth-matched raw counts are, and own expression is what then predicts.
+    Not everything that is predictable is leakage: cells may respond to their neighbors. A correction should lower the
+    AUC further than depth matching of the raw counts does; the remaining prediction is then due to own expression.
 
     Parameters
     ----------
     expression
-        Cells × genes, not negative, sparse or dense: raw, thinned or corrected counts.
+        Cells × genes, non-negative, sparse or dense: raw, thinned or corrected counts.
     labels
-        Type of each cell, fixed before a correction; missing values are allowed.
+        Type of each cell, fixed before the correction; missing values are allowed.
     graph
-        Connectivities or distances, cells × cells, sparse: stored entries are neighbors.
+        Connectivities or distances, cells × cells, sparse; stored entries are neighbors.
     coordinates
-        Cells × 2 or 3, for the blocks.
+        Positions, cells × 2 or 3, from which the blocks are made.
     n_folds
         Number of folds.
     n_permutations
         Number of permutations.
     min_cells
-        A pair needs so many target cells with, and so many without, the source nearby.
+        Minimum number of target cells with, and of target cells without, the source nearby.
     max_cells
-        Number of target cells to draw where a type has more.
+        Number of target cells to draw if a type has more.
     rng
-        Seed or generator. The cells, folds and permutations depend on nothing else, so that layers of the same table
-        are compared on the same cells with the same seed.
+        Seed or generator. The drawn cells, folds and permutations do not depend on the expression, so that layers of
+        the same table are compared on the same cells if the seed is the same.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def leakage_predictability(
     Raises
     ------
     TypeError, ValueError
-        If there are fewer than two labels, if shapes do not agree, or if values are negative, NaN or infinite.
+        If there are fewer than two labels, if shapes do not match, or if values are negative, NaN or infinite.
 
     References
     ----------
@@ -114,7 +114,7 @@ def leakage_predictability(
     if len(places) != counts.shape[0]:
         raise ValueError(f"`coordinates` has {len(places)} rows, but there are {counts.shape[0]} cells.")
     if check_positive_int(n_folds, argument="n_folds") < 2:
-        raise ValueError("`n_folds` must be at least 2: cells are tested that were not trained on.")
+        raise ValueError("`n_folds` must be at least 2, as cells are tested that were not used for training.")
     for argument, value in (("n_permutations", n_permutations), ("min_cells", min_cells), ("max_cells", max_cells)):
         check_positive_int(value, argument=argument)
     generator = as_generator(rng)
@@ -172,7 +172,7 @@ def _cross_validated(
     neighbors: sp.csr_matrix,
     rows: NDArray[np.intp],
 ) -> NDArray[np.float64]:
-    """Return the AUC of each column of `truths`, NaN where no fold has both kinds to train and to test on."""
+    """Return the AUC of each column of `truths`, NaN if no fold has both kinds for training and for testing."""
     won, compared = np.zeros(truths.shape[1]), np.zeros(truths.shape[1])
     for scores, train, test in _fold_scores(features, truths, fold, neighbors, rows):
         positive = test.sum(axis=0)
@@ -190,10 +190,10 @@ def _fold_scores(
     neighbors: sp.csr_matrix,
     rows: NDArray[np.intp],
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Yield the scores of the test cells, and the truths that were trained and are tested on, of each fold."""
+    """Yield, for each fold, the scores of the test cells, and the truths used for training and for testing."""
     from sklearn.linear_model import Ridge
 
-    # All sources and permutations share a target's cells, and with them one decomposition.
+    # All sources and permutations share the cells of a target, and therefore a single decomposition.
     model = Ridge(alpha=float(_PENALTY * features.shape[1]), solver="cholesky")
     for number in np.unique(fold):
         test = fold == number

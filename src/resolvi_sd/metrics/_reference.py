@@ -1,4 +1,4 @@
-"""Agreement with single-cell RNA-seq: profiles of types, and correlations of genes."""
+"""Agreement with single-cell RNA-seq: profiles of types, and correlations between genes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resolvi_sd.metrics._layers import panel_columns
 __all__ = ["ReferenceFidelity", "reference_fidelity"]
 
 _DEPTH = 1e4
-# Cells made dense in one go: bounds the temporaries to some megabytes.
+# Cells converted to dense at a time; bounds temporary arrays to some megabytes.
 _CELLS = 4096
 
 
@@ -28,11 +28,12 @@ class ReferenceFidelity(NamedTuple):
     Attributes
     ----------
     cosine
-        Mean over the types of the cosine of their pseudobulks.
+        Mean over the types of the cosine between their pseudobulks.
     correlation_difference
-        Mean absolute difference of the correlations of pairs of genes, all types together, each with the same weight.
+        Mean absolute difference between the correlations of pairs of genes, over all types together, each type with the
+        same weight.
     n_genes
-        Number of genes in both.
+        Number of genes in both data sets.
     types
         One row per type: `cell_type`, `reference_type`, `n_cells`, `n_reference`, `cosine`, `cosine_log` (of
         log(1 + molecules per 10,000)), and `correlation_difference` within the type.
@@ -56,56 +57,56 @@ def reference_fidelity(
     min_cells: int = 10,
     max_correlation_genes: int = 500,
 ) -> ReferenceFidelity:
-    r"""Cosine of each type's pseudobulk with that of the reference, and the difference of gene-gene correlations.
+    r"""Compare the pseudobulk of each type (cosine) and gene-gene correlations with those of a reference.
 
-    With :math:`b_{tg} = \sum_{n \in t} x_{ng}`, the molecules of a type in the genes that both have, the cosine is
-    :math:`b_t \cdot c_t / (\|b_t\| \|c_t\|)` with the reference's c. Platforms capture genes unequally, so that it is
-    not 1 even without leakage: compare it before and after a correction.
+    With :math:`b_{tg} = \sum_{n \in t} x_{ng}`, the molecules of a type in the shared genes, the cosine is
+    :math:`b_t \cdot c_t / (\|b_t\| \|c_t\|)`, where c are the sums of the reference. Platforms capture genes unequally,
+    so the cosine is not 1 even without leakage: compare it before and after a correction.
 
-    Correlations are Pearson's r of log(1 + molecules per 10,000 of a cell) between genes; the difference is the mean of
-    :math:`|r_{gh} - r_{gh}^\mathrm{ref}|` over pairs of genes. All types together, they show genes of different types
-    that seem to be expressed together. There each type has the same weight, since a section and a dissociated sample
-    are made of types in different numbers. Sparse counts weaken all correlations: compare at the same depth.
+    Correlations between genes are Pearson's r of log(1 + molecules per 10,000 of a cell); the difference is the mean of
+    :math:`|r_{gh} - r_{gh}^\mathrm{ref}|` over pairs of genes. Over all types together, they show genes of different
+    types that seem to be expressed together. In this case, each type has the same weight, since a section and a
+    dissociated sample contain the types in different numbers. Sparse counts weaken all correlations, so compare at the
+    same depth.
 
     Parameters
     ----------
     expression
-        Cells × genes, not negative, sparse or dense: raw, thinned or corrected counts.
+        Cells × genes, non-negative, sparse or dense: raw, thinned or corrected counts.
     labels
         Type of each cell; missing values are allowed.
     gene_names
         Names of the columns.
     reference_counts
-        Counts of the reference, its cells × genes, sparse or dense.
+        Counts of the reference, cells × genes, sparse or dense.
     reference_labels
-        Type of each of its cells.
+        Type of each cell of the reference.
     reference_gene_names
-        Names of its columns.
+        Names of the columns of `reference_counts`.
     label_map
-        What a type is called in the reference. Types that it does not name are called the same.
+        Name of each type in the reference. Types that are not listed have the same name in both.
     min_cells
-        Types with fewer cells, here or in the reference, are left out, and so are cells without molecules of shared
-        genes.
+        Types with fewer cells, here or in the reference, are left out, as are cells without molecules of shared genes.
     max_correlation_genes
-        Correlations are those of so many of the shared genes: those with the most molecules in the reference, types
-        weighted alike.
+        Maximum number of shared genes used for the correlations: those with the most molecules in the reference, with
+        types weighted equally.
 
     Returns
     -------
-    ReferenceFidelity. Genes that do not vary have no correlation and are left out; NaN where none is left.
+    ReferenceFidelity. Genes that do not vary have no correlation and are left out; NaN if none is left.
 
     Raises
     ------
     KeyError
         If `label_map` names a type that does not occur, or one that the reference lacks.
     TypeError, ValueError
-        If no genes or no types are shared, if no cell has a label, if shapes do not agree, or if values are negative,
+        If no genes or no types are shared, if no cell has a label, if shapes do not match, or if values are negative,
         NaN or infinite.
 
     References
     ----------
-    Correlations: coexpression similarity of txsim (github.com/theislab/txsim), there half of this and with all cells
-    alike. The cosine is a common choice; equal weights of the types are ours.
+    Correlations: coexpression similarity of txsim (github.com/theislab/txsim), where the difference is halved and all
+    cells have the same weight. The cosine is a common choice; equal weights of the types are ours.
 
     Examples
     --------
@@ -141,27 +142,27 @@ def reference_fidelity(
 
 
 def _matched(names: list[str], other_names: list[str], label_map: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Return the numbers of the types that are in both, here and in the reference."""
+    """Return the numbers, here and in the reference, of the types that are in both."""
     unknown = [name for name in label_map if name not in names]
     if unknown:
         raise KeyError(f"`label_map` names types that do not occur: {listing(unknown)}. The types: {listing(names)}.")
     absent = [name for name in label_map.values() if name not in other_names]
     if absent:
         raise KeyError(
-            f"`label_map` leads to types that the reference lacks: {listing(absent)}. It has: {listing(other_names)}."
+            f"`label_map` names types that the reference lacks: {listing(absent)}. It has: {listing(other_names)}."
         )
     called = [label_map.get(name, name) for name in names]
     pairs = [(number, other_names.index(name)) for number, name in enumerate(called) if name in other_names]
     if not pairs:
         raise ValueError(
-            f"No type is in both. Here: {listing(names)}. In the reference: {listing(other_names)}. Say which is which "
+            f"No type is in both. Here: {listing(names)}. In the reference: {listing(other_names)}. Match them "
             "with label_map={'name here': 'name in the reference'}."
         )
     return pairs
 
 
 class _Side(NamedTuple):
-    """The cells with molecules of shared genes of either data set."""
+    """The cells with molecules of shared genes, of one of the data sets."""
 
     counts: sp.csr_matrix
     depth: NDArray[np.float64]
@@ -205,7 +206,7 @@ def _fidelity(
             }
         )
     types = pd.DataFrame(rows)
-    # The means of the types' moments are those of cells weighted so that each type counts the same.
+    # The means of the types' moments are the moments of cells weighted so that each type counts the same.
     return ReferenceFidelity(
         cosine=float(types["cosine"].mean()),
         correlation_difference=_difference(pooled[0] / len(used), pooled[1] / len(used)),
@@ -219,7 +220,7 @@ def _cosine(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _moments(side: _Side, code: int, genes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the mean products of the log-normalised genes and a last column of ones, of the cells of a type."""
+    """Return the mean products of the log-normalized genes and a last column of ones, over the cells of a type."""
     rows = np.flatnonzero(side.codes == code)
     total = np.zeros((len(genes) + 1, len(genes) + 1))
     for start in range(0, len(rows), _CELLS):
@@ -231,7 +232,7 @@ def _moments(side: _Side, code: int, genes: NDArray[np.intp]) -> NDArray[np.floa
 
 
 def _difference(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the mean absolute difference of the correlations, of the pairs of genes that have both."""
+    """Return the mean absolute difference between the correlations, over the pairs of genes that have both."""
     upper = np.triu_indices(len(first) - 1, k=1)
     apart = np.abs(_correlation(first)[upper] - _correlation(second)[upper])
     apart = apart[np.isfinite(apart)]

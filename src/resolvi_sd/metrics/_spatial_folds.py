@@ -1,4 +1,4 @@
-"""Folds for cross-validation on a tissue: blocks of cells, with train and test apart."""
+"""Folds for cross-validation on a tissue: blocks of cells, with training and test cells kept apart."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["spatial_folds", "train_apart"]
 
 
 def spatial_folds(coordinates: NDArray[np.floating], n_folds: int) -> NDArray[np.int64]:
-    """Return the fold of each cell: n_folds × n_folds blocks of equal size, n_folds of them a fold, spread out.
+    """Return the fold of each cell: n_folds × n_folds blocks of equal size, with n_folds spread-out blocks per fold.
 
     The cells are cut into columns of equal size along the first coordinate, and each column along the second. Blocks
-    of the same fold are a knight's move apart. Where sections overlap in their coordinates they share the blocks.
+    of the same fold are a knight's move apart. Sections whose coordinates overlap share the blocks.
 
     Parameters
     ----------
@@ -34,17 +34,17 @@ def spatial_folds(coordinates: NDArray[np.floating], n_folds: int) -> NDArray[np
 
 
 def train_apart(neighbors: sp.csr_matrix, rows: NDArray[np.intp], test: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which cells to train on: those that are no neighbor of a test cell and share no neighbor with one.
+    """Return which cells to train on: those that are not a neighbor of a test cell and share no neighbor with one.
 
-    A source cell leaks into all cells around it, so that what two cells with a common neighbor received is no
-    independent evidence.
+    A source cell leaks into all cells around it, so what two cells with a common neighbor received is not independent
+    evidence.
 
     Parameters
     ----------
     neighbors
         Cells × cells, all cells of the tissue.
     rows
-        The cells that are trained and tested on.
+        The cells used for training and testing.
     test
         Which of `rows` are in the test fold.
     """

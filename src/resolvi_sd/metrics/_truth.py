@@ -1,4 +1,4 @@
-"""Against a known truth: what was removed, and what should not have been."""
+"""Comparison with a known truth: what was removed, and what should not have been."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Removal", "profile_error", "removal"]
 class Removal(NamedTuple):
     """Shares of molecules that a correction removed.
 
-    `foreign` is good, `own` is not; one without the other says nothing, for deleting everything removes all foreign
-    molecules.
+    A high `foreign` is good, a high `own` is not. Neither is informative without the other, since deleting everything
+    removes all foreign molecules.
     """
 
     foreign: float
@@ -24,10 +24,10 @@ class Removal(NamedTuple):
 
 
 def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
-    """Share of foreign and of own molecules that a correction removed.
+    """Compute the shares of foreign and of own molecules that a correction removed.
 
-    In an entry with x molecules, o of them own, and corrected count c, max(o - c, 0) own molecules are gone and
-    max(c - o, 0) foreign ones are left. The result is `1 - sum max(c - o, 0) / sum (x - o)` and
+    In an entry with x molecules, of which o are own, and corrected count c, max(o - c, 0) own molecules are gone and
+    max(c - o, 0) foreign ones are left. The shares are `1 - sum max(c - o, 0) / sum (x - o)` and
     `sum max(o - c, 0) / sum o`.
 
     Parameters
@@ -37,12 +37,12 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
 
     Returns
     -------
-    Removal, two shares between 0 and 1; NaN where there is nothing to remove.
+    Removal, two shares between 0 and 1; NaN if there is nothing to remove.
 
     Raises
     ------
     TypeError, ValueError
-        If something is no matrix of counts in memory, or the shapes differ.
+        If an argument is not a matrix of counts in memory, or the shapes differ.
 
     Examples
     --------
@@ -64,14 +64,14 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
 
 
 def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Total variation distance of each cell's expression profile from the truth.
+    """Compute the total variation distance of each cell's expression profile from the truth.
 
-    Half the sum over genes of `|p - q|`, with both scaled to sum to 1.
+    This is half the sum over genes of `|p - q|`, with both profiles scaled to sum to 1.
 
     Parameters
     ----------
     expression
-        Counts, rates or profiles, cells × genes, sparse or dense, not negative.
+        Counts, rates or profiles, cells × genes, sparse or dense, non-negative.
     true_profile
         True profiles, cells × genes.
 
@@ -82,7 +82,7 @@ def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArra
     Raises
     ------
     ValueError
-        If the shapes differ.
+        If the shapes differ, or values are negative or not finite.
 
     Examples
     --------
@@ -95,6 +95,9 @@ def profile_error(expression: Any, true_profile: NDArray[np.floating]) -> NDArra
     found = np.asarray(dense, dtype=np.float64)
     if found.shape != true_profile.shape:
         raise ValueError(f"The shapes differ: expression {found.shape}, true_profile {true_profile.shape}.")
+    for name, values in (("expression", found), ("true_profile", np.asarray(true_profile))):
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"`{name}` has values that are negative, NaN or infinite.")
     with np.errstate(invalid="ignore"):
         found, truth = (m / m.sum(axis=1, keepdims=True) for m in (found, np.asarray(true_profile, dtype=np.float64)))
     distance: NDArray[np.float64] = 0.5 * np.abs(found - truth).sum(axis=1)

@@ -1,4 +1,4 @@
-"""Plots: the training, the sources of the molecules, genes before and after, and what was tested."""
+"""Plots of the training, the sources of the molecules, genes before and after correction, and test results."""
 
 from resolvi_sd.pl._audit import audit
 from resolvi_sd.pl._calibration import calibration

@@ -1,4 +1,4 @@
-"""Bands from sources on the left to targets on the right, as wide as what they carry."""
+"""Bands from sources on the left to targets on the right, with widths proportional to their amounts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_alluvial"]
 
-# Of the height of the panel: all gaps between nodes together, the least distance of two names, and what is too thin to
-# be seen.
+# As fractions of the panel height: all gaps between nodes together, the smallest distance between two names, and the
+# width below which a band is invisible.
 _GAPS, _NAME_STEP, _THINNEST = 0.2, 0.04, 0.0005
-# Of the width: a node, and the line from it to its name.
+# As fractions of the panel width: a node, and the line from it to its name.
 _NODE, _LINE = 0.03, 0.05
 _BAND_ALPHA = 0.6
 
@@ -28,16 +28,16 @@ def draw_alluvial(
     names: Sequence[str],
     colors: NDArray[np.float64],
 ) -> None:
-    """Draw a band for each source and target, in the color of the source.
+    """Draw a band from each source to each target, in the color of the source.
 
     Parameters
     ----------
     ax
-        The panel, which goes from 0 to 1 in both directions.
+        The panel, whose axes are set to 0 to 1 in both directions.
     amounts
-        What goes from each source to each target, `(n, n)`, not negative, not all zero.
+        Amount from each source (row) to each target (column), `(n, n)`, nonnegative and not all zero.
     names
-        Name of each source and target; those that nothing goes out of, or into, are left out on that side.
+        Name of each source and target; a node whose amounts are all zero on one side is left out on that side.
     colors
         Red, green, blue and alpha of each, `(n, 4)`.
     """
@@ -45,7 +45,7 @@ def draw_alluvial(
 
     scale = (1 - _GAPS) / amounts.sum()
     left, right = _tops(amounts.sum(axis=1) * scale), _tops(amounts.sum(axis=0) * scale)
-    # Within a node, bands are in the order of the nodes at their other end, so that they cross as little as possible.
+    # Within a node, bands are ordered by the nodes at their other end, so that they cross as little as possible.
     starts = left[:, None] + (np.cumsum(amounts, axis=1) - amounts) * scale
     ends = right[None, :] + (np.cumsum(amounts, axis=0) - amounts) * scale
     widths = amounts * scale
@@ -64,7 +64,7 @@ def draw_alluvial(
 
 
 def _tops(heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return where each node begins, counted from the top; only nodes of some height have a gap after them."""
+    """Return where each node begins, measured from the top; only nodes with a height above 0 have a gap after them."""
     shown = heights > 0
     gap = _GAPS / max(int(shown.sum()) - 1, 1)
     taken = heights + gap * shown
@@ -73,7 +73,7 @@ def _tops(heights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _band(start: float, end: float, width: float) -> Path:
-    """Return the outline of a band from the left nodes to the right ones, level at both ends."""
+    """Return the outline of a band from a left node to a right one, horizontal at both ends."""
     from matplotlib.path import Path
 
     x0, x1 = _NODE, 1 - _NODE
@@ -89,7 +89,7 @@ def _band(start: float, end: float, width: float) -> Path:
 def _write_names(
     ax: Axes, places: NDArray[np.float64], shown: NDArray[np.bool_], names: Sequence[str], outward: int
 ) -> None:
-    """Write beside the nodes, apart from each other, with a line from each node to its name."""
+    """Write the names beside the nodes without overlaps, with a line from each node to its name."""
     nodes = np.flatnonzero(shown)
     edge = 1.0 if outward > 0 else 0.0
     for node, height in zip(nodes.tolist(), _spread(places[nodes], _NAME_STEP), strict=True):
@@ -108,11 +108,11 @@ def _write_names(
 
 
 def _spread(places: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """Return ascending places moved as little as needed for neighbors to be at least a step apart.
+    """Return ascending places, moved as little as needed for neighbors to be at least a step apart.
 
-    All stay between 0 and 1, if need be with smaller steps. The least squares solution: with `k` steps taken off the
-    k-th, places must not descend, and the best non-descending sequence is that of isotonic regression, cut to its
-    bounds.
+    All stay between 0 and 1, with smaller steps if necessary. This is the least-squares solution: after subtracting `k`
+    steps from the k-th place, the places must not descend, and the best non-descending sequence is given by isotonic
+    regression, clipped to the bounds.
     """
     from scipy.optimize import isotonic_regression
 

@@ -1,4 +1,4 @@
-"""Arrows between points, as wide as what they stand for."""
+"""Arrows between points, whose widths represent amounts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_arrows"]
 
-# Of the distance between the ends: how far from either end an arrow stays.
+# Distance that an arrow keeps from either end, as a fraction of the distance between the ends.
 _FROM_START, _FROM_END = 0.12, 0.16
-# Of the width: that of the head, and its length; and of the length, the most that the head may take.
+# Width and length of the head, as multiples of the width of the shaft, and maximum length of the head, as a fraction of
+# the length of the arrow.
 _HEAD_WIDTH, _HEAD_LENGTH, _MOST_HEAD = 2.2, 2.0, 0.45
-# More arrows than this are drawn as pixels, also in a vector format, and without rims, which would hide thin ones.
+# More arrows than this are rasterized, even in vector formats, and have no rims, which would hide thin arrows.
 _MOST_VECTORS = 500
-# White rim of an arrow, in points, and the most of its width: half of the rim is drawn over the arrow.
+# White rim of an arrow, in points, and its maximum as a fraction of the width of the arrow: half of the rim is drawn
+# over the arrow.
 _RIM, _RIM_SHARE = 0.4, 0.25
 
 
@@ -41,16 +43,16 @@ def draw_arrows(
     ax
         The panel.
     start, end
-        Where each comes from and goes to, `(n_arrows, 2)`, in the units of the axes; no two ends coincide.
+        Start and end of each arrow, `(n_arrows, 2)`, in the units of the axes; the two must not coincide.
     width
         Width of the shaft, `(n_arrows,)`, in the units of the axes.
     colors
-        Red, green, blue and alpha of each, `(n_arrows, 4)`.
+        Red, green, blue and alpha of each arrow, `(n_arrows, 4)`.
     narrowest
-        Heads are no narrower than those of an arrow of this width.
+        Heads are never narrower than that of an arrow of this width.
     keep_right
-        Whether to draw each to the right of the line between its ends (where y points down), so that one the other
-        way has room beside it.
+        Whether to draw each arrow to the right of the line between its ends (with y pointing down), which leaves room
+        for an arrow in the opposite direction.
     """
     from matplotlib.collections import PolyCollection
 
@@ -80,7 +82,7 @@ def _outlines(
     narrowest: float,
     keep_right: bool,
 ) -> NDArray[np.float64]:
-    """Return the corners of each arrow, `(n_arrows, 7, 2)`, the tip in the middle."""
+    """Return the corners of each arrow, `(n_arrows, 7, 2)`, with the tip in the middle."""
     along = end - start
     distance = np.linalg.norm(along, axis=1)
     ahead = along / distance[:, None]

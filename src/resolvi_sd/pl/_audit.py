@@ -1,4 +1,4 @@
-"""What a correction removed, beyond chance, and what that cost."""
+"""Plot of an audit: what a correction removed beyond chance, and what that cost."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
-# Inches: the figure, a row, what is above and below the rows of a panel, and the legend.
+# In inches: width of the figure, and heights of a row, of the margins of a panel, and of the legend.
 _WIDTH, _ROW, _MARGIN, _LEGEND = 8.5, 0.24, 0.75, 0.35
-# The same for a letter of the longest name of several layers.
+# In inches: extra width per letter of the longest layer name, if there are several layers.
 _LETTER = 0.075
-# Points from the right edge of the panel to the right edges of the numbers, and to the left edge of what they count.
+# Points from the right edge of the panel to the right edges of the values, and to the left edge of the sample sizes.
 _COLUMNS = {RAW: 34.0, CONTROL: 82.0, CORRECTED: 132.0}
 _COUNTED = 142.0
 _NAMES = {RAW: "raw", CONTROL: "matched", CORRECTED: "corrected"}
-# Characters of a reason that fit into a row.
+# Number of characters of a reason that fit into a row.
 _REASON = 95
 _NEUTRAL = "0.3"
-# Of what is the mean of few.
+# Opacity of values that are means over few items.
 _PALE = 0.35
 
 
@@ -52,32 +52,33 @@ def audit(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw what a correction removed, whether that is more than chance, and what it cost.
+    """Draw what a correction removed, whether that exceeds chance, and what it cost.
 
-    One row per metric of the audit, with marks for raw, depth-matched and corrected counts; depth-matched ones are raw
-    counts from which as many molecules were removed at random. The line from these to the corrected ones is what the
-    correction achieved: blue if it is better, vermilion with a cross if it is worse, grey if neither. Where there is no
-    such control (latent spaces), the line starts at the raw counts. The arrow behind a name points to where it is
-    better; on the right are the values themselves, and what they are the mean of; where these are fewer than five, the
-    row is pale. Differences of less than half a percent of the axis count as none; a triangle at the edge of the axis
-    is a mark beyond it. The row of a metric that could not be measured says why. Where several layers were judged, each
-    metric has a row for each of them.
+    There is one row per metric of the audit, with marks for the raw, depth-matched and corrected counts; depth-matched
+    counts are raw counts from which as many molecules were removed at random. The line from the depth-matched to the
+    corrected counts shows what the correction achieved: blue if it is better, vermilion with a cross if it is worse,
+    gray if neither. If there is no such control (latent spaces), the line starts at the raw counts. The arrow after a
+    name points in the direction of better values. The values themselves, and what they are the mean of, are on the
+    right; rows with means over fewer than five items are pale. Differences of less than half a percent of the axis
+    count as neither better nor worse, and a triangle at the edge of the axis stands for a mark beyond it. The row of a
+    metric that could not be measured gives the reason. If several layers were judged, each metric has a row for each of
+    them.
 
-    Panels, of which those without metrics are left out:
+    The panels (those without metrics are left out) are:
 
-    - removed: share of molecules that was removed; leaked ones should be, a type's own markers should not;
-    - left: contamination, relative to that of the raw counts;
+    - removed: share of molecules that were removed; leaked molecules should be, a type's own markers should not;
+    - left: remaining contamination, relative to that of the raw counts;
     - reference: agreement with single-cell data;
-    - latent: neighborhoods in the latent space, where raw is that of the principal components;
+    - latent: neighborhoods in the latent space; the raw value is that of the principal components;
     - other: metrics unknown to this version.
 
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.audit` must have been run as well.
+        :func:`resolvi_sd.tl.audit` must also have been run.
     metrics
-        Metrics to draw, as they are called in the audit; None: all of them. The false removal is drawn in any case, as
-        no other number means anything without it: deleting all molecules removes all contamination.
+        Metrics to draw, by their names in the audit. None: all of them. The false removal is always drawn, because no
+        other number is meaningful without it: deleting all molecules removes all contamination.
     {table}
     {axes}
     {end}
@@ -89,9 +90,9 @@ def audit(
     Raises
     ------
     KeyError
-        If the table, the audit or a metric do not exist.
+        If the table, the audit or a metric does not exist.
     ValueError
-        If no metric is asked for, the audit is damaged, or the number of axes or titles does not fit.
+        If `metrics` is empty, the audit is damaged, or the number of axes or titles differs from that of panels.
 
     Examples
     --------
@@ -130,7 +131,7 @@ def audit(
 def _make_axes(
     sections: Sequence[AuditSection], layers: Sequence[str], figsize: tuple[float, float] | None
 ) -> list[Axes]:
-    """Return panels below each other, with rows of the same height."""
+    """Return panels stacked vertically, with rows of equal height."""
     import matplotlib.pyplot as plt
 
     n_rows = [len(section.rows) for section in sections]
@@ -190,7 +191,7 @@ def _draw_row(ax: Axes, number: int, row: AuditRow) -> None:
         style = dict(_corrected_style(color) if layer == CORRECTED else LAYER_MARKS[layer])
         if place != places[layer]:
             style["marker"] = "<" if place == low else ">"
-        # The hollow mark on top of the others, which are seen through it.
+        # The hollow mark is on top, so that the others are visible through it.
         ax.plot([place], [number], linestyle="", clip_on=False, zorder=4 if layer == RAW else 3, alpha=alpha, **style)
 
 
@@ -211,7 +212,7 @@ def _write_numbers(ax: Axes, number: int, row: AuditRow, *, percent: bool) -> No
 
 
 def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, ha: str, **style: Any) -> None:
-    """Write in a row, or above the rows, so many points to the right of an edge of the panel (0 left, 1 right)."""
+    """Write in a row, or above the rows, at a distance to the right of an edge of the panel (0 left, 1 right)."""
     ax.annotate(
         text,
         (edge, 1.0 if row is None else row),
@@ -227,7 +228,7 @@ def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, 
 
 
 def _add_legend(ax: Axes, corrected: str, *, pale: bool) -> None:
-    """Say above the first panel what the marks mean, and which counts are the corrected ones if not the fit's."""
+    """Explain the marks above the first panel, and name the corrected counts if they are not those of the fit."""
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 

@@ -1,4 +1,4 @@
-"""The table of an audit, as the rows and sections of its plot."""
+"""Conversion of the table of an audit to the rows and sections of its plot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FEW", "LAYERS", "AuditRow", "AuditSection", "audit_sections", "judge
 LAYERS = (RAW, CONTROL, CORRECTED)
 _COLUMNS = ("metric", "layer", "value", "better", "n", "note")
 
-# Name in a plot, and what the value is the mean of, by section and metric.
+# Name in the plot, and the items over which the value is a mean, by section and metric.
 _METRICS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "removed": {
         "leak_sensitivity": ("leaked markers", "pairs of types"),
@@ -46,7 +46,7 @@ _METRICS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "latent_batch_mixing": ("mixing of batches", "cells"),
     },
 }
-# Title and label of the axis of each section.
+# Title and x-axis label of each section.
 _SECTIONS = {
     "removed": ("What was removed", "molecules removed (%)"),
     "left": ("Contamination that is left", "relative to the raw counts (%)"),
@@ -54,14 +54,14 @@ _SECTIONS = {
     "latent": ("Latent space", "value"),
     "other": ("Other metrics", "value"),
 }
-# Without one of these, what a correction removed says nothing.
+# Without one of these, what a correction removed cannot be interpreted.
 _FALSE_REMOVAL = ("own_markers_removed", "own_markers_removed_unexposed", "true_own_removed")
-# A ratio to a raw value near zero may be anything; marks beyond are drawn at the edge.
+# A ratio to a raw value near zero can be arbitrarily large; marks beyond these limits are drawn at the edge.
 _LEAST_RATIO, _MOST_RATIO = -0.25, 1.75
 _MARGIN = 0.03
 # A mean of fewer pairs, types or genes than this says little.
 FEW = 5
-# Differences of less than this share of the axis are neither better nor worse.
+# Differences below this share of the axis count as neither better nor worse.
 _EQUAL = 0.005
 
 
@@ -72,23 +72,23 @@ class AuditRow:
     Attributes
     ----------
     label
-        Its name in the plot, with an arrow to where it is better, and the layer where there are several; of those below
-        the first, only the layer.
+        Name in the plot, with an arrow in the direction of better values, and the layer if there are several; only the
+        layer in rows after the first of a metric.
     first
-        Whether it is the first of its metric.
+        Whether this is the first row of its metric.
     values
-        Value of each layer that it was measured on; NaN where it has none.
+        Value for each layer on which the metric was measured; NaN if it is undefined.
     places
-        Where the marks are on the axis.
+        Positions of the marks on the axis.
     improved
-        Whether the corrected counts are better than the depth-matched ones, or than the raw ones where these are not
-        measured; None where neither is better, or one has no value.
+        Whether the corrected counts are better than the depth-matched ones, or than the raw ones if depth-matched
+        counts were not measured; None if neither is better, or a value is missing.
     counted
-        What the value is the mean of.
+        Number and kind of the items over which the value is a mean.
     few
-        Whether these are fewer than `FEW`.
+        Whether there are fewer than `FEW` of them.
     reason
-        Why it has no marks, if so.
+        Why there are no marks, if there are none.
     """
 
     label: str
@@ -108,15 +108,15 @@ class AuditSection:
     Attributes
     ----------
     title, xlabel
-        Of the panel.
+        Title and x-axis label of the panel.
     rows
-        Its metrics.
+        Rows of the metrics.
     limits
-        Of the axis.
+        Limits of the axis.
     whole
-        What means all of something: 100 in percent, otherwise 1.
+        Value that represents the whole: 100 for percentages, otherwise 1.
     percent
-        Whether the values are shares to be written in percent.
+        Whether the values are shares to be written as percentages.
     """
 
     title: str
@@ -133,7 +133,7 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
     Raises
     ------
     KeyError
-        If there is none.
+        If there is no audit.
     ValueError
         If it lacks columns or rows.
     """
@@ -151,21 +151,22 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
 
 
 def judged_layers(table: pd.DataFrame) -> list[str]:
-    """Return the layers of corrected counts that were judged; none where an audit of an earlier version says none."""
+    """Return the layers of corrected counts that were judged; none for audits of earlier versions that name none."""
     return list(dict.fromkeys(table["corrected_layer"].astype(str))) if "corrected_layer" in table else []
 
 
 def audit_sections(table: pd.DataFrame, metrics: Sequence[str] | None) -> list[AuditSection]:
-    """Return the metrics asked for (None is all) by section, the false removal always among them.
+    """Return the requested metrics (None for all) by section, always including the false removal.
 
-    With several corrections, each metric has a row for each; but those of the latent, which are the fit's, have one.
+    With several corrections, each metric has one row per correction, except for those of the latent space, which belong
+    to the fit and have a single row.
 
     Raises
     ------
     KeyError
         If the audit has no such metric.
     ValueError
-        If no metric is asked for.
+        If `metrics` is empty.
     """
     found = list(dict.fromkeys(table["metric"].astype(str)))
     chosen = _chosen(found, metrics)
@@ -182,7 +183,7 @@ def _chosen(found: Sequence[str], metrics: Sequence[str] | None) -> list[str]:
     for metric in wanted:
         check_key(metric, found, argument="metrics", where="the audit")
     false_removal = [metric for metric in _FALSE_REMOVAL if metric in found]
-    # Not measured: its row says so.
+    # If it was not measured, its row says so.
     return wanted + (false_removal if _FALSE_REMOVAL[0] in found else [*false_removal, _FALSE_REMOVAL[0]])
 
 
@@ -203,7 +204,7 @@ def _rows(section: str, metric: str, table: pd.DataFrame) -> list[AuditRow]:
     if len(layers) < 2:
         return [_row(section, metric, table)]
     of_layer = {layer: table[table["corrected_layer"] == layer] for layer in layers}
-    # Not measured, or the same for all: said once.
+    # Shown once if it was not measured, or is the same for all layers.
     if section == "latent" or not table.loc[table["metric"] == metric, "value"].notna().any():
         return [_row(section, metric, of_layer[layers[0]])]
     first, *others = (_row(section, metric, of_layer[layer]) for layer in layers)

@@ -1,4 +1,4 @@
-"""Predicted against true shares, and intervals against what they hold."""
+"""Calibration plot: predicted against true shares, and the coverage of posterior intervals."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = ["calibration"]
 _TRUE_KEYS = ("true_own_share", "true_leaked_share", "true_background_share")
 _COLUMNS = ("level", "coverage", "standard_error")
 _COVERAGE_TITLE = "intervals"
-# Share of the cells that may lie beyond a panel, so that single cells do not set its range.
+# Share of the cells that may lie outside a panel, so that single cells do not determine its range.
 _BEYOND = 0.005
-_PIXELS = 50  # of the density, across a panel
+_PIXELS = 50  # pixels of the density across a panel
 _PANEL = (3.0, 3.2)  # inches
-# Vermilion of Okabe & Ito, which stands out from grey also for color-blind eyes; then blue, green and purple.
+# Vermilion of Okabe & Ito, which color-blind readers can tell from gray; then blue, green and purple.
 _COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
 _MARKERS = ("o", "s", "^", "D")
 
@@ -52,23 +52,24 @@ def calibration(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw the predicted against the true shares of each cell, on simulated tissue.
+    """Draw the predicted against the true shares of each cell in simulated tissue.
 
-    Three panels, own, from neighbors and background: how many cells have which pair of values (darker is more), the
-    mean true share in bins of the predicted one with two standard errors, and the dashed line on which all would lie.
-    The numbers are those of :func:`resolvi_sd.metrics.calibration`, over all cells that have counts; ECE is the
-    expected calibration error. Each panel has its own range, and at most 0.5 % of the cells are beyond either end of
-    it. With `coverage`, a fourth panel has how many truths the posterior intervals hold, by their nominal level.
+    The three panels (own, from neighbors and background) show the number of cells with each pair of values (darker
+    means more), the mean true share in bins of the predicted share with two standard errors, and the dashed line on
+    which perfect predictions would lie. The numbers are those of :func:`resolvi_sd.metrics.calibration` over all cells
+    with counts; ECE is the expected calibration error. Each panel has its own range, and at most 0.5 % of the cells lie
+    beyond either end of it. With `coverage`, a fourth panel shows how many true values the posterior intervals contain,
+    by nominal level.
 
     Parameters
     ----------
     {data}
     true_keys
-        Columns of `obs` with the true own, leaked and background share.
+        Columns of `obs` with the true own, leaked and background shares.
     coverage
-        Result of :func:`resolvi_sd.metrics.coverage` at several levels, or several of them by name, at most four.
+        Result of :func:`resolvi_sd.metrics.coverage` at several levels, or a mapping of names to at most four of them.
     n_bins
-        Bins of the predicted share, from 0 to 1.
+        Number of bins of the predicted share, from 0 to 1.
     {table}
     {axes}
     {end}
@@ -80,10 +81,10 @@ def calibration(
     Raises
     ------
     KeyError
-        If the table, the fit, its shares, or a column with the truth do not exist.
+        If the table, the fit, its shares, or a column with the truth does not exist.
     ValueError
-        If the values are no shares, `coverage` is no result of that function, or the number of axes or titles does not
-        fit.
+        If the values are not shares, `coverage` is not a result of that function, or the number of axes or titles
+        differs from that of panels.
 
     Examples
     --------
@@ -142,7 +143,7 @@ def _read_truth(adata: AnnData, true_keys: Sequence[str]) -> list[NDArray[np.flo
 
 
 def _read_coverage(coverage: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -> dict[str, pd.DataFrame]:
-    """Return the curves to draw by name; a single one has none."""
+    """Return the curves to draw by name; the name of a single one is empty."""
     if coverage is None:
         return {}
     curves = {"": coverage} if isinstance(coverage, pd.DataFrame) else dict(coverage)
@@ -159,7 +160,7 @@ def _read_coverage(coverage: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -
 
 
 def _draw_density(ax: Axes, predicted: NDArray[np.float64], true: NDArray[np.float64]) -> None:
-    """Draw the number of cells by predicted and true share, and the identity."""
+    """Draw the number of cells by predicted and true share, and the identity line."""
     from matplotlib.colors import PowerNorm
 
     known = np.isfinite(predicted) & np.isfinite(true)
@@ -167,8 +168,8 @@ def _draw_density(ax: Axes, predicted: NDArray[np.float64], true: NDArray[np.flo
     low = max(float(np.quantile(pair, _BEYOND, axis=1).min()) - 0.02, 0.0)
     high = min(float(np.quantile(pair, 1 - _BEYOND, axis=1).max()) + 0.02, 1.0)
     n_cells, edges, _ = np.histogram2d(pair[0], pair[1], bins=_PIXELS, range=[[low, high], [low, high]])
-    # With the root of the number, single cells are visible beside the thousands in the middle; without the fullest
-    # pixels, which may be a heap of cells without background in a corner.
+    # The square root keeps single cells visible beside the thousands in the middle. The fullest pixels do not set the
+    # scale, since they may be a heap of cells without background in a corner.
     full = float(np.quantile(n_cells[n_cells > 0], 0.99)) if n_cells.any() else 1.0
     ax.pcolormesh(
         edges,
@@ -213,5 +214,5 @@ def _draw_identity(ax: Axes, low: float, high: float) -> None:
 
 
 def _write_numbers(ax: Axes, text: str) -> None:
-    """Write into the corner above the dashed line."""
+    """Write a text into the corner above the dashed line."""
     ax.annotate(text, (0, 1), (5, -4), xycoords="axes fraction", textcoords="offset points", va="top", fontsize="small")

@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
 
-__all__ = ["Categories", "Palette", "add_legend", "legend_inches", "read_categories", "single_category"]
+__all__ = ["Categories", "Palette", "add_legend", "legend_inches", "name_colors", "read_categories", "single_category"]
 
 Palette = str | Sequence[str] | Mapping[str, str]
 
-# More groups than this cannot be told apart; the column is most likely not one of groups.
+# More groups than this cannot be distinguished; the column most likely does not hold groups.
 _MOST = 200
-# Rows, size of letters, and width of a mark with its margins, in inches.
+# Rows, font size in points, and width of a mark with its margins in inches.
 _LEGEND_ROWS, _LEGEND_FONT, _LEGEND_MARK = 16, 8.33, 0.5
-# Beyond the ten colors of the sequence they return lighter and darker: how far, towards white or black.
+# Beyond the ten colors of the sequence, they are reused in lighter and darker shades: how far toward white or black.
 _SHADES = (0.0, 0.5, -0.4)
-# Colors with less than this between their strongest and weakest part are grey; so are cells without a group, but paler.
+# Colors whose strongest and weakest channels differ by less than this are gray; cells without a group are paler gray.
 _GREY = 0.12
 
 
 @dataclass(frozen=True)
 class Categories:
-    """Groups of cells; only groups that have cells.
+    """Groups of cells, without empty groups.
 
     Attributes
     ----------
@@ -55,24 +55,24 @@ class Categories:
 
 
 def single_category(n_cells: int, name: str) -> Categories:
-    """Return all cells as one grey group."""
+    """Return all cells as one gray group."""
     return Categories("", np.zeros(n_cells, dtype=np.int64), (name,), np.array([[0.55, 0.55, 0.55, 1.0]]))
 
 
 def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette | None) -> Categories:
-    """Return the groups in a column of `obs`: categories in their order, other values as text, sorted.
+    """Return the groups in a column of `obs`, ordered by category, number or text.
 
     Raises
     ------
     KeyError
         If there is no such column, or a dict of colors lacks a group.
     ValueError
-        If no cell has a value, there are too many values for groups, or fewer colors in `palette` than groups.
+        If no cell has a value, there are too many different values, or `palette` has fewer colors than groups.
 
     Warns
     -----
     UserWarning
-        If the table has fewer colors than groups.
+        If the table stores fewer colors than there are groups.
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     codes, every = text_categories(adata.obs[key])
@@ -86,7 +86,7 @@ def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette
         )
     place = np.full(len(every) + 1, -1)
     place[found] = np.arange(found.size)
-    colors = _colors(every, palette, adata.uns.get(f"{key}_colors"), key=key)
+    colors = name_colors(every, palette, key=key, stored=adata.uns.get(f"{key}_colors"))
     return Categories(key, place[codes], tuple(every[code] for code in found), colors[found])
 
 
@@ -113,12 +113,28 @@ def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, t
 
 
 def legend_inches(names: Sequence[str]) -> float:
-    """Return about how wide the list of some groups is, in inches."""
+    """Return the approximate width of the legend of some groups, in inches."""
     n_columns = -(-len(names) // _LEGEND_ROWS)
     return n_columns * (_LEGEND_MARK + label_inches(names, fontsize=_LEGEND_FONT))
 
 
-def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key: str) -> NDArray[np.float64]:
+def name_colors(
+    names: tuple[str, ...], palette: Palette | None, *, key: str, stored: Any = None
+) -> NDArray[np.float64]:
+    """Return a color for each group of a column: from `palette`, from `stored`, or else colors easy to distinguish.
+
+    Raises
+    ------
+    KeyError
+        If a dict of colors lacks a group.
+    ValueError
+        If `palette` has fewer colors than there are groups.
+
+    Warns
+    -----
+    UserWarning
+        If fewer colors are stored than there are groups.
+    """
     from matplotlib.colors import to_rgba_array
 
     if palette is None and stored is None:
@@ -135,8 +151,8 @@ def _colors(names: tuple[str, ...], palette: Palette | None, stored: Any, *, key
     if len(given) < len(names):
         found = f"has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}."
         if palette is not None:
-            raise ValueError(f"`palette` {found} Pass a color for each, or the name of a colormap.")
-        warn_user(f"`uns[{key + '_colors'!r}]` {found} Other colors are taken; set it, or pass `palette=`.")
+            raise ValueError(f"`palette` {found} Pass a color for each group, or the name of a colormap.")
+        warn_user(f"`uns[{key + '_colors'!r}]` {found} Other colors are used; set it, or pass `palette=`.")
         return _distinct_colors(len(names))
     return np.asarray(to_rgba_array(given[: len(names)]))
 
@@ -152,7 +168,7 @@ def _named_colors(name: str, n_colors: int) -> NDArray[np.float64]:
 
 
 def _distinct_colors(n_colors: int) -> NDArray[np.float64]:
-    """Ten colors made for color-blind eyes (Petroff 2021, arXiv:2107.02270), then shades of them, then a rainbow."""
+    """Return ten colors for color-blind readers (Petroff 2021, arXiv:2107.02270), then their shades, else a rainbow."""
     from matplotlib import color_sequences
     from matplotlib.colors import to_rgba_array
 

@@ -1,4 +1,4 @@
-"""Genes that no cell should have together, before and after a correction, and what it took from the right cells."""
+"""Co-expression of exclusive genes before and after a correction, and how many molecules the right cells keep."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ __all__ = ["coexpression"]
 
 _TITLES = ("exclusive genes in one cell", "the same genes in their own type")
 _PANEL = (4.4, 4.4)  # inches
-# Of the axes that are square roots: what may have a tick, the first ones first, and the least step between two, of the
-# length of the axis.
+# On square-root axes: candidate ticks in order of priority, and the smallest distance between two ticks, as a fraction
+# of the length of the axis.
 _TICKS, _TICK_STEP = (0.0, 1.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 2.0, 0.1, 0.5, 15.0, 30.0, 90.0), 0.065
-# Range of molecules per cell that is shown at least, and below which 2 and 5 have ticks beside the powers of ten.
+# Smallest range of molecules per cell that is shown, and range below which multiples of 2 and 5 have ticks besides the
+# powers of ten.
 _LEAST_RANGE, _WIDE_RANGE = 5.0, 100.0
-_LEAST_RATE = 0.5  # %, that the axes of rates go to, also if all are zero
+_LEAST_RATE = 0.5  # %, up to which the axes of rates extend even if all rates are zero
 _MEANS = 4  # order of drawing
-_MOST_OPAQUE = 100  # points
-_LINE_POINTS = 100  # of the line of no change that names should not cover
+_MOST_OPAQUE = 100  # number of points
+_LINE_POINTS = 100  # points on the line of no change, which names should not cover
 
 
 @shared_docs
@@ -59,32 +60,33 @@ def coexpression(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw how often exclusive genes are in one cell, before and after the correction, and what that cost.
+    """Draw how often exclusive genes occur in the same cell before and after the correction, and what that cost.
 
-    In the first panel each point is a pair of genes of different cell types: of the cells with either gene, the share
-    that has both, in the raw counts (x) and in the corrected ones (y, filled), or in raw counts from which as many
-    molecules were removed at random (grey, :func:`resolvi_sd.metrics.depth_matched`). The further below the dashed
-    line, the more was removed; what is below the grey points is more than chance. The axes are square roots, so that
-    small rates can be told apart while a constant ratio remains a straight line. Large marks are means.
+    In the first panel, each point is a pair of genes of different cell types. It shows, among the cells with either
+    gene, the share of cells with both, in the raw counts (x) and in the corrected counts (y, filled) or in raw counts
+    from which as many molecules were removed at random (y, gray, :func:`resolvi_sd.metrics.depth_matched`). The further
+    a point is below the dashed line, the more was removed; a reduction below the gray points exceeds chance. The axes
+    have square-root scales, so that small rates can be distinguished while a constant ratio remains a straight line.
+    Large marks are means.
 
-    Deleting everything would lower these rates, too. So in the second panel each point is one of these genes in the
-    cells of its own type, the one with the largest share of it among its raw molecules: raw molecules per cell (x), and
-    how many of them were kept (y). There the higher, the better.
+    Deleting everything would also lower these rates. In the second panel, each point is therefore one of these genes in
+    the cells of its own type, the type with the largest share of that gene among its raw molecules: raw molecules per
+    cell (x), and how many of them were kept (y). Here, higher is better.
 
     Parameters
     ----------
     {data}
     labels_key
-        Column of `obs` with the type of each cell, found without the fit; cells without a value only count in the
-        first panel.
+        Column of `obs` with the type of each cell, determined independently of the fit; cells without a value only
+        count in the first panel.
     pairs
-        Exclusive genes: result of :func:`resolvi_sd.metrics.exclusive_pairs` on a reference, or pairs of names.
+        Exclusive genes: the result of :func:`resolvi_sd.metrics.exclusive_pairs` on a reference, or pairs of names.
     markers
-        Genes that each type expresses and no other does, in place of `pairs`. None, and no `pairs`: those that are
-        exclusive in the raw counts, as in :func:`resolvi_sd.tl.audit`.
+        For each type, the genes that it expresses and no other type does, instead of `pairs`. If both are None, genes
+        that are exclusive in the raw counts are used, as in :func:`resolvi_sd.tl.audit`.
     n_names
-        Number of pairs, and of genes, to name: those with the highest corrected rate, and those that were kept least.
-        A name for which there is no room is left out.
+        Number of pairs and of genes to name: the pairs with the highest corrected rate, and the genes of which the
+        smallest share was kept. Names for which there is no room are left out.
     {corrected_layer}
     rng
         Seed or generator of the random removal.
@@ -99,11 +101,11 @@ def coexpression(
     Raises
     ------
     KeyError
-        If the table, the fit, the column, the layer or a gene do not exist.
+        If the table, the fit, the column, the layer or a gene does not exist.
     ValueError
-        If both `pairs` and `markers` are given, `corrected_layer` is not between 0 and the counts, there is only one
-        type, there are no exclusive genes or no cell has them, `n_names` is negative, or the number of axes or titles
-        does not fit.
+        If both `pairs` and `markers` are given, values in `corrected_layer` are not between 0 and the counts, there is
+        only one type, there are no exclusive genes or no cell has them, `n_names` is negative, or the number of axes or
+        titles differs from that of panels.
 
     Examples
     --------
@@ -139,7 +141,8 @@ def _draw_rates(ax: Axes, rates: Points, names: Mapping[str, str]) -> None:
     high = min(max(1.06 * most, _LEAST_RATE), 100.0)
     ax.plot([0, high], [0, high], color="0.2", linewidth=1, linestyle="--", zorder=1)
     _draw_points(ax, rates, float(rates.raw.mean()), names)
-    _add_legend(ax, f"mean of {len(rates.names):,} pairs\nraw: {_percent(float(rates.raw.mean()))}", "upper left")
+    pairs = f"{len(rates.names):,} {'pair' if len(rates.names) == 1 else 'pairs'}"
+    _add_legend(ax, f"mean of {pairs}\nraw: {_percent(float(rates.raw.mean()))}", "upper left")
     _set_roots(ax, high)
     ax.set(xlabel="raw (% of the cells with either)", ylabel="after the removal (%)", aspect="equal")
 
@@ -148,7 +151,7 @@ def _draw_kept(ax: Axes, kept: Points, names: Mapping[str, str]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     ax.axhline(100, color="0.2", linewidth=1, linestyle="--", zorder=1)
-    # The mean of x on a logarithmic axis is the geometric one.
+    # On a logarithmic axis, the mean of x is the geometric mean.
     _draw_points(ax, kept, float(np.exp(np.log(kept.raw).mean())), names)
     _add_legend(ax, f"mean of {len(kept.names):,} genes", "lower left")
     ax.set_xscale("log")
@@ -162,7 +165,7 @@ def _draw_kept(ax: Axes, kept: Points, names: Mapping[str, str]) -> None:
 
 
 def _draw_points(ax: Axes, points: Points, middle: float, names: Mapping[str, str]) -> None:
-    """Draw what both kinds of removal made of the raw values, and the means, by name, at x = `middle`."""
+    """Draw the values after both kinds of removal against the raw values, and their named means at x = `middle`."""
     alpha = float(np.clip(np.sqrt(_MOST_OPAQUE / len(points.names)), 0.25, 0.9))
     for layer in (CONTROL, CORRECTED):
         style = dict(LAYER_MARKS[layer]) | {"markersize": 4.5, "markeredgewidth": 0}
@@ -192,7 +195,7 @@ def _percent(value: float) -> str:
 
 
 def _set_roots(ax: Axes, high: float) -> None:
-    """Scale both axes by the square root, which stretches what is small and has a place for zero."""
+    """Scale both axes by the square root, which stretches small values and is defined at zero."""
     ax.set_xscale("function", functions=(_root, _square))
     ax.set_yscale("function", functions=(_root, _square))
     ticks: list[float] = []
@@ -215,7 +218,7 @@ def _square(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _name_points(
     ax: Axes, points: Points, order: NDArray[np.float64], n_names: int, *, avoid: NDArray[np.float64]
 ) -> None:
-    """Name the corrected points that come first in an order, as far as there is room."""
+    """Name the corrected points with the lowest values of `order`, as far as there is room."""
     chosen = np.argsort(order, kind="stable")[:n_names]
     means = np.concatenate([line.get_xydata() for line in ax.lines if line.get_zorder() == _MEANS])
     every = np.concatenate([points.places(CORRECTED), points.places(CONTROL), means, avoid])

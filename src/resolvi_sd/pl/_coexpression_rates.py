@@ -1,4 +1,4 @@
-"""How often exclusive genes are in one cell, and how much of each is left in cells of its own type."""
+"""Co-expression rates of exclusive genes, and how much of each gene is left in cells of its own type."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from resolvi_sd.pl._results import fitted, setup_layer
 
 __all__ = ["Points", "find_pairs", "kept_genes", "pair_rates", "read_layers"]
 
-# Types with fewer cells own no gene, as for exclusive pairs.
+# Types with fewer cells than this are no gene's own type, as for exclusive pairs.
 _MIN_CELLS = 10
 
 
 @dataclass(frozen=True)
 class Points:
-    """Pairs or genes.
+    """Pairs or genes, as points of a panel.
 
     Attributes
     ----------
     raw
-        What they are in the raw counts, `(n_points,)`.
+        Values in the raw counts, `(n_points,)`.
     after
-        What they are in depth-matched and corrected counts, by layer, in percent, `(n_points,)`.
+        Values in depth-matched and corrected counts, by layer, in percent, `(n_points,)`.
     names
-        Name of each.
+        Name of each point.
     """
 
     raw: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Points:
         return float(self.after[layer].mean())
 
     def places(self, layer: str) -> NDArray[np.float64]:
-        """Return where the points of a layer are, `(n_points, 2)`."""
+        """Return the coordinates of the points of a layer, `(n_points, 2)`."""
         return np.column_stack([self.raw, self.after[layer]])
 
 
@@ -77,7 +77,7 @@ def find_pairs(
     pairs: pd.DataFrame | Sequence[tuple[str, str]] | None,
     markers: Mapping[str, Sequence[str]] | None,
 ) -> pd.DataFrame | Sequence[tuple[str, str]]:
-    """Return the pairs that were given, those of the markers, or those that are exclusive in the raw counts.
+    """Return the given pairs, those of the given markers, or those that are exclusive in the raw counts.
 
     Raises
     ------
@@ -86,8 +86,8 @@ def find_pairs(
     """
     if len(groups.names) < 2:
         raise ValueError(
-            f"obs[{groups.key!r}] has one type only, {groups.names[0]!r}: no genes are exclusive, and none tells its "
-            "own type from others."
+            f"obs[{groups.key!r}] has one type only, {groups.names[0]!r}: no genes are exclusive, and none "
+            "distinguishes its own type from others."
         )
     if pairs is not None and markers is not None:
         raise ValueError("Give either `pairs` or `markers`, not both.")
@@ -100,15 +100,15 @@ def find_pairs(
         return exclusive_pairs(raw, labels, adata.var_names, max_relative=MAX_RELATIVE_RAW)
     except ValueError as error:
         raise ValueError(
-            f"The raw counts tell of no pairs: {error} Here: `markers={{type: [genes]}}`, or `pairs=` of single cells, "
+            f"The raw counts yield no pairs: {error} Here: `markers={{type: [genes]}}`, or `pairs=` from single cells, "
             "`resolvi_sd.metrics.exclusive_pairs(reference.X, reference.obs['label'], reference.var_names)`."
         ) from error
 
 
 def pair_rates(layers: Mapping[str, sp.csr_matrix], genes: pd.Index[Any], pairs: Any) -> tuple[Points, tuple[str, ...]]:
-    """Return the co-expression rate (%) of each pair that a cell has a gene of, and the genes of these pairs.
+    """Return the co-expression rate (%) of each pair with a gene in any cell, and the genes of these pairs.
 
-    A pair of which a layer has no gene left has a rate of zero.
+    The rate is zero if a layer has no molecules of either gene left.
 
     Raises
     ------
@@ -131,13 +131,13 @@ def kept_genes(
 ) -> Points:
     """Return the molecules of each gene per cell of its own type, and how many of them were kept (%).
 
-    A gene's own type is the one with the largest share of it among its raw molecules; genes of which no cell with a
-    type has a molecule are left out.
+    A gene's own type is the type with the largest share of that gene among its raw molecules. Genes without molecules
+    in any cell with a type are left out.
 
     Raises
     ------
     ValueError
-        If these are all of them.
+        If no genes are left.
     """
     n_types = len(groups.names)
     sizes = np.bincount(groups.codes[groups.codes >= 0], minlength=n_types)

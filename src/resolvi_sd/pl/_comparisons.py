@@ -14,18 +14,18 @@ from resolvi_sd._validation import check_key, check_result, group_names, listing
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
 
-# Higher and lower in the first group: vermilion and blue of Okabe & Ito, which color-blind eyes tell apart.
+# Higher and lower in the first group: vermilion and blue of Okabe & Ito, which color-blind readers can tell apart.
 UP, DOWN, NOT_CALLED = "#d55e00", "#0072b2", "0.72"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group compared with others.
+    """Comparison of one group with another or with the rest.
 
     Attributes
     ----------
     group1, group2
-        What was compared.
+        The groups that were compared.
     rows
         One row per gene or label, in the order of the table.
     """
@@ -50,9 +50,9 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
     key
         Name of the result.
     columns
-        Columns that it must have beside those of all comparisons.
+        Columns that it must have besides those common to all comparisons.
     tool
-        The call that writes it, for the message.
+        The call that writes the result, for the error message.
 
     Raises
     ------
@@ -76,14 +76,14 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
 def choose_comparisons(
     comparisons: Sequence[Comparison], group1: str | Sequence[str] | None, *, where: str
 ) -> list[Comparison]:
-    """Return those of the groups asked for, in the order asked for; None is all.
+    """Return the comparisons of the requested first groups, in the requested order; None for all.
 
     Raises
     ------
     KeyError
         If a group was not compared.
     ValueError
-        If no group is asked for.
+        If `group1` is empty.
     """
     if group1 is None:
         return list(comparisons)
@@ -97,8 +97,8 @@ def choose_comparisons(
 
 
 def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[Comparison], *, key: str, tool: str) -> None:
-    """Warn if a side of a comparison has fewer cells in the table than were compared; those without counts were not."""
-    column = str(comparisons[0].rows["groupby"].iloc[0])  # that of all comparisons
+    """Warn if the table has fewer cells of a group than were compared; cells without counts were not compared."""
+    column = str(comparisons[0].rows["groupby"].iloc[0])  # the same for all comparisons
     if column not in adata.obs:
         return
     now = pd.Series(column_text(adata.obs[column])).value_counts()
@@ -110,7 +110,7 @@ def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[Comparison], *, key
         for name, then in ((comparison.group1, first["n_cells1"]), (comparison.group2, first["n_cells2"])):
             if left.get(name, then) < then:
                 warn_user(
-                    f"`table.uns[{key!r}]` is of {then:,} cells of {name!r}, and the table has {left[name]:,}: cells "
-                    f"are gone, or obs[{column!r}] has changed. Please run `{tool}` again."
+                    f"`table.uns[{key!r}]` compares {then:,} cells of {name!r}, but the table has {left[name]:,}: "
+                    f"cells were removed, or obs[{column!r}] has changed. Please run `{tool}` again."
                 )
                 return

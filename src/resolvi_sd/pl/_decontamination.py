@@ -1,4 +1,4 @@
-"""What removing whole molecules costs, and what it is worth."""
+"""Plot of what the removal of whole molecules costs and achieves."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["decontamination"]
 _SHARES = ("own_removed", "foreign_removed")
 _TABLES = {"curve": ("level", *_SHARES), "genes": ("gene", "own", *_SHARES)}
 _MARKED_LEVELS = (0.25, 0.5, 0.75)
-# Share of own molecules that the axis shows at least; farther right nobody wants to be.
+# Share of own molecules up to which the axis extends at least; larger losses are of little interest.
 _SHOWN = 0.25
-# Share of foreign molecules below which levels are too close to each other to be named.
+# Share of foreign molecules below which levels are too close to each other to be labeled.
 _READABLE = 0.1
-# Vermilion of Okabe & Ito, which stands out from blue and grey also for color-blind eyes.
+# Vermilion of Okabe & Ito, which color-blind readers can tell from blue and gray.
 _CHOSEN = "#D55E00"
 
 
@@ -50,23 +50,24 @@ def decontamination(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> Axes | None:
-    """Draw what removing whole molecules costs: foreign ones removed against own ones, at every level.
+    """Draw what removing whole molecules costs: foreign against own molecules removed, at every level.
 
-    Both are expectations of :func:`resolvi_sd.tl.decontaminated_counts`, whose counts are at the large dot. Small dots
-    are other levels: a level of 0.75 also removes molecules that are own with a probability of up to 0.75. At random
-    (dashed) the same share of both would go. To move along the curve, choose another `fpr`.
+    Both shares are expectations from :func:`resolvi_sd.tl.decontaminated_counts`; the large dot marks the counts that
+    it wrote. Small dots mark other levels: a level of 0.75 also removes molecules that are own with a probability of up
+    to 0.75. Random removal (dashed) would take the same share of both. To move along the curve, choose another `fpr`.
 
-    The level is one for all, but its cost is not: grey dots are the genes of which at least 50 own molecules are
-    expected, at the shares of their own and foreign ones that are removed. The named ones pay most, and may be missing
-    in cells that express them. `obs['resolvi_own_removed']` has the cost of each cell. With ``per_gene=True`` all pay
-    about as much, the large dot is below the curve, and those are named that keep most of what is foreign.
+    All genes have the same level, but not the same cost: gray dots are the genes with at least 50 expected own
+    molecules, placed at the shares of their own and foreign molecules that are removed. The named genes have the
+    highest cost, and may be missing in cells that express them. `obs['resolvi_own_removed']` has the cost for each
+    cell. With ``per_gene=True``, all genes have about the same cost, the large dot is below the curve, and the named
+    genes are those that keep most of their foreign molecules.
 
     Parameters
     ----------
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.decontaminated_counts` was run.
     n_genes
-        Number of genes to name. A name for which there is no room is left out.
+        Number of genes to name. Names for which there is no room are left out.
     {table}
     {one_ax}
     {one_end}
@@ -78,14 +79,14 @@ def decontamination(
     Raises
     ------
     KeyError
-        If there is no such table, no such fit, or no decontaminated counts of it.
+        If the table, the fit or its decontaminated counts do not exist.
     ValueError
         If `n_genes` is negative, or the record of the counts is damaged.
 
     Warns
     -----
     UserWarning
-        If it is of other cells than the table has.
+        If the number of cells in the table has changed since the counts were computed.
 
     Examples
     --------
@@ -137,12 +138,12 @@ def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
 
 
 def _by_gene(record: Mapping[str, Any]) -> bool:
-    """Whether each gene has a level of its own."""
+    """Return whether each gene has its own level."""
     return bool(record.get("per_gene", False))
 
 
 def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[np.float64]:
-    """Draw the curve and the genes, all of them inside the axes; return the points that have a mark."""
+    """Draw the curve and the genes, all of them inside the axes, and return the marked points."""
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -154,7 +155,7 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[n
     ax.scatter(cost, genes["foreign_removed"], s=10, color="0.7", linewidths=0, rasterized=True, label="genes")
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="at random")
     ax.plot(own, foreign, color="C0", label="by one level" if _by_gene(record) else "by level")
-    # Levels of the curve are none of these counts where each gene has its own.
+    # The levels of the curve do not apply to these counts if each gene has its own level.
     levels = () if _by_gene(record) else np.searchsorted(level, _MARKED_LEVELS)
     marked = [int(i) for i in levels if own[i] < right and foreign[i] > _READABLE]
     ax.plot(own[marked], foreign[marked], color="C0", marker="o", markersize=4, linestyle="none")

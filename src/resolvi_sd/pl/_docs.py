@@ -1,4 +1,4 @@
-"""What the arguments mean that several plots have, written once."""
+"""Descriptions of the parameters that several plots share."""
 
 from __future__ import annotations
 
@@ -13,46 +13,47 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _FITTED = """
 data
-    A SpatialData object or a table, fitted by `resolvi_sd.tl.fit`.
+    A SpatialData object or table on which `resolvi_sd.tl.fit` was run.
 """
 _TABLE = """
 table_key
     Name of the table in a SpatialData object.
 key_added
-    The name that the fit was given.
+    The `key_added` that was used for the fit.
 """
 _COORDINATES = """
 coordinate_system
     Coordinate system of the SpatialData object. None: as in the fit.
 spatial_key
-    Entry of `obsm` with the coordinates, where no element is annotated. None: as in the fit.
+    Entry of `obsm` with the coordinates, used if the table annotates no element. None: as in the fit.
 library_key
     Column of `obs` with the section of each cell; regions are split by it. None: as in the fit.
 """
 _CORRECTED_LAYER = """
 corrected_layer
-    Layer with other corrected counts to draw, e.g. those of `resolvi_sd.tl.decontaminated_counts`. None: those of the
-    fit.
+    Layer with the corrected counts to draw, e.g. that of `resolvi_sd.tl.decontaminated_counts`. None: the corrected
+    counts of the fit.
 """
 _LIBRARY_ID = """
 library_id
-    Sections to draw, in this order: names of regions, or values of `library_key`. None draws all.
+    Sections to draw, in this order: names of regions or values of `library_key`, or `"region:value"` if `library_key`
+    splits regions. None: all sections.
 """
 _PALETTE = """
 palette
     Colors of the groups: a name in `matplotlib.color_sequences` or `matplotlib.colormaps`, a list in the order of the
-    groups, or a dict. None: `uns[f"{column}_colors"]` where the table has them, as scanpy and squidpy write them;
-    otherwise colors that can be told apart with color-blind eyes, as far as their number allows.
+    groups, or a dict. None: `uns[f"{column}_colors"]`, as written by scanpy and squidpy, if the table has it; otherwise
+    colors that color-blind readers can distinguish, as far as their number allows.
 """
 _UNITS = """
 units
-    Unit of the coordinates for the labels of the axes, e.g. `"µm"`. None: from the name of the coordinate
-    system, where that is a unit.
+    Unit of the coordinates for the axis labels, e.g. `"µm"`. None: taken from the name of the coordinate system, if
+    that is a unit.
 """
 _SIZE = """
 size
-    Factor on the size of dots and shapes. At 1, shapes are as they are, and neighboring dots about touch. Labels
-    are always as they are.
+    Scale factor for dots and shapes. At 1, shapes have their actual size and neighboring dots just about touch. Labels
+    elements are never scaled.
 """
 _FIGSIZE = """
 figsize
@@ -60,13 +61,13 @@ figsize
 """
 _SAVE = """
 save
-    File to write the figure to; the suffix chooses the format.
+    File to write the figure to; its suffix determines the format.
 return_ax
     Whether to return the axes.
 """
 _PANELS_END = """
 title
-    Title of the figure, or a list with one for each panel.
+    Title of the figure, or a list of titles, one per panel.
 """
 _AXES_END = """
 title
@@ -83,8 +84,8 @@ _TEXTS = {
     "size": _SIZE,
     "units": _UNITS,
     "figsize": _FIGSIZE,
-    "axes": "ax\n    Axes to draw on, one per panel, row by row; None makes a new figure.\n" + _FIGSIZE.lstrip(),
-    "one_ax": "ax\n    Axes to draw on; None makes a new figure.\n" + _FIGSIZE.lstrip(),
+    "axes": "ax\n    Axes to draw on, one per panel, row by row. None: a new figure.\n" + _FIGSIZE.lstrip(),
+    "one_ax": "ax\n    Axes to draw on. None: a new figure.\n" + _FIGSIZE.lstrip(),
     "save": _SAVE,
     "end": _PANELS_END + _SAVE.lstrip(),
     "one_end": _AXES_END + _SAVE.lstrip(),
@@ -92,7 +93,7 @@ _TEXTS = {
 
 
 def shared_docs(function: Function) -> Function:
-    """Fill the docstring with the shared texts.
+    """Fill shared parameter descriptions into the docstring of a function.
 
     Examples
     --------

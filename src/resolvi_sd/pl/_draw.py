@@ -1,4 +1,4 @@
-"""One section into one panel: through spatialdata-plot where there are outlines, dots otherwise."""
+"""Drawing of one section into one panel: by spatialdata-plot if there are outlines, otherwise as dots."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ if TYPE_CHECKING:
 __all__ = ["NA_COLOR", "ColorScale", "count_limits", "draw_section", "replace_limits"]
 
 NA_COLOR = "lightgrey"
-# Share of the cells with a gene whose counts may lie beyond the colored range: counts have a long tail.
+# Share of the cells with a gene whose counts may lie beyond the color range, since counts have a long tail.
 _BEYOND = 0.01
 
-# Names in the temporary object that carries one panel to spatialdata-plot.
+# Names in the temporary object that passes one panel to spatialdata-plot.
 _ELEMENT, _UNKNOWN, _TABLE, _REGION, _INSTANCE, _VALUE = "cells", "unknown", "values", "region", "instance", "value"
-# Above this many shapes spatialdata-plot itself prefers datashader; below, borders between cells are visible.
+# Above the first number of shapes, spatialdata-plot itself prefers datashader; up to the second, borders between cells
+# are visible.
 _MAX_POLYGONS = 10_000
 _MAX_BORDERS = 2_000
-# A dot of fewer pixels than this is blended with the background by antialiasing, and so takes on a wrong color.
+# Antialiasing blends dots of fewer pixels than this with the background, which gives them a wrong color.
 _MIN_SMOOTH_PIXELS = 2.0
 
 
 @dataclass(frozen=True)
 class ColorScale:
-    """How values become colors; shared by the panels that are to be compared.
+    """Mapping of values to colors, shared by panels that are to be compared.
 
     Attributes
     ----------
     cmap
         Colormap; its color for bad values marks cells without a value.
     norm
-        Limits.
+        Limits of the colors.
     label
         What the colors mean, with the unit.
     extend
-        Which ends have values beyond the limits.
+        The ends at which there are values beyond the limits.
     """
 
     cmap: Colormap
@@ -56,7 +57,7 @@ class ColorScale:
     def of(
         cls, values: NDArray[np.float64], cmap: str | Colormap, limits: tuple[float, float], label: str
     ) -> ColorScale:
-        """Return the scale with these limits, for these values; NaN is drawn in grey."""
+        """Return the scale with these limits for these values; NaN is drawn in gray."""
         from matplotlib import colormaps
         from matplotlib.colors import Normalize
 
@@ -71,24 +72,24 @@ class ColorScale:
 
 
 def count_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the limits of colors for a gene's counts: 0, and the 99th percentile of those that are not 0."""
+    """Return the color limits for the counts of a gene: 0 and the 99th percentile of the nonzero counts."""
     present = counts[counts > 0]
     return 0.0, float(np.quantile(present, 1 - _BEYOND)) if present.size else 1.0
 
 
 def replace_limits(limits: tuple[float, float], vmin: float | None, vmax: float | None) -> tuple[float, float]:
-    """Return the limits, with those that the user gave in place of the default ones.
+    """Return the limits, with the defaults replaced by those that the user gave.
 
     Raises
     ------
     TypeError
-        If one is no number.
+        If one of them is not a number.
     """
     given: dict[str, object] = {"vmin": vmin, "vmax": vmax}
     for name, value in given.items():
         if value is not None and not isinstance(value, Real):
             raise TypeError(
-                f"`{name}` must be a number, not {value!r}; of a quantile pass its value, `np.quantile(...)`."
+                f"`{name}` must be a number, not {value!r}; for a quantile, pass its value, `np.quantile(...)`."
             )
     return (limits[0] if vmin is None else vmin), (limits[1] if vmax is None else vmax)
 
@@ -111,13 +112,13 @@ def draw_section(
     section
         The cells.
     values
-        One value per row of the table, `(n_cells,)`; NaN is drawn in grey.
+        One value per row of the table, `(n_cells,)`; NaN is drawn in gray.
     scale
         Colors.
     size
-        Factor on the size of dots and shapes; labels are always drawn as they are.
+        Scale factor for dots and shapes; labels elements are never scaled.
     border
-        Color of a line over the edges of shapes, where there are few enough to see it. None: a thin white one.
+        Color of a line along the edges of shapes, if they are few enough for it to be visible. None: a thin white line.
     """
     if isinstance(section, Dots):
         _draw_dots(ax, section, values[section.rows], scale, size)
@@ -155,7 +156,7 @@ def _draw_dots(ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorSc
 def _draw_outlines(
     ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
 ) -> None:
-    import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence here
+    import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence imported here
 
     colors: dict[str, Any] = {
         "color": _VALUE,
@@ -181,7 +182,7 @@ def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[
 def _shapes_panel(
     outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], size: float, border: str | None
 ) -> Any:
-    # Cells without a value are a layer of their own: within one, each panel would log a warning about them.
+    # Cells without a value get a layer of their own: in a common layer, each panel would log a warning about them.
     known = np.isfinite(values)
     elements: dict[str, Any] = {}
     if known.any():
@@ -195,7 +196,7 @@ def _shapes_panel(
     if _ELEMENT in elements:
         panel = panel.pl.render_shapes(_ELEMENT, **(style | colors))
     if border is not None and len(values) <= _MAX_BORDERS:
-        # Layers of their own: within one, each cell hides the half of its line that is in its neighbors.
+        # Lines get layers of their own: in a common layer, neighbors would hide the half of a cell's line inside them.
         line = style | {"fill_alpha": 0.0, "outline_width": 0.8, "outline_color": border}
         for name in (_UNKNOWN, _ELEMENT):
             panel = panel.pl.render_shapes(name, **line) if name in elements else panel
@@ -204,7 +205,7 @@ def _shapes_panel(
 
 def _shape_style(n_shapes: int) -> dict[str, Any]:
     if n_shapes > _MAX_POLYGONS:
-        # Where several cells fall on a pixel, the maximum would make every panel look brighter than its cells are.
+        # If several cells fall on a pixel, the maximum would make every panel look brighter than its cells are.
         return {"method": "datashader", "datashader_reduction": "mean"}
     if n_shapes > _MAX_BORDERS:
         return {"method": "matplotlib"}
@@ -212,7 +213,7 @@ def _shape_style(n_shapes: int) -> dict[str, Any]:
 
 
 def _spatialdata(elements: dict[str, Any]) -> Any:
-    """Return a SpatialData object of one panel only: spatialdata-plot copies and joins whole tables for every panel."""
+    """Return a SpatialData object of a single panel: spatialdata-plot copies and joins whole tables for every panel."""
     from spatialdata import SpatialData
 
     return SpatialData.init_from_elements(elements)

@@ -25,7 +25,7 @@ _FEWEST_CELLS = 3
 def read_representations(
     adata: AnnData, keys: Keys, layer: str | None, names: Sequence[str], *, corrected_layer: str | None
 ) -> dict[str, Any]:
-    """Return matrices of the representations, cells × features; those of counts are sparse.
+    """Return the representations as matrices, cells × features; those of counts are sparse.
 
     Parameters
     ----------
@@ -34,18 +34,18 @@ def read_representations(
     keys
         Names of the fit's entries.
     layer
-        The counts that were fitted; None is X.
+        Layer of the counts that were fitted; None for `X`.
     names
         `"counts"`, `"corrected"`, or entries of `obsm`.
     corrected_layer
-        Other corrected counts than those of the fit.
+        Layer with corrected counts other than those of the fit.
 
     Raises
     ------
     KeyError
-        If one does not exist.
+        If a representation does not exist.
     ValueError
-        If there is none, or an entry of `obsm` has fewer than two columns.
+        If `names` is empty, or an entry of `obsm` has fewer than two columns.
     """
     names = group_names(names)
     if not names:
@@ -60,7 +60,7 @@ def read_representations(
                 check_written(keys, [keys.counts], adata.layers, where="table.layers")
             matrices[name] = corrected_counts(adata, keys, counts, layer=corrected_layer)
         else:
-            hint = f"Beside these there are {COUNTS!r} and {CORRECTED!r}."
+            hint = f"Besides these, there are {COUNTS!r} and {CORRECTED!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)
             matrices[name] = np.asarray(adata.obsm[name], dtype=np.float32)
             if matrices[name].ndim != 2 or matrices[name].shape[1] < 2:
@@ -70,12 +70,12 @@ def read_representations(
 
 
 def choose_cells(matrices: Mapping[str, Any], n_cells: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the rows of at most `n_cells` cells, in order, of those that have counts and no NaN.
+    """Return the sorted rows of at most `n_cells` random cells that have counts and no NaN.
 
     Raises
     ------
     ValueError
-        If there are fewer than three of them.
+        If there are fewer than three such cells.
     """
     usable: NDArray[np.bool_] = np.ones(next(iter(matrices.values())).shape[0], dtype=bool)
     for matrix in matrices.values():
@@ -90,19 +90,19 @@ def choose_cells(matrices: Mapping[str, Any], n_cells: int, rng: np.random.Gener
 
 
 def is_embedding(matrix: Any) -> bool:
-    """Whether the representation has two dimensions already."""
+    """Return whether the representation already has two dimensions."""
     return isinstance(matrix, np.ndarray) and matrix.shape[1] == 2
 
 
 def embed(matrix: Any, *, seed: int) -> NDArray[np.float32]:
-    """Return the UMAP of the rows of a matrix, `(n_cells, 2)`; a dense matrix of two columns as it is.
+    """Return the UMAP of the rows of a matrix, `(n_cells, 2)`; a dense matrix of two columns is returned unchanged.
 
     Parameters
     ----------
     matrix
-        Counts (sparse), which are normalized, log-transformed and reduced by PCA first, or a latent (dense).
+        Counts (sparse), which are normalized, log-transformed and reduced by PCA first, or a latent space (dense).
     seed
-        Of the PCA and the UMAP.
+        Seed of the PCA and the UMAP.
     """
     if is_embedding(matrix):
         return np.asarray(matrix)

@@ -1,4 +1,4 @@
-"""Figures and axes: made or taken as given, titled, saved."""
+"""Creation, titles and saving of figures and axes."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ __all__ = [
 ]
 
 _DPI = 150
-# Mean width of a letter, in inches, of a font of one point (1/72 inch).
+# Mean width of a letter in a font of one point (1/72 inch), in inches.
 _LETTER = 0.6 / 72
 
 
 def check_save(save: str | Path | None) -> None:
-    """Raise before any drawing if there is no folder of that name to save into, or no such format of pictures.
+    """Raise before any drawing if the folder to save into does not exist, or the image format is unknown.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        With the folder's name, or the formats that there are.
+        With the name of the folder, or the available formats.
     """
     if save is not None:
         check_picture(Path(save), argument="save")
 
 
 def save_figure(ax: Axes, save: str | Path | None) -> None:
-    """Write the figure of `ax` to a file, if asked to."""
+    """Write the figure of `ax` to a file, if one is given."""
     if save is not None:
         figure_of(ax).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
 
 
 def figure_of(ax: Axes) -> Figure:
-    """Return the figure that holds the axes, also when they are in a subfigure."""
+    """Return the figure that holds the axes, even if they are in a subfigure."""
     figure = ax.get_figure(root=True)
     if figure is None:
-        raise ValueError("`ax` belongs to no figure: it was removed from it.")
+        raise ValueError("`ax` does not belong to a figure: it has been removed from it.")
     return figure
 
 
@@ -64,7 +64,7 @@ def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> lis
     Raises
     ------
     ValueError
-        If the list has another length than the panels.
+        If the length of the list differs from the number of panels.
     """
     if title is None or isinstance(title, str):
         return list(names)
@@ -74,12 +74,19 @@ def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> lis
 
 
 def wrapped(text: str, inches: float, *, fontsize: float = 12) -> str:
-    """Return a title in as many lines as it takes not to reach into those beside it."""
-    return textwrap.fill(text, max(8, int(inches / (_LETTER * fontsize))), break_long_words=False)
+    """Return a title in as many lines as needed to stay clear of its neighbors; long words break at underscores."""
+    width = max(8, int(inches / (_LETTER * fontsize)))
+    lines: list[str] = []
+    for line in textwrap.wrap(text, width, break_long_words=False):
+        whole = len(line) <= width
+        lines += (
+            [line] if whole else [part.replace("_ ", "_") for part in textwrap.wrap(line.replace("_", "_ "), width)]
+        )
+    return "\n".join(lines)
 
 
 def label_inches(names: Sequence[str], *, fontsize: float) -> float:
-    """Return about how long the longest of some names is, in inches."""
+    """Return the approximate length of the longest of some names, in inches."""
     return _LETTER * fontsize * max((len(name) for name in names), default=0)
 
 
@@ -89,7 +96,7 @@ def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
     Raises
     ------
     ValueError
-        If their number is another.
+        If their number differs from that of panels.
     """
     from matplotlib.axes import Axes
 
@@ -102,7 +109,7 @@ def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
 def open_ax(
     ax: Axes | None, default: tuple[float, float], *, figsize: tuple[float, float] | None, title: str | None
 ) -> Axes:
-    """Return the axes given or those of a new figure of `figsize` or the default size, with their title."""
+    """Return the given axes or those of a new figure of `figsize` or the default size, with the title."""
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -124,29 +131,29 @@ def open_panels(
     beside: float = 0.0,
     labels: float = 0.0,
 ) -> list[Axes]:
-    """Return axes with titles: those given, or those of a new figure, a grid filled row by row.
+    """Return axes with titles: those given, or those of a new figure with a grid filled row by row.
 
     Parameters
     ----------
     names
-        Name of each panel, its title unless `title` is a list.
+        Name of each panel, which is its title unless `title` is a list.
     ax, figsize, title
         As the user gave them.
     size
         Width and height of a panel in a new figure, in inches.
     n_columns
-        Panels beside each other in a new figure.
+        Number of panels side by side in a new figure.
     sharey
-        Whether the panels of a new figure have one y axis, labelled on the left only.
+        Whether the panels of a new figure share one y-axis, labeled on the left only.
     beside
-        Further width of a new figure, for a legend or names beside the panels, in inches.
+        Additional width of a new figure, for a legend or names beside the panels, in inches.
     labels
-        How much of the width of a panel its own labels take, above which there is no title.
+        Part of the width of a panel that its own labels take, above which the title does not extend, in inches.
 
     Raises
     ------
     ValueError
-        If there are another number of axes or titles than panels.
+        If the number of axes or titles differs from that of panels.
     """
     titles = panel_titles(names, title)
     if ax is not None:

@@ -1,4 +1,4 @@
-"""From which cells the molecules came that a cell did not make itself."""
+"""Plot of the cells from which the molecules diffused into other cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import cell_positions, resolve_table
-from resolvi_sd._validation import check_key, check_unique
+from resolvi_sd._validation import check_key, check_number, check_unique
 from resolvi_sd.pl._arrows import draw_arrows
 from resolvi_sd.pl._categories import (
     Categories,
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["flow"]
 
-# In inches; so much of the width is for a legend.
+# In inches: the figure, and the part of its width that is reserved for a legend.
 _FIGSIZE, _LEGEND = (6.0, 5.0), 1.0
-# In units of the room that a cell has: width of the widest arrow, and of what is taken as the narrowest.
+# In units of the room per cell: width of the widest arrow, and the width below which heads do not get narrower.
 _WIDEST, _NARROWEST = 0.2, 0.03
-# Of the way to white: cells are paler than arrows from them.
+# Fraction of the way to white by which cells are paler than the arrows from them.
 _PALE = 0.6
 _ONE_COLOR, _BORDER = "#0072b2", "dimgrey"
 
@@ -69,38 +69,38 @@ def flow(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> Axes | None:
-    """Draw arrows from the cells whose molecules were found in a cell, or in all cells of a window.
+    """Draw arrows from the cells whose molecules were found in a given cell, or in all cells of a window.
 
-    An arrow is as wide as the number of molecules that are expected to have come that way, all genes together. In a
-    SpatialData object whose table annotates shapes or labels, the cells are drawn with their outlines, otherwise as
-    dots, in a pale version of their color.
+    The width of an arrow is proportional to the number of molecules that are expected to have come that way, summed
+    over all genes. In a SpatialData object whose table annotates shapes or labels, cells are drawn with their outlines,
+    otherwise as dots, in a pale version of their color.
 
     Parameters
     ----------
     {data}
     cell
-        Name of a cell (in `obs_names`): draw what came into it. It is marked by a white dot.
+        Name of a cell (in `obs_names`); the molecules that came into it are drawn. It is marked by a white dot.
     window
         Left, right, top and bottom (x from, x to, y from, y to) of a part of a section, in the units of the
-        coordinates: draw what came into the cells whose centers are in it. Arrows keep to the right, so that those
-        of both directions between two cells are seen.
+        coordinates; the molecules that came into the cells whose centers are in it are drawn. Arrows keep to the right,
+        so that both directions between two cells are visible.
     color
         Column of `obs` with groups, such as cell types, by which cells and the arrows that start from them are
-        colored. None: all alike.
+        colored. None: one color for all cells, and one for all arrows.
     min_molecules
-        Arrows of fewer expected molecules are left out. None: all are drawn into a cell; in a window, the widest ones
-        that make up half of all molecules.
+        Arrows with fewer expected molecules are left out. None: for a cell, all arrows are drawn; for a window, the
+        widest ones that together make up half of all molecules.
     {table}
     {coordinates}
     library_id
-        Section that the window is in: name of a region, or value of `library_key`. None: the section of the cell, or
-        the only one.
+        Section that contains the window: name of a region or value of `library_key`. None: the section of the cell, or
+        the only section.
     {one_ax}
     {palette}
     {size}
     {units}
     title
-        Title of the axes. None: how many of the molecules that came into the cells are drawn.
+        Title of the axes. None: the number of molecules that came into the cells, and how many of them are drawn.
     {save}
 
     Returns
@@ -174,8 +174,7 @@ def _check_choice(
             raise ValueError(
                 f"`window` must be (left, right, top, bottom), with left < right and top < bottom, not {window}."
             )
-    if not size > 0:
-        raise ValueError(f"`size` must be positive, not {size!r}.")
+    check_number(size, argument="size", above=0)
 
 
 def _draw_cells(ax: Axes, section: Section, groups: Categories, size: float) -> None:
@@ -207,7 +206,7 @@ def _draw_arrows(
 
 
 def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
-    """Say what the colors and widths mean, to the right of the panel."""
+    """Explain the colors and widths, to the right of the panel."""
     from matplotlib.lines import Line2D
 
     if groups.key:
@@ -215,7 +214,7 @@ def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
         shown = shown[shown >= 0]
         legend = add_legend(ax, [groups.names[code] for code in shown], groups.colors[shown], title=groups.key)
         ax.add_artist(legend)  # so that the next one does not replace it
-        legend.set_clip_on(False)  # what is clipped to the panel gets no room beside it
+        legend.set_clip_on(False)  # artists clipped to the panel get no room beside it
     if not view.molecules.size:
         return
     most = float(view.molecules.max())
@@ -231,7 +230,7 @@ def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
         alignment="left",
     )
     figure = figure_of(ax)
-    figure.draw_without_rendering()  # settles how large the panel is
+    figure.draw_without_rendering()  # settles the size of the panel
     pixels = ax.transData.transform([(0.0, 0.0), (_WIDEST * view.room / most, 0.0)])
     points = float(pixels[1, 0] - pixels[0, 0]) * 72 / figure.dpi
     for line, amount in zip(legend.get_lines(), amounts, strict=True):
@@ -239,6 +238,6 @@ def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
 
 
 def _round_number(value: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is not above the value."""
+    """Return the largest number of the form 1, 2 or 5 times a power of ten that does not exceed the value."""
     power = 10.0 ** np.floor(np.log10(value))
     return float(power * max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)))

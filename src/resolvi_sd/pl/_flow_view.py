@@ -1,4 +1,4 @@
-"""What a picture of the flow shows: a part of a section, and the arrows into its cells."""
+"""Content of a plot of the flow: a part of a section, and the arrows into its cells."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from resolvi_sd.pl._sections import Extent, Section, crop_section, room_of
 __all__ = ["FlowView", "view_of_cell", "view_of_window"]
 
 _MOST_ARROWS = 5_000
-# In units of the room that a cell has: the margin around a cell and its sources, and how far outside cells may be
-# whose edge is seen.
+# In units of the room per cell: the margin around a cell and its sources, and how far outside the view the center of a
+# cell may be whose edge is visible.
 _MARGIN, _MARGIN_CELLS = 0.9, 2.0
 
 
@@ -27,15 +27,15 @@ class FlowView:
     Attributes
     ----------
     section
-        The cells that are seen.
+        The visible cells.
     room
-        Edge of the square that a typical cell has to itself, in the units of the coordinates.
+        Side length of the square that a typical cell has to itself, in the units of the coordinates.
     source, target, molecules
-        Rows of the table that each arrow comes from and goes to, and its molecules, `(n_arrows,)`.
+        Rows of the table where each arrow starts and ends, and its number of molecules, `(n_arrows,)`.
     total
-        Molecules of these arrows and of those that are left out.
+        Number of molecules of these arrows and of those that are left out.
     marked
-        Row of the cell that is to be marked, None for none.
+        Row of the cell to mark; None for no cell.
     """
 
     section: Section
@@ -48,7 +48,7 @@ class FlowView:
 
     @property
     def summary(self) -> str:
-        """How much of what came from neighbors is drawn."""
+        """Number of molecules from neighbors, and how many of them are drawn."""
         drawn, total = (f"{molecules:,.1f}" for molecules in (self.molecules.sum(), self.total))
         return f"{total} molecules from neighbors" if drawn == total else f"{drawn} of {total} molecules from neighbors"
 
@@ -61,20 +61,20 @@ def view_of_cell(
     name: str,
     least: float | None,
 ) -> FlowView:
-    """Return what came into one cell.
+    """Return the view of what came into one cell.
 
     Parameters
     ----------
     sections
-        Where to look for it.
+        Sections in which to look for the cell.
     positions
         Centers of all cells of the table, `(n_cells, 2)`.
     edges
-        Molecules in each cell (row) from each other (column).
+        Molecules in each cell (row) from each other cell (column).
     row, name
-        The cell.
+        Row and name of the cell.
     least
-        Molecules of the smallest flow that is drawn; None for all.
+        Number of molecules of the smallest flow to draw; None for all flows.
 
     Raises
     ------
@@ -97,9 +97,9 @@ def view_of_window(
     window: Extent,
     least: float | None,
 ) -> FlowView:
-    """Return what came into the cells of a window; the parameters are as in :func:`view_of_cell`.
+    """Return the view of what came into the cells of a window; the parameters are as in :func:`view_of_cell`.
 
-    Where `least` is None, only the largest flows that make up half of all molecules are drawn.
+    If `least` is None, only the largest flows that together make up half of all molecules are drawn.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def _view(
     arrows: _Arrows,
     marked: int | None,
 ) -> FlowView:
-    """Cut the section to what is shown, with the cells whose centers are just outside of it."""
+    """Crop the section to the view, including cells whose centers are just outside of it."""
     left, right, top, bottom = extent
     margin = _MARGIN_CELLS * room
     wider = (left - margin, right + margin, top - margin, bottom + margin)
@@ -160,9 +160,9 @@ def _inside(positions: NDArray[np.float64], extent: Extent) -> NDArray[np.bool_]
 def _find_arrows(
     edges: sp.csr_matrix, targets: NDArray[np.intp], positions: NDArray[np.float64], least: float | None
 ) -> _Arrows:
-    """Return the flows into the targets of at least so many molecules, between cells that are not in one place.
+    """Return the flows of at least `least` molecules into the targets, between cells at different places.
 
-    None: the largest flows that make up half of all molecules.
+    If `least` is None, these are the largest flows that together make up half of all molecules.
     """
     found = edges[targets].tocoo()
     source, target, molecules = found.col.astype(np.int64), targets[found.row].astype(np.int64), found.data
@@ -172,14 +172,14 @@ def _find_arrows(
     if drawn.sum() > _MOST_ARROWS:
         raise ValueError(
             f"There are {drawn.sum():,} flows of at least {least:.3g} molecules into the {len(targets):,} cells "
-            f"of the window, and no more than {_MOST_ARROWS:,} can be told apart. Choose a smaller `window`, or raise "
+            f"of the window, but no more than {_MOST_ARROWS:,} can be told apart. Choose a smaller `window`, or raise "
             "`min_molecules`."
         )
     return _Arrows(source[drawn], target[drawn], molecules[drawn].astype(np.float64), float(molecules.sum()))
 
 
 def _half_from(molecules: NDArray[np.floating]) -> float:
-    """Return the size from which on flows make up half of all molecules."""
+    """Return the size of the smallest of the largest flows that together make up half of all molecules."""
     if not molecules.size:
         return 0.0
     descending = np.sort(molecules.astype(np.float64))[::-1]
@@ -188,7 +188,7 @@ def _half_from(molecules: NDArray[np.floating]) -> float:
 
 
 def _around(points: NDArray[np.float64], room: float) -> Extent:
-    """Return a square that holds the points, with room for the cells at its edge."""
+    """Return a square that contains the points, with room for the cells at its edge."""
     low, high = points.min(axis=0), points.max(axis=0)
     center, half = (low + high) / 2, float((high - low).max()) / 2 + _MARGIN * room
     return center[0] - half, center[0] + half, center[1] - half, center[1] + half

@@ -15,27 +15,29 @@ if TYPE_CHECKING:
 
 __all__ = ["label_points"]
 
-# Where a name may be put: directions from its point, and gaps between the two in points (1/72 inch).
+# Possible places of a name: directions from its point, and gaps between the two in points (1/72 inch).
 _DIRECTIONS = np.exp(2j * np.pi * np.arange(16) / 16)
 _GAPS = (3.0, 9.0, 16.0, 25.0, 36.0, 50.0)
-# From this gap on, a line says which point is meant.
+# If the gap is at least this wide, a line connects the name to its point.
 _LINE_GAP = 9.0
-# What a point costs that a name covers or a line passes, in points of gap; and how near to a line that is, in points.
+# Cost of each point that a name covers or that a line passes, in points of gap, and the distance that counts as
+# passing, in points.
 _COVERED, _PASSED, _NEAR = 16.0, 4.0, 3.0
 # Room around each name, in points.
 _PADDING = 1.0
-# Above all that is drawn.
+# Above everything else that is drawn.
 _ZORDER = 10
 
 
 def label_points(
     ax: Axes, points: NDArray[np.float64], chosen: Sequence[int], names: Sequence[str], *, fontsize: float
 ) -> None:
-    """Write names beside some of the points; one for which there is no room is left out.
+    """Write names beside some of the points, leaving out those for which there is no room.
 
-    Each name in turn goes where it covers fewest points and is nearest to its own, of the places that are in the
-    panel and not taken by a name before it, with a white edge over what it covers. The limits of the axes must be set,
-    and the figure must have been laid out (`figure.draw_without_rendering()`).
+    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name, each name
+    gets the one where it covers the fewest points and is nearest to its own point. It has a white edge over what it
+    covers. The limits of the axes must be set, and the figure must have been laid out
+    (`figure.draw_without_rendering()`).
 
     Parameters
     ----------
@@ -44,11 +46,11 @@ def label_points(
     points
         x and y of all points, which names should not cover, `(n_points, 2)`.
     chosen
-        Which points get a name; the first ones get the best places.
+        Indices of the points to name; the first ones get the best places.
     names
         Their names.
     fontsize
-        In points.
+        Font size in points.
     """
     from matplotlib.patheffects import withStroke
 
@@ -95,7 +97,7 @@ def _best_place(
     bounds: NDArray[np.float64],
     scale: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
-    """Return center and half the size of the best place for a name, in pixels, and its gap; None if there is none."""
+    """Return center and half size of the best place for a name, in pixels, and its gap; None if there is no place."""
     half = size / 2 + _PADDING * scale
     gaps = np.repeat(_GAPS, len(_DIRECTIONS))
     directions = np.tile(np.column_stack([_DIRECTIONS.real, _DIRECTIONS.imag]), (len(_GAPS), 1))
@@ -122,6 +124,6 @@ def _along(start: NDArray[np.float64], end: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _overlap(low: NDArray[np.float64], high: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each of the rectangles meets any of the boxes."""
+    """Return whether each rectangle overlaps any of the boxes."""
     apart = (low[:, None] >= boxes[None, :, 1]) | (high[:, None] <= boxes[None, :, 0])
     return np.asarray(np.logical_not(apart.any(axis=2)).any(axis=1))

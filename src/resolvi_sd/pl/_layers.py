@@ -1,4 +1,4 @@
-"""How raw, depth-matched and corrected counts are told apart in plots that compare them."""
+"""Marks that distinguish raw, depth-matched and corrected counts in plots that compare them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["BETTER", "CONTROL", "CORRECTED", "LAYER_MARKS", "RAW", "WORSE"]
 
 # Names of the layers in an audit.
 RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
-# Blue and vermilion of Okabe & Ito, which color-blind eyes tell apart; what is worse has another shape as well.
+# Blue and vermilion of Okabe & Ito, which color-blind readers can tell apart; worse values also have another shape.
 BETTER, WORSE = "#0072b2", "#d55e00"
 
-# Arguments of `Line2D`: hollow, grey and filled, so that the three differ without color.
+# Arguments of `Line2D`: hollow, gray and filled, so that the three differ even without color.
 LAYER_MARKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         RAW: {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgecolor": "0.2"},

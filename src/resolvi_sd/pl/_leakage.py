@@ -1,4 +1,4 @@
-"""What leaked from which kind of cell into which, and which genes did most."""
+"""Plot of the leakage between cell types, and of the genes that leaked most."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int, check_result, listing
 from resolvi_sd.pl._alluvial import draw_alluvial
-from resolvi_sd.pl._categories import Palette, read_categories
+from resolvi_sd.pl._categories import Palette, name_colors, read_categories
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure
@@ -40,14 +40,14 @@ _COLUMNS = {
     "genes": ("source", "target", "gene", "molecules", "fraction"),
 }
 _TITLES = {"heatmap": "from (row) into (column)", "flow": "all leaked molecules", "genes": "most leaked genes"}
-# From a ratio of the largest to the median from which on colors are on a log scale, and the decades that it shows.
+# Ratio of the largest to the median value from which colors are on a log scale, and the decades that the scale shows.
 _LOG_FROM, _DECADES = 10.0, 3.0
 # More types than this leave no room for numbers.
 _MOST_NUMBERS = 16
-# Inches: a row and a column of the heatmap, what is around them beside the names, the same of the other panels, the
-# least height of a panel, a row of the genes, and the least room for names.
+# In inches: a row and a column of the heatmap, the margins around them besides the names, the widths of the other
+# panels besides the names, the smallest height of a panel, a row of the genes, and the smallest room for names.
 _CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 2.8, 2.2, 0.13, 1.0
-# Rows between the genes of two pairs, with the name of the second.
+# Rows between the genes of two pairs, including the name of the second pair.
 _GAP = 1.4
 _FONTSIZE = 8.3  # "small"
 
@@ -71,36 +71,37 @@ def leakage(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw how many molecules leaked from which cell type into which, and which genes did most.
+    """Draw how many molecules leaked between each pair of cell types, and which genes leaked most.
 
-    Three panels:
+    The panels are:
 
-    - `"heatmap"`: each source (row) and target (column), on a log scale where a few pairs are far above the others;
-    - `"flow"`: bands from the sources on the left to the targets on the right, in the color of the source and as wide
-      as the number of molecules, all cells together;
-    - `"genes"`: the genes that leaked most between the types with most leakage by `value`, in the color of the source:
-      the share of the gene's molecules counted in the cells of the target that leaked from those of the source, and
-      how many these are.
+    - `"heatmap"`: each source (row) and target (column), on a log scale if a few pairs are far above the others;
+    - `"flow"`: bands from the sources on the left to the targets on the right, in the color of the source and with
+      widths proportional to the number of molecules, summed over all cells;
+    - `"genes"`: the genes that leaked most, for the pairs of types with the most leakage by `value`, in the color of
+      the source. Bars show the share of the gene's molecules counted in the cells of the target that leaked from the
+      cells of the source, and the numbers show how many molecules these are.
 
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.leakage` must have been run as well.
+        :func:`resolvi_sd.tl.leakage` must also have been run.
     value
-        What the heatmap shows and pairs are ranked by: `"per_cell"`, the expected molecules per cell of the target;
-        `"fraction"`, in percent of all molecules counted in these cells; or `"molecules"`, their number.
+        What the heatmap shows and how pairs are ranked: `"per_cell"`, the expected number of leaked molecules per cell
+        of the target; `"fraction"`, their percentage of all molecules counted in these cells; or `"molecules"`, their
+        number.
     kind
         Panels to draw, in this order.
     own_type
-        Whether to draw molecules from other cells of the same type, too, which make no cell look like another type.
-        These are framed in the heatmap.
+        Whether to also draw molecules from other cells of the same type, which do not make a cell look like another
+        type. These are framed in the heatmap.
     n_pairs, n_genes
-        Number of pairs of types, and at most so many genes of each; there are no more genes than
-        :func:`resolvi_sd.tl.leakage` was told to keep.
+        Number of pairs of types, and maximum number of genes for each pair, which cannot exceed the number of genes
+        that :func:`resolvi_sd.tl.leakage` kept.
     {table}
     {axes}
     {palette}
-        Types that have no cell in the table are grey.
+        Types without cells in the table are gray.
     cmap
         Colormap of the heatmap.
     {end}
@@ -112,9 +113,9 @@ def leakage(
     Raises
     ------
     KeyError
-        If the table, the result or the column of the types do not exist.
+        If the table or the result does not exist.
     ValueError
-        If `value` or `kind` are unknown, nothing leaked, or the number of axes, titles or colors does not fit.
+        If `value` or `kind` is unknown, nothing leaked, or there is a wrong number of axes, titles or colors.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def leakage(
 
 @dataclass(frozen=True)
 class _Leakage:
-    """Result for drawing: pairs and genes, without those that are not drawn; types with their colors, `(n, 4)`."""
+    """Result for drawing: the pairs and genes to draw, and the types with their colors, `(n, 4)`."""
 
     pairs: pd.DataFrame
     genes: pd.DataFrame
@@ -162,7 +163,7 @@ class _Leakage:
     colors: NDArray[np.float64]
 
     def matrix(self, value: str) -> NDArray[np.float64]:
-        """Return a column of the pairs, sources × targets, NaN for pairs that are not drawn."""
+        """Return a column of the pairs, sources × targets, with NaN for pairs that are not drawn."""
         table = self.pairs.pivot(index="source", columns="target", values=value)
         matrix = table.reindex(index=self.names, columns=self.names).to_numpy(dtype=np.float64)
         return 100 * matrix if value == "fraction" else matrix
@@ -172,10 +173,10 @@ def _check_choice(value: str, kinds: Sequence[str]) -> None:
     if value not in _VALUES:
         raise ValueError(f"`value` must be one of {listing(_VALUES)}, not {value!r}.")
     if not kinds:
-        raise ValueError(f"`kind` is empty; there are {listing(_TITLES)}.")
+        raise ValueError(f"`kind` is empty; the panels are {listing(_TITLES)}.")
     for name in kinds:
         if name not in _TITLES:
-            raise ValueError(f"`kind` must be of {listing(_TITLES)}, not {name!r}.")
+            raise ValueError(f"`kind` must be one or more of {listing(_TITLES)}, not {name!r}.")
 
 
 def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None) -> _Leakage:
@@ -196,17 +197,21 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
     warn_of_other_cells(adata, int(entry["n_cells"]), what=what, tool=tool)
     pairs = tables["pairs"]
     if not pairs["molecules"].sum() > 0:
-        hint = "" if own_type else " between different types; `own_type=True` draws what did within a type"
+        hint = "" if own_type else " between different types; `own_type=True` draws the leakage within types"
         raise ValueError(f"`table.uns[{keys.leakage!r}]`: no molecule leaked{hint}.")
     names = _types(entry["pairs"])
-    groups = read_categories(adata, str(entry["labels_key"]), argument="labels_key", palette=palette)
-    color = dict(zip(groups.names, groups.colors, strict=True))
+    key = str(entry["labels_key"])
+    if key in adata.obs:
+        groups = read_categories(adata, key, argument="labels_key", palette=palette)
+        color = dict(zip(groups.names, groups.colors, strict=True))
+    else:  # the column is not in the store that the results were read from
+        color = dict(zip(names, name_colors(names, palette, key=key), strict=True))
     grey = np.array([0.6, 0.6, 0.6, 1.0])
     return _Leakage(pairs, tables["genes"], names, np.array([color.get(name, grey) for name in names]))
 
 
 def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
-    """Return the types that had cells, in their order: what leaked per cell is unknown for the others."""
+    """Return the types that had cells, in their order; the leakage per cell is unknown for the other types."""
     return tuple(str(name) for name in pairs.loc[pairs["per_cell"].notna(), "target"].unique())
 
 
@@ -232,7 +237,7 @@ def _draw_heatmap(ax: Axes, result: _Leakage, value: str, cmap: str | Colormap) 
 
     matrix = result.matrix(value)
     scale = _color_scale(matrix, cmap, _VALUES[value])
-    shown = np.maximum(matrix, scale.norm.vmin or 0.0)  # a logarithm has no place for zero
+    shown = np.maximum(matrix, scale.norm.vmin or 0.0)  # a log scale cannot show zero
     ax.imshow(shown, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
     places = np.arange(len(result.names))
     for place in places:
@@ -249,7 +254,7 @@ def _draw_heatmap(ax: Axes, result: _Leakage, value: str, cmap: str | Colormap) 
 
 
 def _color_scale(matrix: NDArray[np.float64], cmap: str | Colormap, label: str) -> ColorScale:
-    """Return a scale from zero, or a logarithmic one where the largest value would leave the others without color."""
+    """Return a scale from zero, or a logarithmic one if the largest value would leave other values without color."""
     from matplotlib.colors import LogNorm
 
     found = matrix[matrix > 0]

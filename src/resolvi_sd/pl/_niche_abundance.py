@@ -1,4 +1,4 @@
-"""What surrounds the cells of each group, and how groups differ in it."""
+"""Plot of the neighborhoods of the cells of each group, and of how the groups differ."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr", "groupby", "labels_key"
 _COMPOSITION = "mean neighborhood"
 # Half the width of a 95 % interval of a normal distribution, in standard deviations.
 _INTERVAL = 1.96
-# Inches: a row, what is above and below the rows, a column of the heatmap, what is beside these, without the names; a
-# comparison's panel; and the least room for names.
+# In inches: a row, the margins above and below the rows, a column of the heatmap, the margins beside the columns
+# without the names, the panel of a comparison, and the smallest room for names.
 _ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL, _LEAST_NAME = 0.28, 0.7, 0.42, 1.4, 1.8, 0.8
 _FONTSIZE = 10
 _PER_ROW = 6
@@ -63,25 +63,24 @@ def niche_abundance(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw what the neighborhoods of groups of cells are made of, and how the groups differ.
+    """Draw the composition of the neighborhoods of groups of cells, and how the groups differ.
 
-    The first panel is the mean share (%) of each label among the neighbors of the cells of each group. If
-    :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups by the same labels, a panel per comparison
-    follows, with the
-    same rows: the mean log2 fold change of the share with its 95 % interval (1.96 standard deviations of the bootstrap
-    to either side); filled where it was called at the false discovery rate of the test, orange where the label is
-    more abundant around the first group and blue where it is less. The rate is that of all calls of a comparison, so
-    the interval of a call may reach zero.
+    The first panel shows the mean share (%) of each label among the neighbors of the cells of each group. If
+    :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups by the same labels, one panel per
+    comparison follows, with the same rows: the mean log2 fold change of the share with its approximate 95 % interval
+    (1.96 times `lfc_std` to either side). Dots are filled if the change was called at the false discovery rate of
+    the test: orange if the label is more abundant around the first group, blue if it is less abundant. The false
+    discovery rate is that of all calls of a comparison together, so the interval of a single call may include zero.
 
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.niche_abundance` or :func:`resolvi_sd.tl.differential_niche_abundance` must have been run
-        as well.
+        :func:`resolvi_sd.tl.niche_abundance` or :func:`resolvi_sd.tl.differential_niche_abundance` must also have
+        been run.
     groupby
         Column of `obs` with the groups; cells without a value are left out. None: the groups that were compared.
     group1
-        Comparisons to draw, by their first group, in this order; None: all those of groups in `groupby`, if any.
+        Comparisons to draw, given by their first group, in this order. None: all of groups in `groupby`, if any.
     {table}
     {axes}
     cmap
@@ -90,15 +89,15 @@ def niche_abundance(
 
     Returns
     -------
-    The axes, that of the composition first, if `return_ax`, otherwise None.
+    The axes, with that of the composition first, if `return_ax`, otherwise None.
 
     Raises
     ------
     KeyError
-        If the table, the result, the column or a comparison asked for do not exist.
+        If the table, the result, the column or a requested comparison does not exist.
     ValueError
-        If the names of the labels do not fit the result, a group has no cell with a niche, the comparisons asked for
-        are of other labels, or the number of axes or titles does not fit.
+        If the names of the labels do not match the result, a group has no cell with a niche, the requested comparisons
+        are of other labels, or the number of axes or titles differs from that of panels.
 
     Examples
     --------
@@ -149,7 +148,7 @@ def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[
             f"`table.obsm[{keys.niche!r}]` has {niche.shape[1]} columns, but `table.uns[{keys.niche_labels!r}]` names "
             f"{len(labels)}: {listing(labels)}. Please run `resolvi_sd.tl.niche_abundance(...)` again."
         )
-    around = np.flatnonzero(np.nansum(niche, axis=0) > 0)  # a category may be left of cells that are gone
+    around = np.flatnonzero(np.nansum(niche, axis=0) > 0)  # a category may be left from removed cells
     return niche[:, around], tuple(labels[column] for column in around)
 
 
@@ -159,7 +158,7 @@ def _mean_niche(niche: NDArray[np.float64], groups: Categories) -> NDArray[np.fl
     members = [known & (groups.codes == code) for code in range(len(groups.names))]
     empty = [name for name, rows in zip(groups.names, members, strict=True) if not rows.any()]
     if empty:
-        raise ValueError(f"groupby={groups.key!r}: no cell has labelled neighbors in the groups {listing(empty)}.")
+        raise ValueError(f"groupby={groups.key!r}: no cell has labeled neighbors in the groups {listing(empty)}.")
     return np.column_stack([niche[rows].mean(axis=0) for rows in members])
 
 
@@ -176,9 +175,9 @@ def _find_comparisons(
         return []
     if labels != drawn:
         raise ValueError(
-            f"`table.uns[{keys.dna!r}]` compares shares of the labels of {_labels_of(labels)}; what is drawn are "
-            f"those of {_labels_of(drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or leave "
-            "`group1` out."
+            f"`table.uns[{keys.dna!r}]` compares shares of the labels of {_labels_of(labels)}, but the shares "
+            f"drawn are those of {_labels_of(drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or "
+            "leave `group1` out."
         )
     chosen = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
     warn_of_lost_cells(adata, chosen, key=keys.dna, tool=tool)

@@ -1,4 +1,4 @@
-"""A grid of panels: rows of drawings that were decided on before, with axes, titles and color bars around them."""
+"""Grids of panels: rows of prepared drawings with axes, titles and color bars."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
 from resolvi_sd.pl._sections import Outlines, Section
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["PanelRow", "add_colorbar", "draw_rows", "label_coordinates"]
 
 _PANEL_WIDTH = 4.0  # with labels and color bar, in inches
-# Least and greatest height of the drawing itself, whatever the shape of the tissue, and the width and height that
+# Smallest and largest height of the drawing itself, whatever the shape of the tissue, and the width and height that
 # labels, titles and color bars take, in inches.
 _PANEL_HEIGHTS = (1.6, 7.0)
 _MARGINS = (1.0, 0.7)
@@ -63,17 +64,16 @@ def draw_rows(
     title: str | Sequence[str] | None,
     save: str | Path | None,
 ) -> list[Axes]:
-    """Draw the rows on the axes given or on those of a new figure, and return the axes, row by row.
+    """Draw the rows on the given axes or on those of a new figure, and return the axes, row by row.
 
     Raises
     ------
     ValueError
-        If there are another number of axes or titles than panels, or `size` is not positive.
+        If the number of axes or titles differs from that of panels, or `size` is not positive.
     FileNotFoundError
         If the folder to save into does not exist.
     """
-    if not size > 0:
-        raise ValueError(f"`size` must be positive, not {size!r}.")
+    check_number(size, argument="size", above=0)
     check_save(save)
     names = [name for row in rows for name in row.titles]
     titles = panel_titles(names, title)
@@ -112,14 +112,14 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
 
 
 def _panel_height(section: Section) -> float:
-    """Height of a panel of `_PANEL_WIDTH` that shows the section with its labels and color bar, in inches."""
+    """Return the height of a panel of `_PANEL_WIDTH` for the section, its labels and color bar, in inches."""
     left, right, bottom, top = section.extent
     height = (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
     return float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
 
 
 def label_coordinates(axes: Sequence[Axes], section: Section, units: str | None) -> None:
-    """Label x in every panel and y in the first, with the unit where it is known."""
+    """Label x in every panel and y in the first, with the unit if it is known."""
     from matplotlib.ticker import MaxNLocator
 
     unit = _unit(section, units)
@@ -147,15 +147,15 @@ def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale]) -> None:
 
 
 def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05) -> None:
-    """Draw one color bar for these axes, to the right of the last, whose width is that share of a panel's."""
+    """Draw one color bar for these axes, to the right of the last; `width` is a share of that of a panel."""
     from matplotlib.cm import ScalarMappable
 
     figure = figure_of(axes[0])
     colors = ScalarMappable(scale.norm, scale.cmap)
     if figure.get_layout_engine() is None:
-        # Nothing makes room for a bar beside the axes, so they have to give way to it.
+        # Nothing makes room for a bar beside the axes, so the axes have to shrink.
         figure.colorbar(colors, ax=axes, label=scale.label, extend=scale.extend)
     else:
-        # As high as the panel, which fills only part of its axes' room when x and y have the same scale.
+        # As high as the panel, which fills only part of the room of its axes if x and y have the same scale.
         bar = axes[-1].inset_axes((1.0 + 0.6 * width, 0.0, width, 1.0))
         figure.colorbar(colors, cax=bar, label=scale.label, extend=scale.extend)

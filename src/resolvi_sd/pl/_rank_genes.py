@@ -1,4 +1,4 @@
-"""The genes that set groups apart: how much, how surely, and in how many cells they are found."""
+"""Plot of the genes that distinguish groups: size and certainty of the change, and share of cells with the gene."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ __all__ = ["rank_genes"]
 
 _COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "corrected_fraction1")
 _ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _N_COLUMNS = 0.22, 2.7, 0.9, 4
-# Room for the label of the color bar, in rows.
+# Smallest height of a panel, which leaves room for the label of the color bar, in rows.
 _LEAST_ROWS = 10
-# Areas of the dots of a gene found in no cell and in all cells, in points squared.
+# Areas of the dots of genes detected in no cell and in all cells, in points squared.
 _AREAS = (6.0, 110.0)
 _LEGEND_FRACTIONS = (0.1, 0.5, 1.0)
 
@@ -50,21 +50,21 @@ def rank_genes(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw the genes that are highest in each group, with the spread of their log fold changes.
+    """Draw the top genes of each group, with the spread of their log fold changes.
 
-    One panel per comparison. A dot is the mean log2 fold change, with a bar of one standard deviation of its draws to
-    either side, of the means of the groups as :func:`resolvi_sd.tl.differential_expression` draws them. The color is
-    the probability of the change, a dark rim marks genes that were called at the false discovery rate of the test,
-    and the area of the dot grows with the fraction of the group's cells in which the gene is detected, in the corrected
-    counts. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over
-    standard deviation, so that `scanpy.pl.rank_genes_groups_dotplot` shows the same ones.
+    There is one panel per comparison. A dot shows the mean log2 fold change between the group means as drawn by
+    :func:`resolvi_sd.tl.differential_expression`, with a bar of one standard deviation of the draws to either side. The
+    color is the probability of the change, a dark rim marks genes that were called at the false discovery rate of the
+    test, and the area of the dot grows with the fraction of the group's cells in which the gene is detected in the
+    corrected counts. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over standard deviation, so
+    that `scanpy.pl.rank_genes_groups_dotplot` shows the same genes.
 
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.differential_expression` must have been run as well.
+        :func:`resolvi_sd.tl.differential_expression` must also have been run.
     group1
-        Comparisons to draw, by their first group, in this order; None: all of them.
+        Comparisons to draw, given by their first group, in this order. None: all comparisons.
     n_genes
         Number of genes in each panel.
     {table}
@@ -80,9 +80,9 @@ def rank_genes(
     Raises
     ------
     KeyError
-        If the table, the result or a group do not exist.
+        If the table, the result or a group does not exist.
     ValueError
-        If `n_genes` is below one, the result lacks columns, or the number of axes or titles does not fit.
+        If `n_genes` is below one, the result lacks columns, or there is a wrong number of axes or titles.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def _draw_panel(ax: Axes, top: pd.DataFrame, scale: ColorScale) -> None:
         zorder=2,
     )
     ax.set_yticks(row, top["gene"].astype(str))
-    ax.margins(x=0.1)  # the largest dots are not cut
+    ax.margins(x=0.1)  # keeps the largest dots from being cut
     ax.set(ylim=(len(top) - 0.4, -0.6), xlabel="log2 FC (mean ± SD)")
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -157,7 +157,7 @@ def _areas(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
-    """Explain color, size and rim: beside the panels of a new figure, in the last one of those that were given."""
+    """Explain color, size and rim, beside the panels of a new figure or in the last of the given ones."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.lines import Line2D
 

@@ -1,4 +1,4 @@
-"""What a fit left in a table, looked up for drawing."""
+"""Lookup of the results of a fit in a table, for plotting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "warn_of_other_cells",
 ]
 
-# What the shares are called in plots, in the order of `Keys.shares`.
+# Names of the shares in plots, in the order of `Keys.shares`.
 SHARE_TITLES = ("own", "from neighbors", "background")
 
 
@@ -37,7 +37,7 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     Raises
     ------
     KeyError
-        If there was no fit under that name; the message lists the names there are.
+        If there is no fit under that name; the message lists the existing names.
     """
     record = adata.uns.get(keys.model)
     if isinstance(record, Mapping) and "history" in record:
@@ -46,8 +46,8 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     hint = ""
     if keys.true in adata.obs:
         hint = (
-            "It has the shares of one, whose record is lost when tables are concatenated: `resolvi_sd.pl.shares` draws "
-            "these, and a new fit needs another `key_added=`. "
+            "It has the shares of such a fit, whose record is lost when tables are concatenated: "
+            "`resolvi_sd.pl.shares` draws these, and a new fit needs another `key_added=`. "
         )
     raise KeyError(
         f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. {hint}"
@@ -56,9 +56,9 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
 
 
 def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str) -> None:
-    """Warn if a result is of another number of cells than the table has now."""
+    """Warn if a result was computed from a different number of cells than the table has now."""
     if n_cells != adata.n_obs:
-        warn_user(f"{what} is of {n_cells:,} cells, and the table has {adata.n_obs:,} now: run `{tool}` again.")
+        warn_user(f"{what} is for {n_cells:,} cells, but the table has {adata.n_obs:,} now: run `{tool}` again.")
 
 
 def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object], *, where: str) -> None:
@@ -84,37 +84,37 @@ def read_shares(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], ...]:
     Raises
     ------
     KeyError
-        If one is missing.
+        If a share is missing.
     """
     if keys.true not in adata.obs:
-        fitted(adata, keys)  # says which fits there are
+        fitted(adata, keys)  # the message names the existing fits
     check_written(keys, keys.shares, adata.obs.columns, where="table.obs")
     return tuple(adata.obs[key].to_numpy(dtype=np.float64) for key in keys.shares)
 
 
 def _setup(record: Mapping[str, Any], key: str) -> str | None:
-    """Return an argument of the fit; one that was None may be left out of the record."""
+    """Return an argument of the fit; one that was None may be missing from the record."""
     value = record.get("setup", {}).get(key)
     return None if value is None else str(value)
 
 
 def setup_layer(record: Mapping[str, Any]) -> str | None:
-    """Return the layer of counts that was fitted; None is X."""
+    """Return the layer of the counts that were fitted; None for `X`."""
     return _setup(record, "layer")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the cells are.
+    """Where to find the coordinates and sections of the cells.
 
     Attributes
     ----------
     coordinate_system
-        Of the SpatialData object.
+        Coordinate system of the SpatialData object.
     spatial_key
-        Entry of `obsm` with the coordinates, where no element is annotated.
+        Entry of `obsm` with the coordinates, used if the table annotates no element.
     library_key
-        Column of `obs` by which sections are told apart; None if there is none.
+        Column of `obs` that distinguishes sections; None if there is none.
     """
 
     coordinate_system: str
@@ -130,7 +130,7 @@ class Place:
         spatial_key: str | None,
         library_key: str | None,
     ) -> Place:
-        """Return what the user gave, and in place of None what the fit read."""
+        """Return the settings of the user, with those of the fit instead of None."""
         return cls(
             coordinate_system or _setup(record, "coordinate_system") or "global",
             spatial_key or _setup(record, "spatial_key") or "spatial",
@@ -139,7 +139,7 @@ class Place:
 
 
 def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the genes asked for, all of them in the table.
+    """Return the requested genes, all of which are in the table.
 
     Raises
     ------
@@ -164,8 +164,8 @@ def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
 def _no_gene(adata: AnnData, name: str) -> str:
     if name in adata.obs:
         return (
-            "a column of `table.obs` and no gene: `squidpy.pl.spatial_scatter` and spatialdata-plot draw it on the "
-            "tissue, `resolvi_sd.pl.sources` the shares"
+            "a column of `table.obs`, not a gene: `squidpy.pl.spatial_scatter` and spatialdata-plot draw it on the "
+            "tissue, and `resolvi_sd.pl.sources` draws the shares"
         )
     return f"not among the genes of the table{_closest(adata, name)}"
 
@@ -179,7 +179,7 @@ def _closest(adata: AnnData, name: str) -> str:
 def gene_counts(
     adata: AnnData, keys: Keys, gene: str, layers: tuple[str | None, str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return one gene's counts that were fitted, and its corrected ones, each `(n_cells,)`.
+    """Return the fitted and the corrected counts of one gene, each `(n_cells,)`.
 
     Parameters
     ----------
@@ -190,12 +190,12 @@ def gene_counts(
     gene
         One of the genes of the table.
     layers
-        The layer that was fitted, None is X, and that of the corrected counts.
+        The layer that was fitted (None for `X`), and that of the corrected counts.
 
     Raises
     ------
     ValueError
-        If the counts are none any more, or the corrected ones are not between 0 and these.
+        If the fitted counts are no longer counts, or the corrected counts are not between 0 and these.
     """
     before, after = (_gene_column(adata, gene, layer) for layer in layers)
     with naming_the_fit(layers[0]):
@@ -206,7 +206,7 @@ def gene_counts(
 
 
 def _gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.float64]:
-    """Return one gene's values in a layer (None is X), `(n_cells,)`, without converting the others.
+    """Return the values of one gene in a layer (None for `X`), `(n_cells,)`, without converting other genes.
 
     Raises
     ------

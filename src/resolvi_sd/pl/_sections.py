@@ -1,4 +1,4 @@
-"""Which cells go into which panel, and as what: outlines of a SpatialData element, or dots."""
+"""Assignment of cells to panels, as outlines of a SpatialData element or as dots."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from resolvi_sd._tables import (
     instance_rows,
     label_axes,
     one_group,
+    own_regions,
     system_of,
 )
 from resolvi_sd._validation import check_key, group_names, listing
@@ -36,7 +37,8 @@ __all__ = ["Dots", "Extent", "Outlines", "Section", "crop_section", "find_sectio
 
 Extent = tuple[float, float, float, float]
 
-# Neighbors whose distance tells how much room a cell has, and cells that are asked: enough for a stable median.
+# Rank of the neighbor whose distance determines the room per cell, and number of sampled cells, enough for a stable
+# median.
 _ROOM_NEIGHBORS = 6
 _ROOM_SAMPLE = 5_000
 
@@ -60,7 +62,7 @@ class Outlines:
     ids
         Instance of each drawn cell in the element, `(n_drawn,)`.
     coordinate_system
-        Coordinate system that it is drawn in.
+        Coordinate system in which it is drawn.
     """
 
     name: str
@@ -113,7 +115,7 @@ def find_sections(
     Raises
     ------
     KeyError
-        If a column, an element, the coordinates, the coordinate system or a section asked for is missing.
+        If a column, an element, the coordinates, the coordinate system or a requested section is missing.
     ValueError
         If cells are not in their element, or their coordinates are not finite.
     """
@@ -129,7 +131,7 @@ def find_sections(
     key = place.library_key
     libraries = None if key is None else group_by(adata, key, argument="library_key")
     if columns is None:
-        groups = libraries or one_group(adata.n_obs, "all")
+        groups = libraries or own_regions(adata) or one_group(adata.n_obs, "all")
         return tuple(_dots(name, rows, positions()[rows]) for name, rows in _choose(groups, library_id))
     regions = group_by(adata, columns[0], argument="region_key")
     chosen = _choose(regions if libraries is None else cross(regions, libraries), library_id)
@@ -154,9 +156,9 @@ def crop_section(section: Section, inside: NDArray[np.bool_], extent: Extent) ->
     section
         The cells.
     inside
-        Which of its rows to keep, `(n_drawn,)`. Of labels, those that are seen in the extent are kept.
+        Which of its rows to keep, `(n_drawn,)`. For labels, those that are visible in the extent are kept.
     extent
-        Left, right, bottom and top of what is to be drawn of it.
+        Left, right, bottom and top of the part to draw.
     """
     rows = section.rows[inside]
     if isinstance(section, Dots):
@@ -177,7 +179,7 @@ def crop_section(section: Section, inside: NDArray[np.bool_], extent: Extent) ->
 
 
 def _choose(groups: Groups, library_id: object) -> list[tuple[str, NDArray[np.intp]]]:
-    """Return name and rows of the sections asked for, in the order asked for."""
+    """Return name and rows of the requested sections, in the requested order."""
     names = groups.names if library_id is None else group_names(library_id)
     if not names:
         raise ValueError(f"`library_id` is empty; the sections are: {listing(groups.names)}.")
@@ -212,11 +214,11 @@ def _dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -
 
 
 def room_of(coordinates: NDArray[np.float64]) -> float:
-    """Return the edge of a square as large as the area that a typical cell has to itself; coordinates are x and y.
+    """Return the side length of a square with the area that a typical cell has to itself; coordinates are x and y.
 
-    The disc that reaches the k-th neighbor holds k + 1 cells; its area over k + 1 is one cell's. Unlike the area of
-    the bounding box over the number of cells this is right for tissue with holes and for scattered pieces. Discs of
-    that diameter touch on a square grid.
+    The disk that reaches the k-th neighbor contains k + 1 cells, so its area divided by k + 1 is that of one cell.
+    Unlike the area of the bounding box divided by the number of cells, this is correct for tissue with holes and for
+    scattered pieces. Disks of that diameter touch on a square grid.
     """
     n_neighbors = min(_ROOM_NEIGHBORS, len(coordinates) - 1)
     if n_neighbors == 0:

@@ -1,4 +1,4 @@
-"""How the shares of own, diffused and background molecules are distributed over the cells of groups."""
+"""Plot of the distributions of own, diffused and background shares over the cells of groups."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["shares"]
 
-# Share of the cells of a group that may lie beyond either end of an axis, so that single cells do not set it.
+# Share of the cells of a group that may lie beyond either end of an axis, so that single cells do not set its range.
 _BEYOND = 0.005
-# Bins of the densities across a panel, and at most from 0 to 1.
+# Bins of the densities across a panel, and maximum number of bins from 0 to 1.
 _BINS, _MOST_BINS = 400, 20_000
 # Half the height of a distribution at its peak; rows are 1 apart.
 _HALF_HEIGHT = 0.42
-# Fewer cells than this have no density.
+# Groups of fewer cells than this are drawn without a density.
 _FEW = 10
-_ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _NAMES = 0.32, 3.0, 1.0, 1.5  # inches; of the width so much is for names
+_ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _NAMES = 0.32, 3.0, 1.0, 1.5  # inches; the last is the width reserved for names
 _FONTSIZE = 10
 
 
@@ -50,12 +50,13 @@ def shares(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw how the own, diffused and background shares are distributed over the cells of each group.
+    """Draw the distributions of the own, diffused and background shares over the cells of each group.
 
-    Three panels, own, from neighbors and background, with a row per group: the density of the cells, all scaled to the
-    same height, with a bar from the first to the third quartile and a dot at the median; of fewer than ten cells, a dot
-    for each. In parentheses is the number of cells; those without counts have no shares and are left out. Each panel
-    has its own range, and at most 0.5 % of the cells of a group are beyond either end of it.
+    The three panels (own, from neighbors and background) have one row per group: the density of the cells, scaled to
+    the same height in all rows, with a bar from the first to the third quartile and a dot at the median; for fewer than
+    ten cells, one dot per cell instead of the density. The number of cells is in parentheses; cells without counts have
+    no shares and are left out. Each panel has its own range, and at most 0.5 % of the cells of a group lie beyond
+    either end of it.
 
     Parameters
     ----------
@@ -75,9 +76,9 @@ def shares(
     Raises
     ------
     KeyError
-        If the table, the fit, its shares or the column do not exist.
+        If the table, the fit, its shares or the column does not exist.
     ValueError
-        If no cell has shares and a group, or the number of axes, titles or colors does not fit.
+        If no cell has shares and a group, or there is a wrong number of axes, titles or colors.
 
     Examples
     --------
@@ -148,7 +149,7 @@ def _draw_row(ax: Axes, row: int, values: NDArray[np.float64], color: NDArray[np
 
 
 def _limits(members: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Return the range that holds nearly all cells of every group, and at least a hundredth of 0 to 1."""
+    """Return a range that contains nearly all cells of every group, at least a hundredth of that from 0 to 1."""
     low = float(min(np.quantile(values, _BEYOND) for values in members))
     high = float(max(np.quantile(values, 1 - _BEYOND) for values in members))
     margin = max(0.02 * (high - low), 0.005)
@@ -158,8 +159,8 @@ def _limits(members: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 def _density(values: NDArray[np.float64], n_bins: int) -> NDArray[np.float64]:
     """Return the density in equal bins from 0 to 1, scaled to a peak of 1.
 
-    A histogram smoothed with Scott's bandwidth, which takes the same time for any number of cells; reflected at 0 and
-    1, as there are no shares beyond.
+    This is a histogram smoothed with Scott's bandwidth, which takes the same time for any number of cells. It is
+    reflected at 0 and 1, as there are no shares beyond.
     """
     counts = np.histogram(values, n_bins, (0, 1))[0].astype(np.float64)
     bandwidth = 1.06 * float(values.std()) * values.size**-0.2

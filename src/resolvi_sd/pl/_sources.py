@@ -1,4 +1,4 @@
-"""The three sources of the cells' molecules, on the tissue."""
+"""Plot of the three sources of molecules on the tissue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sources"]
 
-# Share of the cells whose values may lie beyond the colored range, so that single cells do not set it.
+# Share of the cells whose values may lie beyond the color range, so that single cells do not set it.
 _BEYOND = 0.01
 
 
@@ -50,10 +50,10 @@ def sources(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw on the tissue which share of each cell's molecules is its own, from its neighbors, and background.
+    """Draw on the tissue the shares of each cell's molecules that are own, from neighbors and background.
 
-    One row of three panels per section. In a SpatialData object whose table annotates shapes or labels, these are
-    drawn (by spatialdata-plot), otherwise dots. Cells without counts have no shares and are grey.
+    There is one row of three panels per section. In a SpatialData object whose table annotates shapes or labels, these
+    are drawn (by spatialdata-plot), otherwise dots. Cells without counts have no shares and are gray.
 
     Parameters
     ----------
@@ -65,8 +65,9 @@ def sources(
     cmap
         Colormap.
     vmin, vmax
-        Limits of the colors of all panels. None: each of the three shares has its own, the same for all sections,
-        from a cell without foreign molecules (own share 1, others 0) to the most contaminated but for 1 % of cells.
+        Color limits of all panels. None: each of the three shares has its own limits, the same for all sections, from a
+        cell without foreign molecules (own share 1, other shares 0) to the most contaminated cell, leaving out the 1 %
+        that are most contaminated.
     {size}
     {units}
     {end}
@@ -80,7 +81,7 @@ def sources(
     KeyError
         If the table, the fit, a section, an element, the coordinate system or the coordinates do not exist.
     ValueError
-        If the number of axes or titles does not fit, or the coordinates are not finite.
+        If the number of axes or titles differs from that of panels, or the coordinates are not finite.
 
     Examples
     --------
@@ -119,7 +120,7 @@ def _named(name: str) -> tuple[str, ...]:
 
 
 def _limits(values: NDArray[np.float64], *, own: bool) -> tuple[float, float]:
-    """Return the limits of a share's colors: one end is a clean cell, the other a badly contaminated one."""
+    """Return the color limits of a share: one end is a clean cell, the other a heavily contaminated one."""
     finite = values[np.isfinite(values)]
     if own:
         worst = float(np.quantile(finite, _BEYOND)) if finite.size else 0.0

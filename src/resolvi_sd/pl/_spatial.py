@@ -1,4 +1,4 @@
-"""Genes before and after the correction, on the tissue."""
+"""Plot of genes on the tissue before and after the correction."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def spatial(
     save: str | Path | None = None,
     return_ax: bool = False,
 ) -> list[Axes] | None:
-    """Draw genes on the tissue before and after the correction, side by side, on one color scale.
+    """Draw genes on the tissue before and after the correction, side by side and on one color scale.
 
-    One row of two panels per gene and section: the counts that were fitted, and the corrected counts. In a
+    There is one row of two panels per gene and section: the counts that were fitted and the corrected counts. In a
     SpatialData object whose table annotates shapes or labels, these are drawn (by spatialdata-plot), otherwise dots.
 
     Parameters
     ----------
     {data}
     gene
-        Name of a gene, or several.
+        Name of a gene, or several names.
     {corrected_layer}
     {table}
     {coordinates}
@@ -67,8 +67,8 @@ def spatial(
     cmap
         Colormap.
     vmin, vmax
-        Limits of the colors of all panels. None: for each gene, from 0 to the 99th percentile of its counts before
-        the correction in the cells that have any, the same before and after and for all sections.
+        Color limits of all panels. None: for each gene, from 0 to the 99th percentile of its counts before the
+        correction in the cells that have any, the same before and after the correction and for all sections.
     {size}
     {units}
     {end}
@@ -83,8 +83,8 @@ def spatial(
         If the table, the fit, a layer, a gene, a section, an element, the coordinate system or the coordinates do not
         exist.
     ValueError
-        If the number of axes or titles does not fit, the coordinates are not finite, `corrected_layer` is not between 0
-        and the counts, or the counts that were fitted are no counts any more.
+        If the number of axes or titles differs from that of panels, the coordinates are not finite, values in
+        `corrected_layer` are not between 0 and the counts, or the counts that were fitted are no longer counts.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The course of the training."""
+"""Plot of the course of the training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["training"]
 
 _COLUMNS = ("epoch", "elbo", "learning_rate")
-# With few epochs a line alone may be a single point, which is invisible.
+# With few epochs, a line without markers may be a single point, which is invisible.
 _MARKED_EPOCHS = 20
 
 
@@ -42,16 +42,17 @@ def training(
 ) -> Axes | None:
     """Draw the ELBO and the learning rate of every epoch of a fit.
 
-    The ELBO (evidence lower bound) should have flattened out before the learning rate (dashed) begins to fall, in the
-    last three tenths of the epochs: with it any curve flattens, of a training that was too short as well. If it still
-    rises there, train longer; without `max_epochs`, a fit waits for it.
+    The ELBO (evidence lower bound) should have leveled off before the learning rate (dashed) begins to fall, in the
+    last three tenths of the epochs: as the learning rate falls, any curve levels off, even if the training was too
+    short. If the ELBO is still rising at that point, train longer; without `max_epochs`, a fit waits until it has
+    leveled off.
 
     Parameters
     ----------
     {data}
     {table}
     ax
-        Axes to draw on; None makes a new figure. The learning rate gets an axis on the right.
+        Axes to draw on. None: a new figure. The learning rate gets an axis on the right.
     {figsize}
     {one_end}
 
@@ -62,9 +63,9 @@ def training(
     Raises
     ------
     KeyError
-        If there is no such table or no such fit.
+        If the table or the fit does not exist.
     ValueError
-        If the recorded history is damaged, or the model is a reference's that was not trained on these cells.
+        If the recorded history is damaged, or the model is that of a reference and was not trained on these cells.
 
     Examples
     --------
@@ -94,8 +95,8 @@ def _history(record: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     shapes = {name: column.shape for name, column in columns.items()}
     if bool(record.get("is_query", False)) and not columns["epoch"].size:
         raise ValueError(
-            "There was no training on these cells: the model is a reference's as it was (max_epochs=0). Draw the "
-            "training of the reference."
+            "There was no training on these cells: the model is the unchanged model of a reference (max_epochs=0). "
+            "Draw the training of the reference."
         )
     if len(set(shapes.values())) > 1 or columns["epoch"].ndim != 1 or not columns["epoch"].size:
         raise ValueError(f"The history of the fit must have one value per epoch, but its shapes are {shapes}.")

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["umap_compare"]
 
-# Area of all dots together, and limits of that of one, in points squared: a third of a panel.
+# Area of all dots together (a third of a panel), and limits of the area of one dot, in points squared.
 _INK, _AREAS = 20_000, (0.5, 14.0)
-_PANEL_SIZE, _LEGEND = (3.8, 3.6), 1.5  # inches; of the width so much is for a legend
-# Share of the cells whose values may lie beyond either end of the colors.
+_PANEL_SIZE, _LEGEND = (3.8, 3.6), 1.5  # inches; the last is the width reserved for a legend
+# Share of the cells whose values may lie beyond either end of the color range.
 _BEYOND = 0.01
 _NO_GROUPS: tuple[tuple[str, ...], NDArray[np.float64]] = ((), np.empty((0, 4)))
 
@@ -61,31 +61,30 @@ def umap_compare(
 ) -> list[Axes] | None:
     """Draw UMAPs of the same cells from different representations side by side.
 
-    The UMAPs are computed by scanpy on a sample of the cells, and nothing is written into the table. Distances in a
-    UMAP mean little: see whether groups that were mixed come apart, and judge a correction by
-    `resolvi_sd.metrics`.
+    The UMAPs are computed by scanpy on a sample of the cells, and nothing is written to the table. Distances in a UMAP
+    mean little: use it to see whether mixed groups become separate, and judge a correction by `resolvi_sd.metrics`.
 
     Parameters
     ----------
     {data}
     color
-        Column of `obs` to color the cells by: groups, or numbers. Or a gene: in the panel of the counts by how often it
-        was counted, in the others by its corrected counts, on one scale from 0 to the 99th percentile of the counts
-        that are not 0.
+        What to color the cells by: a column of `obs` with groups or numbers, or a gene. A gene is shown by its counts
+        in the panel of the counts and by its corrected counts in the other panels, on one scale from 0 to the 99th
+        percentile of the nonzero counts.
     representations
-        What to embed, one panel each: `"counts"`, the counts that were fitted, and `"corrected"`, the corrected ones
+        What to embed, one panel each: `"counts"`, the counts that were fitted; `"corrected"`, the corrected counts
         (both normalized, log-transformed and reduced to 50 principal components); or an entry of `obsm`, such as
-        `"X_resolvi"`. An entry of `obsm` with two columns is drawn as it is.
+        `"X_resolvi"`. An entry of `obsm` with two columns is drawn without further embedding.
     n_cells
-        At most as many cells, drawn at random from those with counts.
+        Maximum number of cells, sampled at random from those with counts.
     {corrected_layer}
     {table}
     rng
-        Seed or generator of the sample and of the UMAPs.
+        Seed or generator for the sample and the UMAPs.
     {axes}
     {palette}
     cmap
-        Colormap of numbers.
+        Colormap for numbers.
     {end}
 
     Returns
@@ -95,10 +94,10 @@ def umap_compare(
     Raises
     ------
     KeyError
-        If the table, the fit, the column or gene, or a representation do not exist.
+        If the table, the fit, the column or gene, or a representation does not exist.
     ValueError
-        If no representation is given, fewer than three cells have counts, the number of axes, titles or colors does not
-        fit, or the counts of a gene are none any more, or its corrected ones not between 0 and these.
+        If no representation is given, fewer than three cells have counts, there is a wrong number of axes, titles or
+        colors, the counts of a gene are no longer counts, or its corrected counts are not between 0 and these.
 
     Examples
     --------
@@ -141,7 +140,7 @@ def umap_compare(
         names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names), beside=beside
     )
     seed = int(generator.integers(2**31))
-    order = generator.permutation(len(rows))  # so that no group covers another
+    order = generator.permutation(len(rows))  # so that no group hides another
     area = float(np.clip(_INK / len(rows), *_AREAS))
     for panel, (name, matrix) in zip(axes, matrices.items(), strict=True):
         x, y = embed(matrix[rows], seed=seed)[order].T
@@ -160,9 +159,9 @@ def umap_compare(
 
 @dataclass(frozen=True)
 class _CellColors:
-    """Color of each cell before and after the correction, `(n_cells, 4)`; what the colors mean.
+    """Color of each cell before and after the correction, `(n_cells, 4)`, and what the colors mean.
 
-    That is the scale of numbers, or names and colors of the groups that occur.
+    The meaning is given by the scale of numbers, or by the names and colors of the groups that occur.
     """
 
     before: NDArray[np.float64]

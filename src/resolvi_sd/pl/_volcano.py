@@ -1,4 +1,4 @@
-"""Differential expression: how large a change is, and how sure it is."""
+"""Volcano plot of differential expression: the size and certainty of changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["volcano"]
 _COLUMNS = ("gene", "proba_de", "bayes_factor", "lfc_mean", "lfc_std", "is_de_fdr")
 _PANEL_SIZE, _N_COLUMNS = (3.3, 3.3), 4
 _TINY = 1e-12
-# Height of the band of genes of which every draw changes, relative to the highest odds.
+# Height of the band of genes that change in every draw, relative to the highest odds.
 _BAND = 0.6
 
 
@@ -57,24 +57,24 @@ def volcano(
 ) -> list[Axes] | None:
     """Draw the log fold change of each gene against the odds that it changes, one panel per comparison.
 
-    Genes that were called at the false discovery rate of the test are orange where they are higher in the first
-    group and blue where they are lower, with their numbers above; the others are grey. The dashed line is between the
-    least probable gene that was called and the most probable one that was not, where these are apart: the odds are
-    those of a gene by itself, and calls take all genes into account. Probabilities are shares of the posterior draws:
-    genes of which every draw changes have no odds, and are in a band on top, above the dotted line, in the order of the
-    mean change over its standard deviation.
+    Genes that were called at the false discovery rate of the test are orange if they are higher in the first group and
+    blue if they are lower, with their numbers above the panel; all other genes are gray. The dashed line separates the
+    least probable gene that was called from the most probable one that was not, if they can be separated: the odds are
+    those of each gene alone, whereas calls take all genes into account. Probabilities are shares of the posterior
+    draws: genes that change in every draw have no known odds, and are in a band at the top, above the dotted line, in
+    the order of the mean change over its standard deviation.
 
     Parameters
     ----------
     {data}
-        :func:`resolvi_sd.tl.differential_expression` must have been run as well.
+        :func:`resolvi_sd.tl.differential_expression` must also have been run.
     group1
-        Comparisons to draw, by their first group, in this order; None: all of them.
+        Comparisons to draw, given by their first group, in this order. None: all comparisons.
     n_genes
-        Number of genes to name in each panel: the highest of those that were called, half of them in either direction.
-        A name for which there is no room is left out.
+        Number of genes to name in each panel: the highest of those that were called, half of them in each direction.
+        Names for which there is no room are left out.
     genes
-        Genes to name in place of these, called or not.
+        Genes to name instead of these, called or not.
     {table}
     {axes}
     {end}
@@ -86,9 +86,9 @@ def volcano(
     Raises
     ------
     KeyError
-        If the table, the result, a group or a gene do not exist.
+        If the table, the result, a group or a gene does not exist.
     ValueError
-        If `n_genes` is negative, the result lacks columns, or the number of axes or titles does not fit.
+        If `n_genes` is negative, the result lacks columns, or there is a wrong number of axes or titles.
 
     Examples
     --------
@@ -143,19 +143,19 @@ def _odds(rows: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _certain(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether a gene changes in every draw, so that its odds are not known."""
+    """Return whether each gene changes in every draw, so that its odds are unknown."""
     certain: NDArray[np.bool_] = rows["proba_de"].to_numpy(dtype=np.float64) == 1
     return certain
 
 
 def _top_of(comparisons: Sequence[Comparison]) -> float | None:
-    """Return the odds that stand for those of genes of which every draw changes; None where there are none."""
+    """Return the odds that stand for those of genes that change in every draw; None if there are no such genes."""
     odds = np.concatenate([_odds(comparison.rows)[_certain(comparison.rows)] for comparison in comparisons])
     return float(odds.max()) if odds.size else None
 
 
 def _heights(rows: pd.DataFrame, top: float | None) -> NDArray[np.float64]:
-    """Return where the genes are drawn: at their odds or, where these are not known, in a band above all others."""
+    """Return the heights of the genes: their odds or, if these are unknown, places in a band above all others."""
     height = _odds(rows).copy()
     certain = np.flatnonzero(_certain(rows))
     if top is None or not certain.size:
@@ -193,15 +193,15 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
     if top is not None:
         ax.axhline(top, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
         low, high = ax.get_ylim()
-        # Above the line a number would say nothing.
+        # Above the line, numbers would be meaningless.
         ax.set_yticks([odds for odds in scale.tick_values(low, high) if low <= odds <= top])
     ax.spines[["top", "right"]].set_visible(False)
 
 
 def _top_genes(rows: pd.DataFrame, height: NDArray[np.float64], n_genes: int) -> NDArray[np.int64]:
-    """Return the highest genes that were called; of equally high ones, those that change most.
+    """Return the highest genes that were called; among equally high ones, those that change most.
 
-    Half of them are higher and half are lower in the first group; where one has fewer, the other one has more.
+    Half of them are higher and half are lower in the first group; if one half has fewer genes, the other has more.
     """
     called = np.flatnonzero(rows["is_de_fdr"].to_numpy(dtype=bool))
     change = rows["lfc_mean"].to_numpy(dtype=np.float64)

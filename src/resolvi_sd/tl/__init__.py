@@ -1,4 +1,4 @@
-"""Tools: what users call."""
+"""Tools: the functions that users call."""
 
 from resolvi_sd.tl._assign_transcripts import assign_transcripts
 from resolvi_sd.tl._audit import audit

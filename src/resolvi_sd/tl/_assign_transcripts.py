@@ -1,4 +1,4 @@
-"""Which transcripts belong to the cells that they were counted for."""
+"""Assignment of transcripts to cells."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import dask.dataframe as dd
 import numpy as np
-import shapely
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import CellIds, Sample, SourceColumns
@@ -16,13 +14,15 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import read_fit, restore
-from resolvi_sd._tables import Outlines, Transcripts, cell_outlines, read_transcripts, resolve_table
+from resolvi_sd._tables import Transcripts, cell_outlines, read_transcripts, resolve_table
+from resolvi_sd._validation import check_number
 
 __all__ = ["assign_transcripts"]
 
-# Transcripts that the scale is estimated from, and partitions that they are taken from: its standard error is 3%.
+# Transcripts from which the scale is estimated (its standard error is 3%), and partitions that they are taken from.
 _SAMPLE = 20_000
 _SAMPLED_PARTITIONS = 4
+_WHY = "Assigning transcripts"
 
 
 def assign_transcripts(
@@ -40,11 +40,12 @@ def assign_transcripts(
     rng: RandomLike = 0,
     copy: bool = False,
 ) -> dd.DataFrame | None:
-    r"""Write, for each transcript, the probability that it belongs to the cell that it was counted for.
+    r"""Write the probability that each transcript belongs to the cell that it was counted in.
 
-    A fit says which shares :math:`\pi_{ngs}` of the molecules of gene g in cell n came from the cell itself, from each
-    of its neighbors, and from background. Where in the cell a transcript lies says more: foreign ones lie near the
-    outline of the neighbor that made them, own ones less often near the border. For a transcript of gene g at y,
+    A fit estimates the shares :math:`\pi_{ngs}` of the molecules of gene g in cell n that came from the cell itself,
+    from each of its neighbors, and from background. The position of a transcript in the cell adds information:
+    diffused transcripts lie near the outline of the neighbor that made them, whereas own transcripts are less often
+    near the border. For a transcript of gene g at position y,
 
     .. math::
 
@@ -52,76 +53,78 @@ def assign_transcripts(
         f_{ns}(y) = \frac{S(d_s(y) / \sigma)}{\mathrm{mean}_{y' \in n} S(d_s(y') / \sigma)}, \qquad
         S(t) = \begin{cases} 1 - e^t / 2 & t \le 0 \\ e^{-t} / 2 & t > 0 \end{cases}
 
-    where :math:`d_s` is the signed distance to the outline of cell s, n itself or a neighbor, negative inside. A
-    molecule that is made anywhere in s, and displaced across its border by a Laplace variable of scale
-    :math:`\sigma`, has a density in proportion to S, the variable's survival function; it is taken given that the
-    molecule was counted in n. Background is uniform, f = 1. Transcripts of an entry are treated one by one.
+    where :math:`d_s` is the signed distance (negative inside) to the outline of cell s, which is n itself or one of
+    its neighbors. A molecule that is made anywhere in s, and displaced across its border by a Laplace variable of
+    scale :math:`\sigma`, has a density proportional to S, the survival function of that variable; the density is
+    conditioned on the molecule having been counted in n. Background is uniform, f = 1. The transcripts of a gene in a
+    cell are treated one by one.
 
-    With ``scale=numpy.inf`` positions tell nothing: every transcript of an entry gets the entry's shares, and the
-    probabilities of a cell's transcripts of a gene sum to its corrected count.
+    With ``scale=numpy.inf``, positions are uninformative: every transcript gets the shares of its gene in its cell, and
+    the probabilities of a cell's transcripts of a gene sum to the corrected count.
 
     Parameters
     ----------
     sdata
         A SpatialData object with a table on which :func:`resolvi_sd.tl.fit` was run. Its elements may be backed by a
-        store: nothing is loaded as a whole.
+        store; nothing is loaded as a whole.
     points_key
-        Name of the points element; None: the only one that has a column `cell_id_key`.
+        Name of the points element. None: the only one that has a column `cell_id_key`.
     region
-        Element that the cells of these transcripts annotate, where a table annotates several. None: all of them, if
-        their ids differ.
+        Annotated element with the cells of these transcripts, if the table annotates several. None: all of them,
+        provided that their ids differ.
     table_key
         Name of the table.
     cell_id_key
-        Column of the points with the cell that each transcript was counted for: its instance id in the table, as
-        string, number or category; or, where more transcripts have these, its id in the column of `obs` of the same
-        name (Xenium: points have names of cells, and instance ids are numbers of labels).
+        Column of the points with the cell that each transcript was counted in: its instance id in the table, as a
+        string, number or category; or, if more transcripts match it, its id in the column of `obs` with the same name
+        (Xenium: the points have cell names, whereas the instance ids are label numbers).
     gene_key
-        Column of the points with the gene, as in `table.var_names`; None: the element's feature key.
+        Column of the points with the gene, named as in `table.var_names`. None: the feature key of the element.
     scale
         Mean displacement :math:`\sigma` of molecules across a border, in the units of the coordinate system of the fit
-        (micrometres, if that has them). None: the one that makes the positions of 20,000 transcripts most likely; it
-        is logged. Infinity: positions are left out of account, and outlines are not needed.
+        (micrometers, if those are its units). None: the value under which the positions of 20,000 transcripts are most
+        likely, which is logged. Infinity: positions are ignored, and outlines are not needed.
     reassign
-        Whether to write the most probable cell of each transcript, too.
+        Whether to write the most probable cell of each transcript as well.
     unassigned
-        Id for transcripts that are most probably background. None: what the column has for transcripts of no cell
-        ("UNASSIGNED", "", -1, 0 or missing); else "" or, for numbers, 0 (-1 if a cell has the id 0).
+        Id for transcripts that are most probably background. None: the value that the column already has for
+        transcripts without a cell ("UNASSIGNED", "", -1, 0 or missing); if there is none, "" or, for numeric ids, 0
+        (-1 if a cell has the id 0).
     key_added
-        Prefix of the fit, and of the new columns.
+        Prefix of the results of the fit and of the new columns.
     rng
-        Seed or generator that chooses the transcripts to estimate the scale from.
+        Seed or generator for choosing the transcripts from which the scale is estimated.
     copy
-        Leave `sdata` alone and return the points element with the new columns.
+        Leave `sdata` unchanged and return the points element with the new columns.
 
     Returns
     -------
-    None, or the element if `copy`. Otherwise `sdata.points[points_key]` is replaced by one that has these columns, too;
-    they are computed by partition when they are read, and its transformations and attributes are kept:
+    None, or the element if `copy`. Otherwise `sdata.points[points_key]` is replaced by an element with the same
+    transformations and attributes that also has the following columns, computed by partition when they are read:
 
     - `'{key_added}_true'`, `'{key_added}_diffusion'`, `'{key_added}_background'`: probabilities that the transcript was
-      made by the cell, by one of its neighbors, or is background, float32; they sum to 1. NaN for transcripts whose
+      made by the cell or by one of its neighbors, or is background, float32; they sum to 1. NaN for transcripts whose
       cell or gene is not in the table, or whose cell has no counts there.
-    - `'{key_added}_{cell_id_key}'`, if `reassign`: the most probable of the cell, each of its neighbors, and
-      background, of the type of the ids (strings where these are categories); the id that it had for transcripts
-      without probabilities.
+    - `'{key_added}_{cell_id_key}'`, if `reassign`: the most probable source among the cell, its neighbors, and
+      background, with the type of the ids (strings if these are categorical). Transcripts without probabilities keep
+      their id.
 
     Raises
     ------
     TypeError, KeyError, ValueError
-        If there is no fit, or if points, columns or outlines are missing or ambiguous; the message says what exists.
+        If there is no fit, or if points, columns or outlines are missing or ambiguous; the message lists what exists.
 
     Notes
     -----
-    spatialdata does not overwrite an element in the store that it is read from. Store the result under another name
+    spatialdata does not overwrite an element in the store from which it was read. Write the result under another name
     (``sdata["assigned"] = rsd.tl.assign_transcripts(sdata, copy=True)``, then ``sdata.write_element("assigned")``), or
-    in another store.
+    to another store.
 
-    When dask computes columns that replaced those of an earlier call, it computes those, too: to try several settings,
-    start from the element as it was, e.g. with `copy`.
+    When dask computes columns that replaced those of an earlier call, it also computes the earlier ones. To try several
+    settings, start from the original element each time, e.g. with `copy`.
 
-    Positions and outlines are compared in x and y. Where the table leaves transcripts out, e.g. those of low quality,
-    one whose cell has no count of its gene is judged as if it was the only one.
+    Positions and outlines are compared in x and y. If the table excludes some transcripts, e.g. those of low quality, a
+    transcript whose cell has no count of its gene is treated as if it were the only one.
 
     References
     ----------
@@ -140,8 +143,8 @@ def assign_transcripts(
     True
     """
     generator, keys = as_generator(rng), Keys(key_added)
-    if scale is not None and not scale > 0:
-        raise ValueError(f"`scale` must be positive, got {scale!r}.")
+    if scale is not None and scale != np.inf:
+        check_number(scale, argument="scale", above=0)
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"Assigning transcripts needs points: pass a SpatialData, not {type(sdata).__name__}.")
     adata = resolve_table(sdata, table_key)
@@ -154,14 +157,15 @@ def assign_transcripts(
         cell_id_key=cell_id_key,
         gene_key=gene_key,
         coordinate_system=system,
-        why="Assigning transcripts",
+        why=_WHY,
     )
     n_partitions = 1 if scale is not None else _SAMPLED_PARTITIONS
     sample = Sample.draw(transcripts, size=_SAMPLE, n_partitions=n_partitions, rng=generator)
     ids = CellIds.of(transcripts, adata.n_obs, unassigned) if reassign else None
     polygons = None
     if scale != np.inf:
-        polygons = _polygons(cell_outlines(sdata, table_key=table_key, coordinate_system=system))
+        outlines = cell_outlines(sdata, table_key=table_key, coordinate_system=system, why=_WHY)
+        polygons = outlines.in_plane()
     fitted, tissue, _ = restore(adata, keys)
     sources = SourceColumns(
         fitted.module, tissue.kept(), transcripts.columns, keys, polygons, np.inf if scale is None else scale, ids
@@ -176,18 +180,10 @@ def assign_transcripts(
     return None
 
 
-def _polygons(outlines: Outlines) -> NDArray[np.object_]:
-    """Return all outlines as polygons in the plane."""
-    polygons = outlines.polygons.copy()
-    circles = np.isfinite(outlines.radii)
-    polygons[circles] = shapely.buffer(shapely.points(outlines.centers[circles, :2]), outlines.radii[circles])
-    return polygons
-
-
 def _with_columns(transcripts: Transcripts, sources: SourceColumns) -> dd.DataFrame:
-    """Return the points with the columns of the sources in place of those of an earlier call.
+    """Return the points with the columns of the sources, which replace those of an earlier call.
 
-    Columns are added one by one, so that reading others does not compute them.
+    Columns are added one by one, so that reading other columns does not compute them.
     """
     read = transcripts.points[sources.columns.names]
     new = read.map_partitions(sources, meta=sources.meta(read._meta))

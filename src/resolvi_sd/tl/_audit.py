@@ -1,4 +1,4 @@
-"""Judge the correction of a fitted table: what it removed, and what it should not have."""
+"""Audit of the correction of a fitted table: what it removed, and what it should have kept."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from resolvi_sd._validation import check_takes_results, warn_user
 
 __all__ = ["audit"]
 
-# A correction that removes more of the types' own markers than this takes too much.
+# A correction that removes a larger share of the types' own markers than this removes too much.
 _HIGH_FALSE_REMOVAL = 0.2
-# One that removes less than this of all molecules did nothing.
+# A correction that removes a smaller share of all molecules than this did nothing.
 _NOTHING_REMOVED = 0.005
 
 
@@ -41,84 +41,90 @@ def audit(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame | None:
-    """Judge corrected counts against the raw ones, with all metrics that the data allow.
+    """Evaluate corrected counts against raw counts with all metrics that the data allow.
 
-    Every metric is also given for a control: raw counts thinned to the corrected depth (:func:`metrics.depth_matched
-    <resolvi_sd.metrics.depth_matched>`). What is better in the corrected counts than in the control, fewer molecules do
-    not explain. Labels and markers are those from before the correction, and the same for all layers.
+    Every metric is also computed for a control: raw counts thinned to the corrected depth (:func:`metrics.depth_matched
+    <resolvi_sd.metrics.depth_matched>`). An improvement of the corrected counts over the control is not explained by
+    the smaller number of molecules. Labels and markers come from before the correction and are the same for all layers.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     labels_key
-        Column of `obs` with the type of each cell, found without the fit; cells without a value are left out.
+        Column of `obs` with the type of each cell, found without the fit; cells without a value (or, in the labels of
+        the fit, with its `unlabeled_category`) are left out.
     reference
-        Single-cell RNA-seq table with counts, to take markers from, and to compare profiles with.
+        Single-cell RNA-seq table with counts, used to find markers and to compare expression profiles.
     reference_labels_key
-        Column of its `obs` with types.
+        Column of `reference.obs` with the types.
     reference_layer
-        Its layer with counts; None is `X`.
+        Layer of the reference with the counts. None: `X`.
     label_map
-        What a type (key) is called in the reference and in `markers` (value); types that it does not name are called
-        the same. Several types may be one there.
+        Names of the types (keys) in the reference and in `markers` (values); types that are not listed have the same
+        name there. Several types may be mapped to one name.
     markers
-        Genes that each type expresses and the others do not, in place of those found in the reference or, without one,
-        in the raw counts.
+        Genes that each type expresses and the other types do not, instead of those found in the reference or, without a
+        reference, in the raw counts.
     corrected_layer
-        Layer with other corrected counts to judge, e.g. those of :func:`resolvi_sd.tl.decontaminated_counts`, or of
-        another method, between 0 and the counts; None: those of the fit. Several layers are judged by the same markers
-        and pairs, each against a control of its own depth, and drawn below each other by :func:`resolvi_sd.pl.audit`.
+        Layer with other corrected counts to evaluate, between 0 and the counts, e.g. those of
+        :func:`resolvi_sd.tl.decontaminated_counts` or of another method. None: those of the fit. Several layers are
+        evaluated with the same markers and gene pairs, each against a control of its own depth, and are drawn one below
+        the other by :func:`resolvi_sd.pl.audit`.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the thinning, and of cells and folds where metrics draw them.
+        Seed or generator for the thinning, and for the cells and folds that some metrics draw.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
     show_progress_bar
         Whether to show a progress bar.
 
     Returns
     -------
-    None, or the DataFrame if `copy`. Modifies the table with `.uns['resolvi_audit']`, a DataFrame with a row per metric
-    and layer, for one judged layer after the other:
+    None, or the DataFrame if `copy`. Modifies the table with `.uns['resolvi_audit']`, a DataFrame with one row per
+    metric and layer, for each evaluated correction in turn:
 
     - `metric`: see Notes;
     - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`;
     - `value`;
-    - `better`: `"higher"`, `"lower"`, or nothing;
-    - `n`: what the value is the mean of (cells, genes, or pairs of them or of types);
-    - `note`: why a metric has no value;
-    - `corrected_layer`: the layer that `"corrected"` is; raw counts and the latent of the fit are the same whichever it
-      is.
+    - `better`: `"higher"`, `"lower"`, or empty;
+    - `n`: the number of cells, genes, or pairs of genes or types over which the value is averaged;
+    - `note`: the reason, if a metric has no value;
+    - `corrected_layer`: the layer that `"corrected"` refers to; the values of the raw counts and of the latent space of
+      the fit are the same for all of them.
 
     Raises
     ------
     KeyError
-        If there is no fit, or a column, layer or type that is named does not exist.
+        If there is no fit, or a named column, layer or type does not exist.
     ValueError
-        If the labels are predictions of the fit, there are fewer than two, the reference shares no genes or types, or
-        `corrected_layer` names no layer or one that is not between 0 and the counts.
+        If the labels are predictions of the fit, there are fewer than two labels, the reference shares no genes or
+        types with the table, or `corrected_layer` is empty or names a layer whose values are not between 0 and the
+        counts.
 
     Warns
     -----
     UserWarning
-        If more than a fifth of the types' own markers was removed (in cells that cannot have received any, where there
-        are such), or next to nothing was; if the counts seem to be others than those of the fit, or the table has lost
-        neighbors of its cells since; if labels of the table and of the reference have no counterpart of the same name.
+        If more than a fifth of the types' own markers was removed (in cells that cannot have received any, if there are
+        such cells), or almost nothing was removed; if the counts do not seem to be those of the fit, or the table has
+        since lost neighbors of its cells; if labels of the table and of the reference have no counterpart with the same
+        name.
 
     Notes
     -----
-    `molecules_removed`, share of all; `leak_sensitivity` with `own_markers_removed` and `own_markers_removed_unexposed`
-    (:func:`metrics.exposure_audit <resolvi_sd.metrics.exposure_audit>`); `coexpression_rate` and
-    `coexpression_odds_ratio` of mutually exclusive genes; `neighbor_contamination`, mean share of a cell's molecules;
-    `leakage_predictability`, mean over pairs of types of the AUC above that of permuted labels;
-    `latent_knn_accuracy`, `latent_silhouette` and, with batches, `latent_batch_mixing`, where raw is the first 30
-    principal components of log-normalised raw counts. With a reference, `negative_marker_purity_reads` and `_cells`,
-    `reference_cosine` and `reference_correlation_difference`. On simulated tissues, with the layer `true_own`,
-    `true_foreign_removed` and `true_own_removed`. Each is defined in the function of :mod:`resolvi_sd.metrics`.
+    The metrics are `molecules_removed`, the share of all molecules; `leak_sensitivity`, with `own_markers_removed` and
+    `own_markers_removed_unexposed` (:func:`metrics.exposure_audit <resolvi_sd.metrics.exposure_audit>`);
+    `coexpression_rate` and `coexpression_odds_ratio` of mutually exclusive genes; `neighbor_contamination`, the mean
+    share of a cell's molecules; `leakage_predictability`, the AUC above that of permuted labels, averaged over pairs of
+    types; and `latent_knn_accuracy`, `latent_silhouette` and, with batches, `latent_batch_mixing`, for which `"raw"`
+    denotes the first 30 principal components of the log-normalized raw counts. With a reference, there are also
+    `negative_marker_purity_reads` and `_cells`, `reference_cosine` and `reference_correlation_difference`, and on
+    simulated tissues, which have the layer `true_own`, `true_foreign_removed` and `true_own_removed`. Each metric is
+    defined in the corresponding function of :mod:`resolvi_sd.metrics`.
 
     Examples
     --------
@@ -129,7 +135,7 @@ def audit(
     >>> list(result.columns)
     ['metric', 'layer', 'value', 'better', 'n', 'note', 'corrected_layer']
 
-    Two corrections, side by side:
+    Two corrections side by side:
 
     >>> rsd.tl.decontaminated_counts(sdata, fpr=0.1, show_progress_bar=False)
     >>> layers = ["resolvi_counts", "resolvi_decontaminated"]
@@ -170,13 +176,13 @@ def audit(
 
 
 def _by_correction(rows: pd.DataFrame, corrections: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of each correction, one after the other, with those that are the same for all in each of them."""
+    """Return the rows of each correction in turn, repeating the rows that are common to all of them."""
     parts = [rows[rows["corrected_layer"].isin(["", name])].assign(corrected_layer=name) for name in corrections]
     return pd.concat(parts, ignore_index=True)
 
 
 def _report(result: pd.DataFrame, keys: Keys) -> None:
-    """Say what could not be measured, and warn of a correction that took too much, or nothing."""
+    """Log what could not be measured, and warn about corrections that removed too much or nothing."""
     for row in result[result["note"] != ""].drop_duplicates(["metric", "note"]).itertuples():
         logger.info("Left out of the audit: %s, because: %s", row.metric, row.note)
     measured = result[result["layer"] == "corrected"]
@@ -186,12 +192,12 @@ def _report(result: pd.DataFrame, keys: Keys) -> None:
 
 
 def _warn_of_extremes(name: str, corrected: pd.Series[float]) -> None:
-    """Warn of a correction that took too much, or nothing."""
+    """Warn about a correction that removed too much or nothing."""
     if corrected["molecules_removed"] < _NOTHING_REMOVED:
         warn_user(
             f"{name} removed {100 * corrected['molecules_removed']:.2f}% of the molecules: either the data are "
-            "clean, or the model found nothing, or what the fit read as counts has been replaced by corrected ones. "
-            "Look at `resolvi_sd.pl.training`, and at whether the graph joins cells that touch."
+            "clean, or the model found nothing, or corrected counts have replaced the counts that the fit read. "
+            "Look at `resolvi_sd.pl.training`, and check whether the graph connects cells that touch."
         )
     own, where = corrected.get("own_markers_removed_unexposed", np.nan), " in cells that cannot have received any"
     if np.isnan(own):
@@ -199,6 +205,6 @@ def _warn_of_extremes(name: str, corrected: pd.Series[float]) -> None:
     if own > _HIGH_FALSE_REMOVAL:
         warn_user(
             f"{name} removed {100 * own:.0f}% of the molecules of cell types' own markers{where}, which are "
-            "almost surely genuine: it takes too much. Use the corrected counts with care, and look at "
+            "almost surely genuine: it removes too much. Use the corrected counts with care, and look at "
             "`resolvi_sd.pl.audit`."
         )

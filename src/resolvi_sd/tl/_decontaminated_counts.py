@@ -1,4 +1,4 @@
-"""Whole corrected counts at a cost in own molecules that the user chooses."""
+"""Decontaminated (integer) counts at a cost in own molecules that the user chooses."""
 
 from __future__ import annotations
 
@@ -26,80 +26,84 @@ def decontaminated_counts(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> AnnData | None:
-    """Keep or remove whole molecules, at a chosen cost in the cells' own ones.
+    """Keep or remove whole molecules, at a chosen cost in own molecules.
 
-    The corrected counts of a fit are expectations: of a molecule that is as likely a neighbor's as the cell's own, half
-    is left. Means over cells are right so, but a gene that leaked is still there in every cell that it leaked into.
-    Here the count of a gene in a cell is a whole number, which makes the difference where single cells are asked which
-    genes they express, and which of these together.
+    The corrected counts of a fit are expectations: of a molecule that is as likely to be a neighbor's as the cell's
+    own, half remains. This is right for means over cells, but a gene that leaked is still present in every cell that it
+    leaked into. Here, the count of a gene in a cell is a whole number, which matters for questions about which genes
+    single cells express, and which genes they coexpress.
 
-    The c-th molecule of a count is kept if the probability that at least c of the count are own reaches a level, one
-    for all cells and genes. Of all ways to lose as many own molecules, this is expected to leave the fewest foreign
-    ones.
+    The c-th molecule of a count is kept if the probability that at least c molecules of the count are own reaches a
+    level, which is the same for all cells and genes. Among all ways to lose equally many own molecules, this is
+    expected to leave the fewest foreign molecules.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     fpr
-        False positive rate: the share of the cells' own molecules that may be removed with the foreign ones, by the
-        model's expectation. The level is as high as it allows, so that as much goes where little is foreign, too. None:
-        a level of one half, so that what is more likely foreign than own is removed. That removes little where little
-        has leaked, and makes the expected absolute error of each count least (its posterior median).
+        False positive rate: the share of the cells' own molecules that may be removed along with the foreign ones, as
+        expected by the model. The level is as high as `fpr` allows, so that this share is removed even if little is
+        foreign. None: a level of one half, so that molecules that are more likely foreign than own are removed. This
+        removes little if little has leaked, and minimizes the expected absolute error of each count (it is the
+        posterior median).
     per_gene
-        Whether `fpr` is that of each gene, with a level of its own, rather than that of all genes together. With one
-        level, genes that are hardly told from what leaked pay for the others, and may lose most of their molecules.
-        With a level for each, none is expected to lose a larger share of its own molecules. Fewer foreign ones go in
-        all, the fewest of genes that are hardly expressed, of which nearly all is foreign.
+        Whether `fpr` applies to each gene, with a level of its own, rather than to all genes together. With a single
+        level, genes whose own molecules are hard to distinguish from leaked ones pay for the other genes, and may lose
+        most of their molecules. With one level per gene, no gene is expected to lose a larger share of its own
+        molecules than `fpr`. Fewer foreign molecules are removed overall, and fewest from genes that are hardly
+        expressed, whose molecules are nearly all foreign.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     copy
-        Leave `data` alone and return a copy of the table with the result.
+        Leave `data` unchanged and return a copy of the table with the result.
     show_progress_bar
-        Whether to show progress bars, one for each of two passes over the cells.
+        Whether to show progress bars, one for each of the two passes over the cells.
 
     Returns
     -------
     None, or the table if `copy`. Modifies the table with:
 
     - `.layers['resolvi_decontaminated']`: cells × genes, CSR int32, between 0 and the count;
-    - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level` (if one), `per_gene`, `n_cells`,
-      `own_removed` and `foreign_removed` (the expected shares), `own_among_removed` (the expected share of own ones
-      among all molecules that are removed, the false discovery rate), `curve`, a DataFrame with `own_removed` and
-      `foreign_removed` by `level`, and `genes`, one with the `level` of each `gene`, its expected `own` and `foreign`
-      molecules, and the shares of them that are removed, `own_removed` and `foreign_removed` (NaN without any);
-      :func:`resolvi_sd.pl.decontamination` draws both;
-    - `.obs['resolvi_own_removed']`: the share of each cell's own molecules that is expected to be removed, float32, NaN
+    - `.uns['resolvi_decontaminated']`: a dict with `fpr` (if given), `level` (if there is only one), `per_gene`,
+      `n_cells`, `own_removed` and `foreign_removed` (the expected shares that are removed), `own_among_removed` (the
+      expected share of own molecules among all that are removed, i.e. the false discovery rate), `curve`, a DataFrame
+      with `own_removed` and `foreign_removed` by `level`, and `genes`, a DataFrame with the `level` of each `gene`, its
+      expected `own` and `foreign` molecules, and the shares of these that are removed, `own_removed` and
+      `foreign_removed` (NaN if there are none); :func:`resolvi_sd.pl.decontamination` draws both DataFrames;
+    - `.obs['resolvi_own_removed']`: the share of each cell's own molecules that is expected to be removed, float32; NaN
       for cells without molecules.
 
-    Audits of earlier decontaminated counts are removed. With `per_gene`, genes that keep most of what is foreign in
-    them are logged. The layer is one for each fit: to compare settings, copy it under another name
-    (``table.layers["fpr_5"] = table.layers["resolvi_decontaminated"].copy()``), which `corrected_layer=` of the audit
-    and of plots takes.
+    Audits of earlier decontaminated counts are removed. With `per_gene`, genes that keep most of their foreign
+    molecules are logged. There is one such layer per fit: to compare settings, copy it under another name
+    (``table.layers["fpr_5"] = table.layers["resolvi_decontaminated"].copy()``), which can be passed as
+    `corrected_layer=` to the audit and to plots.
 
     Raises
     ------
     KeyError
         If there is no fit.
     TypeError, ValueError
-        If `fpr` is no share, or the genes of the table are no longer those of the fit.
+        If `fpr` is not between 0 and 1, or the genes of the table are no longer those of the fit.
 
     Warns
     -----
     UserWarning
-        If most of what `fpr` removes is expected to be own, more than half of the own molecules of a gene that has at
-        least 50 are expected to go, neighbors of the fit are gone, or the counts are others.
+        If most of the molecules that `fpr` removes are expected to be own, more than half of the own molecules of a
+        gene that has at least 50 are expected to be removed, neighbors of the fit are no longer in the table, or the
+        counts are not those of the fit.
 
     Notes
     -----
-    Latent and shares are at their means, as for the corrected counts of a fit with `n_samples=1`, which are the sums of
-    these probabilities over c = 1, ..., x. On simulated tissue an `fpr` of 0.05 removes 4 to 6% of the own molecules,
-    one of 0.1 8 to 11% (means of six regimes, 3,000 to 5,000 cells); on 1,500 cells 7 and 12%. Of the gene that pays
-    most, 0.1 removes 28 to 76%, with `per_gene` 12 to 17%; of all foreign molecules 47 to 61%, with it 40 to 58%. A
-    gene that leaks into many alike cells is removed from all of them, so that group means are better taken of
-    expectations.
+    The latent space and the shares are held at their means, as for the corrected counts of a fit with `n_samples=1`,
+    which are the sums of these probabilities over c = 1, ..., x. On simulated tissue, an `fpr` of 0.05 removes 4 to 6%
+    of the own molecules, and an `fpr` of 0.1 removes 8 to 11% (means of six regimes, 3,000 to 5,000 cells); with 1,500
+    cells, 7 and 12%. Of the own molecules of the most affected gene, an `fpr` of 0.1 removes 28 to 76%, or 12 to 17%
+    with `per_gene`; of all foreign molecules, 47 to 61%, or 40 to 58% with `per_gene`. A gene that leaks into many
+    similar cells is removed from all of them, so group means are better computed from expectations.
 
     References
     ----------
@@ -141,7 +145,7 @@ def decontaminated_counts(
 
 
 def _record(result: Decontaminated, fpr: float | None, *, per_gene: bool) -> dict[str, Any]:
-    """Return what the counts cost, in a form that stores take: they have no None."""
+    """Return what the counts cost, in a form that stores accept, i.e. without None."""
     chosen = {"fpr": fpr, "level": result.level}
     return {name: float(value) for name, value in chosen.items() if value is not None} | {
         "per_gene": bool(per_gene),

@@ -38,11 +38,11 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_takes_results
+from resolvi_sd._validation import check_flag, check_takes_results
 
 __all__ = ["differential_expression"]
 
-# Of these, 9 count on median (xenium, 200 genes); groups average over cells as well.
+# Of these, the median effective number is 9 (xenium, 200 genes); groups also average over cells.
 _WEIGHTED_DRAWS = 10
 _WEIGHTED_ROWS = 2048
 
@@ -66,68 +66,71 @@ def differential_expression(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> pd.DataFrame | None:
-    """Compare the mean true expression of groups of cells, leakage and background set aside.
+    """Compare the mean true expression of groups of cells, excluding leakage and background.
 
-    The expression of a group is its own molecules of a gene over its own molecules of all genes; its uncertainty has
-    three parts. *Few molecules*: a Gamma posterior, whose prior is what the decoder expects of the group's cells and
-    counts as much as one molecule, and whose evidence are the own molecules over their dispersion from cell to cell.
-    *Attribution*: how much of a gene a group received is known up to a factor with a relative error of 0.15, which
-    more cells do not average out; so a gene of which a group has mostly received molecules is uncertain in it. *Draws*:
-    `n_samples` from this posterior for each group, once for all comparisons it takes part in; several groups together
-    are averaged over their cells. All cells of the groups are used.
+    The expression of a gene in a group is the number of the group's own molecules of the gene divided by that of all
+    genes; its uncertainty has three parts. *Few molecules*: a Gamma posterior, whose prior is the decoder's expectation
+    for the cells of the group, weighted as one molecule, and whose evidence is the number of own molecules divided by
+    their dispersion between cells. *Attribution*: the number of foreign molecules of a gene in a group is known up to a
+    factor with a relative error of 0.15, which does not average out with more cells, so a gene whose molecules in a
+    group are mostly foreign is uncertain there. *Draws*: `n_samples` draws from this posterior for each group, shared
+    by all comparisons in which it takes part; several groups together count as one group of all their cells. All cells
+    of the groups are used.
 
-    On top of that comes the decision of lvm-DE: the posterior probability that the log2 fold change is at least
-    `delta`, and calls at an expected rate of false discoveries. That rate takes all genes of the comparison into
-    account: where no more of them change than their errors allow for, few are called, however large single changes
-    seem (adaptive shrinkage); the changes themselves are not shrunk. lvm-DE compares random pairs of cells; here the
-    means of the groups are compared, which is what differs between cell types that vary within, and between a type and
-    a mixture of all others.
+    The decision rule is that of lvm-DE: the posterior probability that the log2 fold change is at least `delta`, and
+    calls at an expected false discovery rate. That rate takes all genes of the comparison into account: if no more of
+    them change than their errors would explain, few are called, however large individual changes seem (adaptive
+    shrinkage); the changes themselves are not shrunk. lvm-DE compares random pairs of cells; here, the means of the
+    groups are compared, since these are what differs between cell types that vary internally, and between a type and a
+    mixture of all others.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     groupby
-        Column of `obs` with the groups. Cells without a value are in no group, and cells without counts are not used.
+        Column of `obs` with the groups. Cells without a value are in no group, nor are cells with the
+        `unlabeled_category` of the fit if these are its labels. Cells without counts are not used.
     group1
-        Each of these groups is compared; None: every group that is not in `group2`.
+        Groups to compare, one at a time. None: every group that is not in `group2`.
     group2
-        What each is compared with, several groups together; None: all other groups.
+        Groups that each of them is compared with, taken together. None: all other groups.
     mode
         `"change"`: is the fold change at least `delta` in one direction? The probability is the larger of
-        P(lfc >= delta) and P(lfc <= -delta). `"vanilla"`: which side is larger? The larger of P(rho1 > rho2) and
-        P(rho1 < rho2).
+        P(lfc >= delta) and P(lfc <= -delta). `"vanilla"`: which side is larger? The probability is the larger of
+        P(rho1 > rho2) and P(rho1 < rho2).
     delta
         Smallest log2 fold change that matters.
     fdr
-        Genes are called, the most probable ones first, as long as the expected share of false calls is at most this,
-        in each comparison, and they are more probable than not.
+        Largest expected share of false calls in each comparison. Genes are called in order of decreasing probability
+        up to this share, and only if they are more probable than not.
     n_samples
-        Draws of each group.
+        Number of draws for each group.
     pseudocount
         Added to the expression (which sums to 1 over genes) before taking logarithms. None: estimated for each
         comparison, as the 0.9 quantile of the mean expression of the genes that are detected in fewer than 1% of the
-        cells of both sides; with fewer than ten such genes, the expression that gives a cell of median depth 0.01
+        cells of both sides; with fewer than ten such genes, the expression at which a cell of median depth has 0.01
         molecules.
     weights
-        Of the latent's draws from which a cell's own molecules and expected expression follow. `"uniform"`: they are
-        those at the mean of the encoder's normal q(z | x), i.e. the corrected counts of the fit. `"importance"`: means
-        over ten draws z_s from q with weights in proportion to p(x | z_s) p(z_s) / q(z_s | x), which tend to
-        expectations under the model's posterior. Here p(z) is the mixture prior, and p(x | z) the probability of the
-        cell's counts, Delaporte or Poisson as fitted, given its shares, neighbor weights, background and
-        overdispersion, and the expression of its neighbors at the means of their q. The table's graph and neighbor
-        weights are needed for it.
+        Weights of the latent draws from which a cell's own molecules and expected expression are computed. `"uniform"`:
+        both are taken at the mean of the encoder's normal q(z | x), i.e. the own molecules are the corrected counts of
+        the fit. `"importance"`: both are means over ten draws z_s from q with weights proportional to
+        p(x | z_s) p(z_s) / q(z_s | x), which tend to expectations under the model's posterior. Here, p(z) is the
+        mixture prior, and p(x | z) the probability of the cell's counts, Delaporte or Poisson as fitted, given its
+        shares, neighbor weights, background and overdispersion, and the expression of its neighbors at the means of
+        their q. This requires the graph and the neighbor weights of the table.
     batch_correction
-        Multiply what the decoder expects on average over all batches, in place of the cell's own batch, by the ratio
-        of the own molecules to what is expected in the cell's own batch.
+        Multiply the decoder's expectation averaged over all batches, instead of that for the cell's own batch, by the
+        ratio of the own molecules to the expectation for the cell's own batch.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
     show_progress_bar
         Whether to show progress bars.
 
@@ -135,23 +138,23 @@ def differential_expression(
     -------
     None, or the DataFrame if `copy`. Modifies the table with:
 
-    - `.uns['resolvi_de']`: DataFrame, one row per comparison and gene (of a mapped query, of the genes that it has):
-      `group1`, `group2` (`"rest"` for all others), `gene`; `proba_de`, of the gene by itself, and its Monte Carlo
-      standard error `proba_de_se`; `bayes_factor`, log(p / (1 - p)), where p is kept half a draw from 0 and 1;
-      `lfc_mean`, `lfc_median`, `lfc_std` of the posterior; `expression1`, `expression2` (posterior mean of the
-      expression); `expected_fdr`, the expected share of false calls when this gene and all that are more probable,
+    - `.uns['resolvi_de']`: DataFrame, one row per comparison and gene (for a mapped query, only the genes that it has):
+      `group1`, `group2` (`"rest"` for all others), `gene`; `proba_de`, the probability of the gene by itself, and its
+      Monte Carlo standard error `proba_de_se`; `bayes_factor`, log(p / (1 - p)), where p is kept half a draw away from
+      0 and 1; `lfc_mean`, `lfc_median`, `lfc_std` of the posterior; `expression1`, `expression2` (posterior mean of the
+      expression); `expected_fdr`, the expected share of false calls if this gene and all genes that are more probable,
       given the changes of all genes, are called, and `is_de_fdr`, the calls;
       `raw_mean1`, `raw_fraction1`, ... (molecules per cell, fraction of cells with any) and `corrected_mean1`,
-      `corrected_fraction1`, ... of the corrected counts (a gene is detected if at least half a molecule is expected);
+      `corrected_fraction1`, ... for the corrected counts (a gene is detected if at least half a molecule is expected);
       `n_cells1`, `n_cells2`, `pseudocount`, and `groupby`;
-    - `.uns['resolvi_rank_genes_groups']`: the same for scanpy, to be given as `key=` to
+    - `.uns['resolvi_rank_genes_groups']`: the same results in scanpy's layout, to be passed as `key=` to
       `scanpy.get.rank_genes_groups_df` and `scanpy.pl.rank_genes_groups`: `scores` are `lfc_mean / lfc_std`, `pvals`
       are `1 - proba_de` and `pvals_adj` are `expected_fdr`. These are posterior probabilities, not p-values.
 
     Raises
     ------
     KeyError
-        If there is no fit, no corrected counts, no column `groupby`, or no such group.
+        If there is no fit, there are no corrected counts, or the column `groupby` or a group does not exist.
     ValueError
         If a group has fewer than two cells with counts, a group is on both sides, a number is out of range, or the
         genes of the table are no longer those of the fit.
@@ -159,16 +162,17 @@ def differential_expression(
     Warns
     -----
     UserWarning
-        If groups have a single cell, and are not compared (with `group1` left out).
+        If groups have a single cell and are therefore not compared (when `group1` is left out), or if the counts do not
+        seem to be those of the fit.
 
     Notes
     -----
-    Of groups that differ by nothing (cells of one type at random, MERFISH, 135 genes), 4 genes are called on average
-    with 2 cells on one side, 3 with 5, one in three comparisons with 20, and none with 500: with a handful of cells the
-    posterior is skewed, and calls are to be taken with care.
+    Between groups that do not differ (random cells of one type, MERFISH, 135 genes), 4 genes are called on average with
+    2 cells on one side, 3 with 5 cells, one in three comparisons with 20, and none with 500: with a handful of cells,
+    the posterior is skewed, and calls should be treated with care.
 
-    Cells are taken for independent. Between conditions or animals these are the units, not cells: export
-    :func:`resolvi_sd.tl.pseudobulk` for a test that knows them.
+    Cells are assumed to be independent. In comparisons between conditions or animals, these are the independent units
+    rather than the cells: export :func:`resolvi_sd.tl.pseudobulk` for a test that takes them into account.
 
     References
     ----------
@@ -188,6 +192,7 @@ def differential_expression(
     True
     """
     check_settings(mode, delta, fdr, n_samples, pseudocount)
+    check_flag(batch_correction, argument="batch_correction")
     check_weights(weights)
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
@@ -195,7 +200,7 @@ def differential_expression(
         check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    groups = cell_groups(adata, groupby, argument="groupby")
+    groups = cell_groups(adata, groupby, argument="groupby", setup=fitted.setup)
     counts = fitted_counts(adata, fitted.setup.layer)
     measured = fitted.measured
     depth = row_sums(counts)

@@ -1,4 +1,4 @@
-"""Differences between groups of cells in what surrounds them."""
+"""Differences between the neighborhoods of groups of cells."""
 
 from __future__ import annotations
 
@@ -33,17 +33,18 @@ from resolvi_sd._analysis import (
 )
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
+from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import Groups, annotation, cell_positions, cross, group_by, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import check_positive_int, check_takes_results, shortened, warn_user
 
 __all__ = ["differential_niche_abundance"]
 
-# Sets of labels drawn from their probabilities; each serves many draws of the bootstrap.
+# Sets of labels drawn from their probabilities; each is used for many draws of the bootstrap.
 _LABEL_DRAWS = 20
-# Quantiles one standard deviation of a normal from its mean.
+# Quantiles of a normal distribution that are one standard deviation from its mean.
 _CENTRAL = (0.1587, 0.8413)
-# Units below which hardly anything is told.
+# Number of units below which hardly any difference can be detected.
 _FEW_UNITS = 4
 
 
@@ -67,55 +68,56 @@ def differential_niche_abundance(
     rng: RandomLike = 0,
     copy: bool = False,
 ) -> pd.DataFrame | None:
-    """Compare what surrounds the cells of different groups.
+    """Compare the neighborhoods of the cells of different groups.
 
-    The mean neighborhood of each group is compared. Neighborhoods of nearby cells overlap, so cells are no independent
-    observations: the uncertainty of the means comes from a Bayesian bootstrap over compact patches of tissue, or over
-    samples, with the wider tails that few of them have (Student's t). Each group is given one more unit, of average
-    size, that is like all groups together, so that changes of groups that lie in few units are shrunk. Patches say how
-    sure one can be about *these* sections; to speak of conditions or animals, these have to be the units
-    (`sample_key`).
+    The mean neighborhoods of the groups are compared. Neighborhoods of nearby cells overlap, so cells are not
+    independent observations: the uncertainty of the means comes from a Bayesian bootstrap over compact patches of
+    tissue, or over samples, with the wider tails that few units require (Student's t). Each group is given one
+    additional unit, of average size, that is like all groups together, so that changes of groups that lie in few units
+    are shrunk. Patches quantify the certainty about *these* sections; for statements about conditions or animals, those
+    have to be the units (`sample_key`).
 
-    Simulated tissues without a difference, whose groups and labels both lie in patches, had any false call in 3% of 60
-    runs where a group lay in 12 patches and in 5% with 24; with cells as the units, in 47% and 33%. Simulated animals
-    that differ (standard deviation of log shares 0.5), in two conditions that do not, had any in none of 40 runs with 3
-    animals a side, in 12% with 5. With fewer than four units hardly any difference is called, and there is a warning.
+    In simulated tissues without a difference, in which both groups and labels lie in patches, false calls occurred in
+    3% of 60 runs if a group lay in 12 patches and in 5% with 24 patches; with cells as the units, in 47% and 33%. With
+    simulated animals that differ (standard deviation of log shares 0.5), in two conditions that do not, false calls
+    occurred in none of 40 runs with 3 animals per side, and in 12% with 5. With fewer than four units, hardly any
+    difference is called, and a warning is issued.
 
     Parameters
     ----------
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     groupby, group1, group2
-        Column of `obs` with the groups, and which are compared with which, as in
+        Column of `obs` with the groups, and which groups are compared with which, as in
         :func:`resolvi_sd.tl.differential_expression`.
     labels_key, weighting
-        What a neighborhood is, as in :func:`niche_abundance`. Label probabilities are taken as uncertainty: neighbors'
-        labels are drawn from them.
+        Definition of a neighborhood, as in :func:`niche_abundance`. Label probabilities are treated as uncertainty: the
+        labels of neighbors are drawn from them.
     mode
         `"change"`: is the log2 fold change of the share at least `delta` in one direction? `"vanilla"`: which share is
         larger?
     delta
         Smallest log2 fold change that matters.
     fdr
-        Expected share of false calls among the calls of each comparison; called are labels whose change is more
-        probable than not.
+        Largest expected share of false calls in each comparison; only labels whose change is more probable than not
+        are called.
     n_samples
-        Draws of the bootstrap.
+        Number of bootstrap draws.
     pseudocount
-        Added to the shares before taking logarithms: a difference between shares far below it is of no interest.
+        Added to the shares before taking logarithms; differences between shares far below it are of no interest.
     sample_key
-        Column of `obs` with independent units (animals, sections), to be resampled in place of patches; cells without
+        Column of `obs` with independent units (animals, sections), to be resampled instead of patches; cells without
         a value are not used.
     patch_size
-        Largest number of cells in a patch. It should be larger than the structures that vary by chance.
+        Largest number of cells in a patch. Patches should be larger than the structures that vary by chance.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
 
     Returns
     -------
@@ -123,24 +125,24 @@ def differential_niche_abundance(
 
     - `.uns['resolvi_dna']`: DataFrame, one row per comparison and label: `group1`, `group2`, `label`; `proba_da` and
       its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, and `lfc_std`, half the
-      width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, mean share of the label among
-      the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the patches or samples that they lie
-      in; `groupby` and `labels_key`, the same in all rows;
-    - `.obsm['resolvi_niche']` and its labels in `uns`: what was compared, as by
+      width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, the mean share of the label
+      among the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the number of patches or samples
+      in which they lie; `groupby` and `labels_key`, the same in all rows;
+    - `.obsm['resolvi_niche']` and its labels in `uns`: the neighborhoods that were compared, as written by
       :func:`resolvi_sd.tl.niche_abundance` with this `labels_key` and `weighting`.
 
     Raises
     ------
     KeyError
-        If the table has no graph of a fit, no such column or group, or no label probabilities.
+        If the table has no graph of a fit, a column or group does not exist, or there are no label probabilities.
     ValueError
         If a group has fewer than two cells with neighbors, a group is on both sides, or a setting is out of range.
 
     Warns
     -----
     UserWarning
-        If the cells of a group lie in fewer than four units, groups have a single cell and are not compared, or
-        neighbors of the fit are not in the table any more.
+        If the cells of a group lie in fewer than four units, groups have a single cell and are therefore not compared,
+        or neighbors of the fit are no longer in the table.
 
     References
     ----------
@@ -165,16 +167,16 @@ def differential_niche_abundance(
     keys = Keys(key_added)
     edges = table_edges(adata, keys, weighting)
     labels = label_probabilities(adata, keys, labels_key)
-    groups = cell_groups(adata, groupby, argument="groupby")
+    groups = cell_groups(adata, groupby, argument="groupby", setup=fitted_setup(adata, keys))
     units = _patches(data, adata, keys, table_key, patch_size) if sample_key is None else _samples(adata, sample_key)
     mean = neighborhood_composition(edges, labels.values)
     usable = ~np.isnan(mean).any(axis=1) & (units >= 0)
     comparisons = make_comparisons(groups, group1, group2, among=usable)
-    check_sizes(groups, comparisons, among=usable, kind="with labelled neighbors")
+    check_sizes(groups, comparisons, among=usable, kind="with labeled neighbors")
     versions = [mean]
     if not labels.certain:
         versions = [neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS)]
-    around = np.flatnonzero((mean[usable] > 0).any(axis=0))  # a category may be left of cells that are gone
+    around = np.flatnonzero((mean[usable] > 0).any(axis=0))  # a category may remain of cells that are gone
     seed = draw_seed(generator)
     tables = []
     few: dict[str, int] = {}
@@ -183,7 +185,7 @@ def differential_niche_abundance(
         summed = [block_totals(version[:, around], units, side) for version in versions]
         n_cells = summed[0][1]
         totals = np.stack([total for total, _ in summed])
-        # The same draws for all comparisons, and with the sides in one order: two directions are mirror images.
+        # The same draws for all comparisons, with the sides in a fixed order: the two directions are mirror images.
         draws, order = np.random.default_rng(seed), [0, 1] if comparison.first < min(comparison.second) else [1, 0]
         means = bootstrap_means(totals[:, :, order], n_cells[:, order], n_samples=n_samples, rng=draws)[:, order]
         n_units = (n_cells > 0).sum(axis=0)
@@ -209,7 +211,7 @@ def differential_niche_abundance(
 
 
 def _sides(groups: CellGroups, comparison: Comparison) -> NDArray[np.int64]:
-    """0 for cells of the first group, 1 for those of the others, -1 elsewhere."""
+    """Return 0 for cells of the first group, 1 for cells of the groups it is compared with, and -1 elsewhere."""
     return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
 
 
@@ -222,10 +224,10 @@ def _summary(
     fdr: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Summarise draws of the logarithms of both sides, draws × 2 × labels, with the spread that so few units have."""
+    """Summarize draws of the logarithms of both sides, draws × 2 × labels, with the spread that few units require."""
     wide = widened(logs, n_units, rng=rng)
     change = wide[:, 0] - wide[:, 1]
-    # Tails of very few units have no mean, and no standard deviation.
+    # With very few units, the tails have neither a mean nor a standard deviation.
     low, high = np.quantile(change, _CENTRAL, axis=0)
     table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
     table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
@@ -235,12 +237,12 @@ def _summary(
 
 
 def _warn_of_few_units(few: Mapping[str, int], sample_key: str | None) -> None:
-    """Warn of groups that lie in so few units that hardly any difference can be told from chance."""
+    """Warn about groups that lie in so few units that hardly any difference can be distinguished from chance."""
     units = "patches of tissue" if sample_key is None else f"units of obs[{sample_key!r}]"
     shown = shortened([f"{name!r} ({n})" for name, n in few.items()])
     warn_user(
-        f"Groups whose cells lie in fewer than {_FEW_UNITS} {units}, so that hardly any difference of their "
-        f"neighborhoods can be told from chance: {shown}."
+        f"Groups whose cells lie in fewer than {_FEW_UNITS} {units}, so that hardly any difference between their "
+        f"neighborhoods can be distinguished from chance: {shown}."
     )
 
 
@@ -251,7 +253,7 @@ def _samples(adata: AnnData, sample_key: str) -> NDArray[np.int64]:
 def _patches(
     data: SpatialData | AnnData, adata: AnnData, keys: Keys, table_key: str, patch_size: int
 ) -> NDArray[np.int64]:
-    """Patch of each cell, cut from the positions that the graph was made of, and within the sections that it has."""
+    """Return the patch of each cell, cut from the positions that the graph was built from, within its sections."""
     params = adata.uns.get(keys.neighbors, {}).get("params", {})
     positions = cell_positions(
         data,
@@ -263,7 +265,7 @@ def _patches(
     sections = Groups(positions.library, positions.library_names)
     columns = None if isinstance(data, SpatialData) else annotation(adata)
     if columns is not None and not adata.obs[columns[0]].isna().any():
-        # A table on its own: whether its regions were sections of the fit, or parts of one, says the graph.
+        # For a table on its own, the graph shows whether its regions were sections of the fit, or parts of one.
         regions = group_by(adata, columns[0], argument="region_key")
         edges = sp.csr_matrix(adata.obsp[keys.connectivities]).tocoo()
         if not (regions.codes[edges.row] != regions.codes[edges.col]).any():

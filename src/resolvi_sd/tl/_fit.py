@@ -1,4 +1,4 @@
-"""The main job: fit the model on a table and write the results into it."""
+"""Main entry point: fit the model to a table and write the results into it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import Setup, check_room, write_fit
+from resolvi_sd._results import check_room, write_fit
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import annotation, resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
 from resolvi_sd.io import check_writable, write_results
@@ -57,7 +58,7 @@ def fit(
     write: bool = False,
     show_progress_bar: bool = True,
 ) -> AnnData | None:
-    """Separate each cell's own molecules from its neighbors' and from background.
+    """Separate each cell's own molecules from those of its neighbors and from background.
 
     Fits ResolVI (Ergen & Yosef 2025) and writes the corrected counts, the latent space and the shares of the three
     sources into the table.
@@ -69,72 +70,76 @@ def fit(
     table_key
         Name of the table in a SpatialData object.
     layer
-        Layer with the raw counts, whole numbers; None is `X`.
+        Layer with the raw counts (whole numbers). None: `X`.
     batch_key
         Column of `obs` with the batch (slide, donor, run) of each cell: the decoder and the background profile
         depend on it.
     library_key
         Column of `obs` with the section of each cell; cells of different sections are never neighbors. Regions of a
-        SpatialData object are always sections of their own. None is `batch_key`.
+        SpatialData object are always separate sections. None: `batch_key`, or else, for a table on its own, the regions
+        that it names.
     labels_key
-        Column of `obs` with cell-type labels, for the semi-supervised model: it has a mixture component for each label
-        and a classifier, and predicts the labels of all cells. Labels are text: numbers come back as `"1"`, `"2"`, ...
+        Column of `obs` with cell-type labels, for the semi-supervised model, which has a mixture component for each
+        label and a classifier, and predicts the labels of all cells. Labels are treated as text: numbers are returned
+        as `"1"`, `"2"`, ...
     unlabeled_category
-        Value of `labels_key` of cells whose label is not known; NaN is the same.
+        Value of `labels_key` for cells whose label is unknown; NaN has the same meaning.
     categorical_covariate_keys
-        Columns of `obs` with further covariates (donor, chemistry, ...), which every layer of the decoder sees beside
-        the batch; with `ModelConfig(encode_covariates=True)` the latent encoder sees them too.
+        Columns of `obs` with further covariates (donor, chemistry, ...), which enter every layer of the decoder in
+        addition to the batch; with `ModelConfig(encode_covariates=True)`, they enter the latent encoder as well.
     size_factor_key
         Column of `obs` with the physical size of each cell: the model then expects molecules in proportion to size, at
-        a density that it learns, in place of the observed total. `"area"` and `"volume"`, where `obs` has no such
-        column, are measured from the outlines (:func:`resolvi_sd.gr.cell_sizes`).
+        a density that it learns, instead of the observed total. `"area"` and `"volume"` are measured from the outlines
+        if `obs` has no such column (:func:`resolvi_sd.gr.cell_sizes`).
     spatial_key
         Entry of `obsm` with the coordinates of a table that annotates no element.
     coordinate_system
-        Coordinate system of the SpatialData object in which distances are measured. Of elements that
-        `spatialdata.concatenate` has put together, `"global"` is the one of each, `"global-A"`, ...
+        Coordinate system of the SpatialData object in which distances are measured. For elements combined with
+        `spatialdata.concatenate`, `"global"` stands for the coordinate system of each (`"global-A"`, ...).
     n_neighbors
-        Nearest cells that may leak into a cell.
+        Number of nearest cells that may leak into a cell.
     distance
-        `"centroid"`, or `"boundary"`: the gap between the outlines of two cells, 0 where they touch, for large and
-        elongated cells.
+        `"centroid"`, or `"boundary"` for large and elongated cells: the gap between the outlines of two cells, 0 if
+        they touch.
     neighbors_key
-        An existing graph to use instead, as squidpy names it in `uns` (e.g. `"spatial_neighbors"`). `n_neighbors` and
-        `distance` are then those of cells that the model is carried over to (:func:`resolvi_sd.tl.map_query`).
+        An existing graph to use instead, named as squidpy does in `uns` (e.g. `"spatial_neighbors"`). `n_neighbors` and
+        `distance` then apply to cells that the model is transferred to (:func:`resolvi_sd.tl.map_query`).
     likelihood
         `"nb"` (negative binomial plus Poisson background) or `"poisson"`.
     dispersion
         One overdispersion per gene, or per gene and batch.
     n_latent
-        Dimensions of the latent space.
+        Number of dimensions of the latent space.
     max_epochs
         Exactly this many passes over the cells; None: until the ELBO has converged.
     batch_size
-        Cells of a minibatch; None chooses by the number of cells.
+        Number of cells per minibatch. None: chosen from the number of cells.
     n_samples
-        1: at the posterior means of latent and shares; more: averaged over so many draws of both.
+        1: results at the posterior means of the latent space and the shares; more: results averaged over this many
+        draws of both.
     accelerator, devices
-        Where to train, as in Lightning. `"auto"` takes a CUDA device where there is one; MPS has to be asked for by
-        name. One device is used unless a larger number is given: then each has a process, with part of the tissue, and
+        Where to train, as in Lightning. `"auto"` takes a CUDA device if there is one; MPS has to be requested by name.
+        One device is used unless a larger number is given: each then has its own process, with part of the tissue, and
         a script has to be protected by `if __name__ == "__main__":`.
     rng
-        Seed or generator; the same seed on the same machine gives the same result. Global random states are left
-        alone.
+        Seed or generator; the same seed on the same machine gives the same result. Global random states are not
+        changed.
     key_added
-        Prefix of all that is written. Results of an earlier fit under it are replaced, and those that were computed
-        from them (differential expression, niches, leakage, audit, expression) are removed.
+        Prefix of everything that is written. Results of an earlier fit with this prefix are replaced, and those that
+        were computed from them (differential expression, niches, leakage, audit, expression) are removed.
     integer_counts
-        Write whole corrected counts in place of expectations: drawn given the counts, at the posterior means of latent
-        and shares, or at a draw of both with `n_samples` above 1.
+        Write integer corrected counts instead of expectations: they are drawn given the counts, at the posterior means
+        of the latent space and the shares, or at a draw of both if `n_samples` is above 1.
     config
-        All settings of the model; then `likelihood`, `dispersion` and `n_latent` must be left at their defaults.
+        All settings of the model; `likelihood`, `dispersion` and `n_latent` must then be left at their defaults.
     training
-        All settings of the training; then `max_epochs` and `batch_size` must be left at their defaults.
+        All settings of the training; `max_epochs` and `batch_size` must then be left at their defaults.
     copy
-        Leave `data` alone and return a copy of the table with the results.
+        Leave `data` unchanged and return a copy of the table with the results.
     write
-        Write the results into the store that `data` is backed by, as :func:`resolvi_sd.io.write_results` does. Whether
-        that is possible is checked before anything is computed: the columns that the fit reads have to be there, too.
+        Write the results to the store that `data` is backed by, as :func:`resolvi_sd.io.write_results` does. Whether
+        this is possible is checked before anything is computed; the columns that the fit reads have to be in the store
+        as well.
     show_progress_bar
         Whether to show progress bars.
 
@@ -142,17 +147,17 @@ def fit(
     -------
     None, or the table if `copy`. Modifies the table (`data` itself, or `data.tables[table_key]`) with:
 
-    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with their sparsity; in a
-      temporary file if the counts are not in memory;
+    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with the same sparsity; in
+      a temporary file if the counts are not in memory;
     - `.obsm['X_resolvi']`: mean of the latent posterior, cells × n_latent, float32;
     - `.obs['resolvi_true']`, `.obs['resolvi_diffusion']`, `.obs['resolvi_background']`: expected shares of the cell's
       molecules, summing to 1; NaN for cells without counts;
     - `.obsp['resolvi_distances']`, `.obsp['resolvi_connectivities']`, `.uns['resolvi_neighbors']`: the graph;
-    - `.obsp['resolvi_weights']`: neighbor weights, rows sum to 1;
-    - `.obsp['resolvi_flow']`: expected molecules in the cell of the row from the neighbor of the column;
+    - `.obsp['resolvi_weights']`: neighbor weights; rows sum to 1;
+    - `.obsp['resolvi_flow']`: expected number of molecules in the cell (row) from the neighbor (column);
     - `.varm['resolvi_dispersion']`, `.varm['resolvi_background']`: per gene, genes × 1 or genes × batches;
     - `.obs['resolvi_predicted']`, `.obsm['resolvi_probabilities']`: with `labels_key`, the most probable label, and the
-      probability of each of `.uns['resolvi']['labels']`;
+      probability of each label in `.uns['resolvi']['labels']`;
     - `.obs['resolvi_size']`: with `size_factor_key`, the sizes, if they were measured here or by
       :func:`resolvi_sd.gr.cell_sizes`; their unit is `.uns['resolvi']['setup']['size_unit']`;
     - `.uns['resolvi']`: configuration, history, versions and the weights of the fitted model.
@@ -160,12 +165,14 @@ def fit(
     Raises
     ------
     KeyError, ValueError, TypeError, OSError
-        If something is missing or wrong, before anything is computed; nothing is written then.
+        If something is missing or invalid; the error is raised before anything is computed, and nothing is written.
 
     Warns
     -----
     UserWarning
-        If cells have no counts (they are left out of the training), or if the rows look like spots.
+        If cells have no counts (they are left out of the training), or if the input looks wrong: spots instead of
+        cells, equalized depths, overlapping sections, sections in different units, no neighbors, or measurements as
+        labels, batches or covariates.
 
     References
     ----------
@@ -247,24 +254,24 @@ def fit(
 
 
 def _check_looked_at(data: SpatialData | AnnData, table: AnnData, setup: Setup) -> None:
-    """Raise if settings would be passed over because others take their place."""
+    """Raise if settings would be ignored because others take their place."""
     if not isinstance(data, SpatialData):
         if setup.coordinate_system != "global":
             raise ValueError(
-                f"coordinate_system={setup.coordinate_system!r} is for a SpatialData object, and `data` is an AnnData: "
+                f"coordinate_system={setup.coordinate_system!r} is for a SpatialData object, but `data` is an AnnData: "
                 f"distances are measured between the coordinates in obsm[{setup.spatial_key!r}]."
             )
     elif setup.spatial_key != "spatial" and annotation(table) is not None:
         raise ValueError(
-            f"spatial_key={setup.spatial_key!r} is not looked at: the table annotates elements of the SpatialData "
-            "object, and coordinates are their centroids. Leave it out, or pass the table itself."
+            f"spatial_key={setup.spatial_key!r} would be ignored: the table annotates elements of the SpatialData "
+            "object, and the coordinates are their centroids. Leave it out, or pass the table itself."
         )
 
 
 def _check_store(data: SpatialData | AnnData, table_key: str, setup: Setup, key_added: str, *, copy: bool) -> None:
     """Raise unless the results can be written into the store of `data`."""
     if copy:
-        raise ValueError("`write=True` writes the results of `data` into its store; with `copy=True` it gets none.")
+        raise ValueError("`write=True` writes the results of `data` to its store, but with `copy=True` it has none.")
     if not isinstance(data, SpatialData):
         raise TypeError(
             f"`write=True` needs a SpatialData object that is backed by a store, not {type(data).__name__}: write a "

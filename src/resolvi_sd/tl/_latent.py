@@ -28,43 +28,44 @@ def latent(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Infer the latent of every cell again, with the encoder of a fit.
+    """Infer the latent space again, with the encoder of a fit.
 
-    :func:`resolvi_sd.tl.fit` writes the means already; this gives them for a table that was changed or lost them,
-    single draws, and variances.
+    :func:`resolvi_sd.tl.fit` already writes the latent means. This function recomputes them for a table that was
+    changed or has lost them, and also provides single draws and variances.
 
     Parameters
     ----------
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     give_mean
-        The mean of the posterior; False, with `copy`: one draw.
+        Whether to give the mean of the posterior. False, only with `copy`: a single draw.
     return_dist
         Return the mean and the variance of the posterior, which is normal with independent dimensions, and write
         nothing.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draw.
+        Seed or generator for the draw.
     copy
-        Return the latent and leave `data` alone.
+        Leave `data` unchanged and return the result.
     show_progress_bar
         Whether to show a progress bar.
 
     Returns
     -------
-    None; cells × n_latent, float32, if `copy`; two of these if `return_dist`. Otherwise modifies the table with:
+    None; an array, cells × n_latent, float32, if `copy`; two such arrays, the mean and the variance, if `return_dist`.
+    Otherwise modifies the table with:
 
     - `.obsm['X_resolvi']`: cells × n_latent, float32.
 
     Raises
     ------
     KeyError
-        If there is no fit, or a column of `obs` that it used is gone.
+        If there is no fit, or a column of `obs` that it used is missing.
     ValueError
-        If the genes or categories of the table are not those of the fit, a draw is asked for without `copy`, or with
+        If the genes or categories of the table are not those of the fit, or a draw is requested without `copy` or with
         `return_dist`.
 
     References
@@ -81,8 +82,8 @@ def latent(
     ((300, 10), True)
     """
     if not give_mean and (return_dist or not copy):
-        why = "`return_dist` returns mean and variance" if return_dist else "other functions take `obsm` for the means"
-        raise ValueError(f"`give_mean=False` is one draw, for `copy=True` only: {why}.")
+        why = "`return_dist` returns mean and variance" if return_dist else "other functions expect means in `obsm`"
+        raise ValueError(f"`give_mean=False` gives a single draw, and only with `copy=True`: {why}.")
     adata = resolve_table(data, table_key)
     if not copy:
         check_takes_results(adata)

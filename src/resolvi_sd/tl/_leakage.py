@@ -1,4 +1,4 @@
-"""What leaked from which kind of cell into which, and which genes did."""
+"""Leakage between cell types, and the genes that leaked most."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
 from resolvi_sd._results import restore
+from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int, check_takes_results
 
@@ -34,26 +35,29 @@ def leakage(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> dict[str, Any] | None:
-    """Sum up the molecules that leaked between cell types, and find the genes that leaked most.
+    """Sum the molecules that leaked between cell types, and find the genes that leaked most.
 
-    One pass over the posterior at the means of latent and shares: of the molecules counted in cell n for gene g, those
-    expected to come from neighbor m are summed over the cells n of the target's type and the cells m of the source's.
+    The sums are taken in one pass over the posterior, at the means of the latent space and the shares: among the
+    molecules of gene g counted in cell n, those expected to come from neighbor m are summed over the cells n of the
+    target type and the cells m of the source type.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     labels_key
-        Column of `obs` with the type of each cell; molecules from or into cells without a value are left out. None:
-        the predictions of a semi-supervised fit.
+        Column of `obs` with the type of each cell; molecules from or into cells without a value (or, in the labels of
+        the fit, with its `unlabeled_category`) are left out. None: the predictions of a semi-supervised fit.
     n_genes
-        Genes to keep for each pair of types, those with most leaked molecules first; fewer where fewer leaked.
+        Number of genes to keep for each pair of types, those with the most leaked molecules first; fewer if fewer
+        genes leaked.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
     show_progress_bar
         Whether to show a progress bar.
 
@@ -62,18 +66,19 @@ def leakage(
     None, or the entry if `copy`. Modifies the table with:
 
     - `.uns['resolvi_leakage']['pairs']`: a DataFrame with a row for each pair of types: `source`, `target`, `molecules`
-      (expected, from source into target), `fraction` (of all molecules counted in the target's cells), `per_cell` (of
-      the target);
+      (the expected number, from source into target), `fraction` (of all molecules counted in cells of the target type),
+      `per_cell` (molecules per cell of the target type);
     - `.uns['resolvi_leakage']['genes']`: a DataFrame with a row for each pair and top gene: `source`, `target`, `gene`,
-      `molecules`, `fraction` (of the gene's molecules counted in the target's cells);
+      `molecules`, `fraction` (of the gene's molecules counted in cells of the target type);
     - `.uns['resolvi_leakage']['labels_key']`, `['n_cells']`: the column, and the number of cells.
 
     Raises
     ------
     KeyError
-        If there is no fit, no such column, or no predictions.
+        If there is no fit, the column does not exist, or there are no predictions.
     ValueError
-        If no cell has a type, the column has measurements, or the genes of the table are no longer those of the fit.
+        If no cell has a type, the column seems to contain measurements, or the genes of the table are no longer those
+        of the fit.
 
     Examples
     --------
@@ -118,11 +123,11 @@ def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> CellGroups:
             f"The table has no predicted labels (`obs[{keys.predicted!r}]`): name a column of `obs` with the types of "
             "the cells, `labels_key=...`, or fit with `labels_key=` first."
         )
-    return label_groups(adata, labels_key or keys.predicted)
+    return label_groups(adata, labels_key or keys.predicted, fitted_setup(adata, keys))
 
 
 def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`part / whole`, NaN where there is nothing."""
+    """Return `part / whole`, NaN where `whole` is zero."""
     result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
     np.divide(part, whole, out=result, where=whole > 0)
     return result

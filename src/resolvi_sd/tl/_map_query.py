@@ -1,4 +1,4 @@
-"""Transfer: a fitted table's model on the cells of another table."""
+"""Transfer of a fitted model to the cells of another table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resolvi_sd._model import TrainingConfig
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_room, read_fit, write_fit
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_takes_results
+from resolvi_sd._validation import check_integer, check_takes_results
 
 __all__ = ["map_query"]
 
@@ -38,63 +38,64 @@ def map_query(
     copy: bool = False,
     show_progress_bar: bool = True,
 ) -> AnnData | None:
-    """Apply the model of a fitted reference to a query: latent, corrected counts, shares and labels.
+    """Apply the model of a fitted reference to a query: latent space, corrected counts, shares and labels.
 
     What was learned on the reference is kept, unless `freeze` is False. With `max_epochs`, the neighbor weights of the
-    query's cells and the effects of batches that the reference did not have are learned; without, weights follow the
-    distances, and new batches are taken for an average one. The range of leakage is the reference's in units of the
-    median distance between neighbors, and that is the query's own: coordinates may be in other units.
+    query's cells and the effects of batches that the reference does not have are learned; without it, the weights
+    follow the distances, and new batches are treated as an average batch. The range of leakage is that of the
+    reference, in units of the median distance between neighbors, which is measured in the query: its coordinates may be
+    in other units.
 
-    Genes are matched by name. The results of a query with other genes than the reference's belong to a table of the
-    reference's genes: genes that the query lacks count as zero there, with a warning, and others are dropped. This new
-    table is returned with `copy`, or added to the SpatialData object. The genes that the query lacks are recorded in
-    `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit leave them out, and their normalized
-    expression is what cells of the reference with such a latent have.
+    Genes are matched by name. If the query's genes differ from those of the reference, the results go into a new table
+    with the reference's genes, in which genes that the query lacks count as zero, with a warning, and genes that the
+    reference lacks are dropped. This table is returned with `copy`, or added to the SpatialData object. The genes that
+    the query lacks are recorded in `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit leave them
+    out, and their normalized expression is that of reference cells with the same latent values.
 
     Parameters
     ----------
     query
-        SpatialData object or table with the cells to map.
+        A SpatialData object or table with the cells to map.
     reference
-        SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run.
     max_epochs
-        Passes over the query's cells; 0 is no training, None is until the ELBO has converged.
+        Number of passes over the query's cells. 0: no training; None: until the ELBO has converged.
     training
-        All settings of the training, in place of `max_epochs`.
+        All settings of the training, instead of `max_epochs`.
     freeze
-        Whether training keeps all that was learned on the reference. False: it starts from there, and the query's model
-        may depart from it in everything; the reference itself is left alone.
+        Whether training keeps everything that was learned on the reference. False: training starts from there, and
+        everything in the query's model may change; the reference itself is not changed.
     table_key, reference_table_key
         Names of the tables in SpatialData objects.
     table_added
-        Name of the new table of a query with other genes; None is `f"{table_key}_{key_added}"`. The query's own table
-        is then left alone.
+        Name of the new table if the query's genes differ from those of the reference. None:
+        `f"{table_key}_{key_added}"`. The query's own table is then left unchanged.
     key_added
-        Prefix of the fit in the reference, and of what is written into the query.
+        Prefix of the results of the fit in the reference, and of the results in the query.
     layer, batch_key, library_key, spatial_key, coordinate_system
-        Where the query's input is, see :func:`resolvi_sd.tl.fit`; None is as in the reference. `layer="X"`: counts are
-        in X, where the reference's are in a layer.
+        Where to find the query's input, see :func:`resolvi_sd.tl.fit`. None: as in the reference. `layer="X"`: the
+        counts are in `X`, if those of the reference are in a layer.
     accelerator, devices
         See :func:`resolvi_sd.tl.fit`.
     rng
         Seed or generator.
     copy
-        Leave `query` alone and return a table with the results.
+        Leave `query` unchanged and return a table with the results.
     show_progress_bar
         Whether to show progress bars.
 
     Returns
     -------
     None, or the table if `copy`. Modifies the query's table as :func:`resolvi_sd.tl.fit` does; labels are predicted if
-    the reference has them, and have its colors.
+    the reference has labels, and get its colors.
 
     Raises
     ------
     KeyError
-        If the reference has no fit, or the query lacks something.
+        If the reference has no fit, or the query lacks part of the input.
     ValueError
-        If no gene is shared, the query is the reference's table, or a table with other genes, and `copy` is not given,
-        there is a table of the name `table_added` already, or settings of a training are given and it is none.
+        If no gene is shared; if the query is the reference's table, or a table with other genes, and `copy` is not
+        given; if a table named `table_added` already exists; or if settings of a training are given but there is none.
 
     Warns
     -----
@@ -170,36 +171,34 @@ def map_query(
 
 
 def _schedule(max_epochs: int | None, training: TrainingConfig | None, *, freeze: bool) -> TrainingConfig | None:
-    """Return the settings of the training, None where there is to be none."""
+    """Return the settings of the training, or None if there is none."""
     if training is not None:
         if not isinstance(training, TrainingConfig):
             raise TypeError(f"`training` must be a TrainingConfig, not {type(training).__name__}.")
         if max_epochs != 0:
             raise ValueError("Give `max_epochs` inside `training=TrainingConfig(...)`, not beside it.")
         return training
-    if max_epochs is None or max_epochs > 0:
+    if max_epochs is None or check_integer(max_epochs, 0, argument="max_epochs") > 0:
         return TrainingConfig(max_epochs=max_epochs)
-    if max_epochs < 0:
-        raise ValueError(f"`max_epochs` must be at least 0, or None, got {max_epochs}.")
     if not freeze:
-        raise ValueError("`freeze=False` is about a training, and `max_epochs=0` is none: pass `max_epochs` as well.")
+        raise ValueError("`freeze=False` affects training only, and `max_epochs=0` means none: pass `max_epochs` too.")
     return None
 
 
 def _check_room(query: SpatialData | AnnData, table_added: str, genes: tuple[str, ...], fitted: FittedModel) -> None:
-    """Raise unless there is a place for the results of a query with other genes than the reference's."""
+    """Raise unless there is a place for the results of a query whose genes differ from those of the reference."""
     if not isinstance(query, SpatialData):
         if sorted(genes) == sorted(fitted.genes):
             raise ValueError(
-                "The query has the genes of the reference in another order, and results are in that of the reference: "
+                "The query has the genes of the reference in another order, and results are in the reference's order: "
                 "map `query[:, reference.var_names].copy()`, or pass `copy=True` to get the results in a new table."
             )
         raise ValueError(
-            f"The {len(genes)} genes of the query are not the {len(fitted.genes)} of the reference, and a table cannot "
-            "be given other genes: pass `copy=True` to get the results in a new table of the reference's genes."
+            f"The {len(genes)} genes of the query are not the {len(fitted.genes)} of the reference, and the genes of a "
+            "table cannot be changed: pass `copy=True` to get the results in a new table with the reference's genes."
         )
     if table_added in query.tables:
         raise ValueError(
-            f"The query has other genes than the reference, so its results go into a new table, and there is a table "
-            f"{table_added!r} already. Remove it, or choose another name with `table_added=`."
+            "The query's genes differ from those of the reference, so its results go into a new table, but there is a "
+            f"table {table_added!r} already. Remove it, or choose another name with `table_added=`."
         )

@@ -1,4 +1,4 @@
-"""Composition of the cells' neighborhoods."""
+"""Composition of the neighborhoods of cells."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ def niche_abundance(
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run. Of a table that was subset since,
-        only the neighbors that are left count.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run. If the table has been subset since,
+        only the remaining neighbors count.
     labels_key
-        Column of `obs` with labels; cells without a value do not count as neighbors. None: the label probabilities of
-        a semi-supervised fit.
+        Column of `obs` with labels; cells without a value (or, in the labels of the fit, with its
+        `unlabeled_category`) do not count as neighbors. None: the label probabilities of a semi-supervised fit.
     weighting
-        `"uniform"`: all neighbors count alike; `"distance"`: by exp(-distance / median distance); `"weights"`: by the
-        neighbor weights of the fit.
+        How neighbors are weighted. `"uniform"`: equally; `"distance"`: by exp(-distance / median distance);
+        `"weights"`: by the neighbor weights of the fit.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
 
     Returns
     -------
     None, or a DataFrame, cells × labels, if `copy`. Modifies the table with:
 
-    - `.obsm['resolvi_niche']`: share of each label among the neighbors, cells × labels, float32; rows sum to 1, and
-      are NaN for cells that have no neighbor with a label;
+    - `.obsm['resolvi_niche']`: share of each label among the neighbors, cells × labels, float32; rows sum to 1, or
+      are NaN for cells without a labeled neighbor;
     - `.uns['resolvi_niche_labels']`: names of the labels;
-    - `.uns['resolvi_niche_labels_key']`: `labels_key`, empty for the probabilities of the fit.
+    - `.uns['resolvi_niche_labels_key']`: `labels_key`, empty for the label probabilities of the fit.
 
     Raises
     ------
     KeyError
-        If the table has no graph of a fit, no such column, or no label probabilities.
+        If the table has no graph of a fit, the column does not exist, or there are no label probabilities.
     ValueError
         If `weighting` is unknown, or no cell has a label.
 
     Warns
     -----
     UserWarning
-        If neighbors of the fit are not in the table any more.
+        If neighbors of the fit are no longer in the table.
 
     Examples
     --------

@@ -50,40 +50,41 @@ def normalized_expression(
 ) -> AnnData | None:
     """Write the expected true expression rho of every cell, scaled to a library size.
 
-    Unlike the corrected counts, which stay within what was observed, this is the decoder's smooth estimate: positive
-    for every gene.
+    Unlike the corrected counts, which stay within the observed counts, this is the decoder's smooth estimate, which is
+    positive for every gene.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     library_size
-        Sum over all genes of the model in each cell; `"latent"`: the cell's own molecules, so that rates are on the
-        scale of the counts.
+        Sum over all genes of the model in each cell. `"latent"`: the number of the cell's own molecules, so that rates
+        are on the scale of the counts.
     genes
-        Only these genes; all when None.
+        Names of the genes; all if None.
     transform_batch
-        Decode as if all cells were of this batch, or average over these batches.
+        Decode as if all cells were in this batch, or average over these batches.
     size_scaling
-        With `library_size="latent"`, divide by the size of each cell over that of the median cell: own molecules in a
-        cell of median size. Only after a fit with `size_factor_key`.
+        With `library_size="latent"`, divide by the size of each cell relative to that of the median cell, which gives
+        own molecules in a cell of median size. Only after a fit with `size_factor_key`.
     n_samples
-        1: at the mean of the encoder's normal q(z | x); more: averaged over so many draws from it.
+        1: expression at the mean of the encoder's normal q(z | x); more: averaged over this many draws from it.
     weights
-        Of the draws. `"uniform"`: equal. `"importance"`: those of cell n in proportion to
-        p(x_n | z) p(z) / q(z | x_n), which sum to 1 over its draws; then the mean tends to the expectation under the
-        model's posterior. Here p(z) is the mixture prior, and p(x_n | z) the probability of all counts of the cell,
+        Weights of the draws. `"uniform"`: equal. `"importance"`: for cell n, proportional to
+        p(x_n | z) p(z) / q(z | x_n) and summing to 1 over its draws; the mean then tends to the expectation under the
+        model's posterior. Here, p(z) is the mixture prior, and p(x_n | z) the probability of all counts of the cell,
         Delaporte or Poisson as fitted, given its shares, neighbor weights, background and overdispersion, and the
-        expression of its neighbors at the means of their q. Needs at least two draws, and the table's graph and
-        neighbor weights. Of 25 draws, 22 were effective on median (simulated `xenium`, 200 genes).
+        expression of its neighbors at the means of their q. This requires at least two draws, and the graph and the
+        neighbor weights of the table. Of 25 draws, the median effective number was 22 (simulated `xenium`, 200 genes).
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     copy
-        Leave `data` alone and return a copy of the table with the result.
+        Leave `data` unchanged and return a copy of the table with the result.
     show_progress_bar
         Whether to show a progress bar.
 
@@ -91,8 +92,8 @@ def normalized_expression(
     -------
     None, or the table if `copy`. Modifies the table with:
 
-    - `.layers['resolvi_expression']`: cells × genes, float32, if `genes` is None; a dask array where it would take
-      more than 2 GiB (then `n_samples` must be 1);
+    - `.layers['resolvi_expression']`: cells × genes, float32, if `genes` is None; a dask array if it would take more
+      than 2 GiB (`n_samples` must then be 1);
     - `.obsm['resolvi_expression']`: DataFrame, cells × `genes`, float32, otherwise.
 
     Raises
@@ -100,8 +101,8 @@ def normalized_expression(
     KeyError
         If there is no fit, or a gene is not in it.
     ValueError
-        If the genes of the table are no longer those of the fit, a number is out of range, or one draw is to be
-        weighed.
+        If the genes of the table are no longer those of the fit, a number is out of range, or importance weights are
+        requested for a single draw.
 
     References
     ----------
@@ -168,7 +169,7 @@ def normalized_expression(
 def _scale(
     adata: AnnData, fitted: FittedModel, keys: Keys, request: ExpressionRequest, counts: CSR
 ) -> np.float32 | NDArray[np.float32]:
-    """Return what the expression of each cell is multiplied by."""
+    """Return the factor by which the expression of each cell is multiplied."""
     own = relative = None
     if request.needs_own:
         check_result(keys.true, adata.obs, where="table.obs", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
@@ -186,7 +187,7 @@ def _lazy_expression(
     scale: np.float32 | NDArray[np.float32],
     show_progress_bar: bool,
 ) -> Any:
-    """Dask array, cells × genes, that decodes a block of cells at the mean of the latent when it is asked for."""
+    """Return a dask array, cells × genes, that decodes blocks of cells at the latent mean when they are computed."""
     import dask.array as da
 
     latent, _ = encode(module, counts, categories, show_progress_bar=show_progress_bar)

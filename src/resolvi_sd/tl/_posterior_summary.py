@@ -1,4 +1,4 @@
-"""Mean, spread and quantiles of posterior draws, without holding all draws."""
+"""Mean, spread and quantiles of posterior draws, computed without holding all draws."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import SITES, Sampler, Site
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import check_number
 
 __all__ = ["posterior_summary"]
 
@@ -37,7 +38,7 @@ def posterior_summary(
     rng: RandomLike = 0,
     show_progress_bar: bool = True,
 ) -> xr.Dataset:
-    """Summarise draws from the posterior, block after block of cells.
+    """Summarize draws from the posterior, one block of cells at a time.
 
     The draws are those of :func:`resolvi_sd.tl.sample_posterior` with the same seed. Only the draws of one block of
     cells are held at a time, about 128 MiB.
@@ -45,31 +46,32 @@ def posterior_summary(
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored.
     site
-        What to summarise, see :func:`resolvi_sd.tl.sample_posterior`; one of which there are draws.
+        Site to summarize, see :func:`resolvi_sd.tl.sample_posterior`; point estimates have no draws to summarize.
     statistics
-        Any of `"mean"` and `"std"` (of the draws, divided by their number); may be empty with `quantiles`.
+        Any of `"mean"` and `"std"` (of the draws, normalized by their number); may be empty if `quantiles` are given.
     quantiles
-        Probabilities between 0 and 1, interpolated linearly between draws.
+        Probabilities between 0 and 1; quantiles are interpolated linearly between draws.
     n_samples
         Number of draws.
     genes, cells
-        Names of the genes and cells; all when None.
+        Names of the genes and cells; all if None.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     show_progress_bar
         Whether to show a progress bar.
 
     Returns
     -------
-    A dataset with a variable for each of `statistics`, with the dimensions of the site but `sample`, and with
-    `quantiles` a variable `quantile` with the dimension `probability` first; all float32. Above 1 GiB the variables are
-    dask arrays.
+    A dataset with a variable for each of `statistics`, with the dimensions of the site except `sample`, and, if
+    `quantiles` are given, a variable `quantile` with `probability` as its first dimension; all float32. Above 1 GiB,
+    the variables are dask arrays.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def _check(site: str, statistics: Sequence[str], quantiles: Sequence[float]) -> 
     sampled = [name for name, what in SITES.items() if what.is_sampled]
     if site in SITES and site not in sampled:
         raise ValueError(
-            f"site={site!r} is a point estimate and has no draws to summarise: take it from "
+            f"site={site!r} is a point estimate and has no draws to summarize: get it from "
             f"`resolvi_sd.tl.sample_posterior(..., sites=[{site!r}])`."
         )
     if site not in sampled:
@@ -128,9 +130,8 @@ def _check(site: str, statistics: Sequence[str], quantiles: Sequence[float]) -> 
         raise TypeError(
             f"`quantiles` must be a list of probabilities, e.g. `quantiles=[0.05, 0.95]`, not {quantiles!r}."
         )
-    outside = [value for value in quantiles if not 0 <= value <= 1]
-    if outside:
-        raise ValueError(f"`quantiles` must lie between 0 and 1, not {outside}.")
+    for value in quantiles:
+        check_number(value, argument="quantiles", least=0, most=1)
     if len(statistics) == 0 and len(quantiles):
         return ()
     return check_choices(statistics, list(_STATISTICS), argument="statistics")

@@ -1,4 +1,4 @@
-"""Labels of the cells of a fitted table."""
+"""Predicted labels of the cells of a fitted table."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def predict(
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run with `labels_key`.
     soft
-        With `copy`: return probabilities in place of labels.
+        With `copy`: return probabilities instead of labels.
     n_samples
-        1: at the mean of the latent posterior; more: probabilities averaged over so many draws.
+        1: probabilities at the mean of the latent posterior; more: averaged over this many draws.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     copy
-        Leave `data` alone and return the result.
+        Leave `data` unchanged and return the result.
     show_progress_bar
         Whether to show a progress bar.
 
@@ -56,7 +56,7 @@ def predict(
     - `.obs['resolvi_predicted']`: most probable label, categorical with the labels of the fit;
     - `.obsm['resolvi_probabilities']`: probabilities, cells × labels, float32; names in `.uns['resolvi']['labels']`.
 
-    Cells without counts have no label, and probabilities of NaN.
+    Cells without counts have no label and NaN probabilities.
 
     Raises
     ------
@@ -77,8 +77,8 @@ def predict(
     check_positive_int(n_samples, argument="n_samples")
     if soft and not copy:
         raise ValueError(
-            "`soft=True` changes what `copy=True` returns, and without that probabilities are written to `obsm` either "
-            "way: leave it out, or pass both."
+            "`soft=True` changes what `copy=True` returns; without `copy`, probabilities are written to `obsm` in any "
+            "case. Leave it out, or pass both."
         )
     adata = resolve_table(data, table_key)
     if not copy:

@@ -14,6 +14,7 @@ from resolvi_sd._analysis import CellGroups, cell_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts
+from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import read_matrix, resolve_table
 from resolvi_sd._validation import check_key, check_positive_int, check_result
 
@@ -38,25 +39,26 @@ def pseudobulk(
     data
         A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run. It is not changed.
     groupby
-        Column of `obs` with the groups; cells without a value are left out.
+        Column of `obs` with the groups; cells without a value are left out, and so are cells with the
+        `unlabeled_category` of the fit if these are its labels.
     sample_key
         Column of `obs` with the samples, the units of replication; cells without a value are left out. None: all
         cells are one sample.
     layer
         Layer to sum; None: the corrected counts of the fit.
     min_cells
-        Sums over fewer cells are left out.
+        Minimum number of cells; sums over fewer cells are left out.
     integer_counts
-        Round the sums, as tools for counts (e.g. pydeseq2) want them.
+        Round the sums, as required by tools for counts (e.g. pydeseq2).
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
 
     Returns
     -------
-    A new table, one row per sample and group, sample by sample, genes as in the table but for those that a mapped query
-    lacks:
+    A new table with one row per sample and group, ordered by sample, and the genes of the table except those that a
+    mapped query lacks:
 
     - `.X`: sums, dense; int64 if `integer_counts`, otherwise float64;
     - `.obs`: `sample` and `group` (categorical), `n_cells`, `n_molecules` (sum before rounding);
@@ -65,7 +67,7 @@ def pseudobulk(
     Raises
     ------
     KeyError
-        If there is no such column or layer, or no fit.
+        If a column or the layer does not exist, or there is no fit.
     ValueError
         If no group has enough cells in any sample.
 
@@ -86,7 +88,7 @@ def pseudobulk(
         check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
     else:
         check_key(layer, adata.layers, argument="layer", where="table.layers")
-    groups = cell_groups(adata, groupby, argument="groupby")
+    groups = cell_groups(adata, groupby, argument="groupby", setup=fitted_setup(adata, keys))
     if sample_key is None:
         samples = CellGroups("", np.zeros(adata.n_obs, dtype=np.int64), ("all",))
     else:
@@ -101,7 +103,7 @@ def pseudobulk(
             f"{n_cells.max(initial=0)}. Lower `min_cells`, or merge groups."
         )
     if layer in (None, keys.counts, keys.decontaminated):
-        # Held against the counts of the fit, if the table still has them: they may have been transformed in place.
+        # Checked against the counts of the fit, if the table still has them: they may have been transformed in place.
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
     else:
         values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]", check=_check_molecules)
@@ -124,8 +126,8 @@ def pseudobulk(
 
 
 def _check_molecules(values: NDArray[Any]) -> None:
-    """Raise ValueError unless values are molecules, or rates."""
+    """Raise ValueError unless the values are numbers of molecules or rates."""
     if len(values) and not (np.isfinite(values).all() and values.min() >= 0):
         raise ValueError(
-            "`layer` has values below zero, or that are no numbers (NaN or infinity): these are no molecules to add up."
+            "`layer` has values that are negative or not finite (NaN or infinity): these are not molecules to sum."
         )

@@ -1,4 +1,4 @@
-"""Differential expression in scanpy's layout, again."""
+"""Differential expression in scanpy's layout, recreated from the stored results."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def rank_genes_groups(
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
 ) -> None:
-    """Write the table of differential expression in scanpy's layout, for its plots and getters.
+    """Write the differential expression results in scanpy's layout, for its plots and getters.
 
-    :func:`resolvi_sd.tl.differential_expression` does so already. :func:`resolvi_sd.io.write_results` leaves this view
-    out of the store, since a store with scanpy's record arrays cannot be opened by all versions of zarr; this makes it
-    again of a table that was read back.
+    :func:`resolvi_sd.tl.differential_expression` already does so. :func:`resolvi_sd.io.write_results` leaves this view
+    out of the store, since a store with scanpy's record arrays cannot be opened by all versions of zarr; this function
+    recreates it for a table that was read back.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def rank_genes_groups(
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
 
     Returns
     -------
@@ -44,9 +44,9 @@ def rank_genes_groups(
     Raises
     ------
     KeyError
-        If there is no fit or no table of differential expression, or the column that was compared is gone.
+        If there is no fit, there are no differential expression results, or the column that was compared is missing.
     ValueError
-        If the groups that were compared are no longer in it.
+        If the groups that were compared are no longer in that column.
 
     Examples
     --------

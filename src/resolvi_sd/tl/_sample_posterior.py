@@ -1,4 +1,4 @@
-"""Draws from the posterior of a fitted table, with names."""
+"""Named draws from the posterior of a fitted table."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def sample_posterior(
 ) -> xr.Dataset:
     """Draw from the posterior of the fitted model.
 
-    The draws of a site belong together: the first draw of the rates and of the own molecules are those at the first
-    draw of the latent. With the same seed, some cells or genes get the same numbers as they get among all (to float32
-    rounding), and fewer draws are the first of more.
+    The draws of all sites belong together: the first draw of the rates and of the own molecules is that at the first
+    draw of the latent. With the same seed, a subset of cells or genes gets the same numbers as it does among all of
+    them (up to float32 rounding), and a smaller number of draws is the beginning of a larger one.
 
     Parameters
     ----------
     data
-        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, now or before it was stored. Choose
-        cells by `cells` rather than by a subset of the table: a subset does not know the neighbors that it lacks.
+        A SpatialData object or table on which :func:`resolvi_sd.tl.fit` was run, in this session or before it was
+        stored. Choose cells with `cells` rather than by subsetting the table: a subset does not know the neighbors that
+        it lacks.
     sites
         Any of
 
@@ -58,30 +59,30 @@ def sample_posterior(
     n_samples
         Number of draws.
     genes, cells
-        Names of the genes and cells; all when None.
+        Names of the genes and cells; all if None.
     table_key
         Name of the table in a SpatialData object.
     key_added
-        Prefix of the fit.
+        Prefix of the results of the fit.
     rng
-        Seed or generator of the draws.
+        Seed or generator for the draws.
     show_progress_bar
-        Whether to show a progress bar; a lazy result has none of ours (see :mod:`dask.diagnostics`).
+        Whether to show a progress bar; for lazy results, see :mod:`dask.diagnostics` instead.
 
     Returns
     -------
-    A dataset with a variable for each site, float32 unless said. Coordinates are the names of cells, genes and sources;
-    with `"neighbor_weights"`, `neighbor_cell` (cell, neighbor) names the neighbors, nearest first, and is empty where a
-    cell has fewer. Above 1 GiB the variables are dask arrays, chunked over cells and draws, and computed when they are
-    read; the numbers are the same.
+    A dataset with a variable for each site, float32 unless stated otherwise. Coordinates are the names of cells, genes
+    and sources; with `"neighbor_weights"`, `neighbor_cell` (cell, neighbor) names the neighbors, nearest first, and is
+    empty where a cell has fewer. Above 1 GiB, the variables are dask arrays, chunked over cells and draws, and computed
+    when they are read; the numbers are the same.
 
     Raises
     ------
     KeyError
         If there is no fit, or a cell or gene is not in the table.
     ValueError
-        If a site is unknown, a name repeats, a number is out of range, or the genes of the table are no longer those
-        of the fit.
+        If a site is unknown, a name is repeated, a number is out of range, or the genes of the table are no longer
+        those of the fit.
 
     References
     ----------

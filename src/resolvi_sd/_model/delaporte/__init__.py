@@ -1,4 +1,4 @@
-"""The Delaporte distribution: the marginal likelihood of the model, known in closed form."""
+"""The Delaporte distribution: the marginal likelihood of the model, which has a closed form."""
 
 from resolvi_sd._model.delaporte._distribution import Delaporte
 from resolvi_sd._model.delaporte._draw import draw_sources

@@ -1,4 +1,4 @@
-"""Draws of a cell's molecules by source given its counts, compiled for the CPU."""
+"""Draws of a cell's molecules by source, given its counts, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TINY_MEAN = 1e-30
 
 @njit(inline="always", error_model="numpy")
 def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, int]:
-    """Draw k given x: weighted reservoir sampling over the terms of the Delaporte sum, from k = x down."""
+    """Draw k given x by weighted reservoir sampling over the terms of the Delaporte sum, from k = x downward."""
     step = lam * (r + mu) / mu
     term, total, chosen = 1.0, 1.0, x
     for k in range(x, 0, -1):

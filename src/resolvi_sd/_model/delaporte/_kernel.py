@@ -1,14 +1,14 @@
 """The sums of the Delaporte distribution at non-zero counts, compiled for the CPU.
 
-At a count x the Delaporte probability is a sum over k, the molecules that are not background:
+At a count x, the Delaporte probability is a sum over k, the number of molecules that are not background:
 
     P(x) = sum_{k=0..x} t_k,   t_k = NB(k; mean mu, concentration r) Poisson(x - k; lambda)
 
-Neighbouring terms have a rational ratio, so one logarithm per entry suffices:
+The ratio of adjacent terms is rational, so one logarithm per entry suffices:
 
     t_{k-1} / t_k = k lambda (r + mu) / ((r + k - 1) (x - k + 1) mu)
 
-The sum starts at k = x, which is never zero for mu > 0, and is rescaled where it grows large.
+The sum starts at k = x, whose term is never zero for mu > 0, and is rescaled when it grows large.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TINY_MEAN = 1e-30
 
 @njit(inline="always", error_model="numpy")
 def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float]:
-    """Log P(x) / P(0), E[k | x], and d log(P(x) / P(0)) / dr, all in float64."""
+    """Return log(P(x) / P(0)), E[k | x], and d log(P(x) / P(0)) / dr, all in float64."""
     mu = max(mu, _TINY_MEAN)
     q = mu / (r + mu)
     log_scale = 0.0
@@ -98,7 +98,7 @@ def delaporte_entries(
 
     Returns
     -------
-    For each entry log(P(x) / P(0)), E[k | x] and d log(P(x) / P(0)) / dr at fixed mu, dtype of `mu`.
+    For each entry, log(P(x) / P(0)), E[k | x] and d log(P(x) / P(0)) / dr at fixed mu, in the dtype of `mu`.
     """
     out = [np.empty(len(value), dtype=mu.dtype) for _ in range(3)]
     with ONE_AT_A_TIME:

@@ -24,7 +24,7 @@ def _evaluate(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor, group: Ten
 
 
 class _DelaporteLogProb(torch.autograd.Function):
-    """Zeros in one dense pass, since log P(0) = -lambda - r log(1 + mu / r); the sums at the non-zeros only.
+    """One dense pass for the zeros, since log P(0) = -lambda - r log(1 + mu / r), and sums at the non-zeros only.
 
     With the posterior of k given x, d log P / d mu = E[k / mu - (r + k) / (r + mu)] and
     d log P / d lambda = E[(x - k) / lambda] - 1, so the gradient costs no more than the value.
@@ -70,9 +70,10 @@ class _DelaporteLogProb(torch.autograd.Function):
 
 
 def delaporte_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor, group: Tensor) -> Tensor:
-    """Log-probability of each cell's counts, summed over genes.
+    """Return the log-probability of each cell's counts, summed over genes.
 
-    x = Poisson(h + lambda) with h ~ Gamma(r, r / mu), marginalised over h: a negative binomial plus a Poisson.
+    Counts are x ~ Poisson(h + lambda) with h ~ Gamma(r, r / mu), marginalized over h: a negative binomial plus a
+    Poisson.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def delaporte_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor, g
 
 
 def poisson_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor) -> Tensor:
-    """Log-probability of each cell's counts under Poisson(mu + lambda), the limit of large r."""
+    """Return the log-probability of each cell's counts under Poisson(mu + lambda), the limit of large r."""
     rate = mu + lam
     row = counts.rows()
     entries = counts.value * torch.log(rate[row, counts.gene]) - torch.lgamma(counts.value + 1)
@@ -108,9 +109,9 @@ def poisson_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor) -> Tensor:
 
 
 def expected_signal(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor | None, group: Tensor) -> Tensor:
-    """E[k | x] of every entry: the molecules that are not background, between 0 and x.
+    """Return E[k | x] of every entry: the expected molecules that are not background, between 0 and x.
 
-    `r` None stands for the Poisson likelihood, where it is x mu / (mu + lambda).
+    If `r` is None, the likelihood is Poisson, for which this is x mu / (mu + lambda).
     """
     if r is None:
         row = counts.rows()

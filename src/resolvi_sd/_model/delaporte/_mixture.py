@@ -14,7 +14,7 @@ __all__ = ["mixture_log_prob"]
 
 
 class _MixtureLogProb(torch.autograd.Function):
-    """The compiled pass gives the value and all derivatives at once; backward only scales them."""
+    """The compiled pass returns the value and all derivatives at once; the backward pass only scales them."""
 
     @staticmethod
     def forward(
@@ -53,10 +53,10 @@ def mixture_log_prob(
     r: Tensor,
     group: Tensor,
 ) -> Tensor:
-    """Delaporte log-likelihood of all counts, summed over cells and genes; on the CPU, in float32.
+    """Return the Delaporte log-likelihood of all counts, summed over cells and genes, on the CPU, in float32.
 
     The negative binomial's mean is `amount[:, 0] own + amount[:, 1] sum_m weights_m profile_m`, the Poisson's
-    `amount[:, 2] background`. The neighbors' profiles enter without gradient.
+    `amount[:, 2] background`. No gradient flows into the neighbors' profiles.
 
     Parameters
     ----------

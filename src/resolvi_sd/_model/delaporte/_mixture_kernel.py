@@ -1,7 +1,7 @@
 """Likelihood and gradient of a minibatch in one pass over its cells, compiled for the CPU.
 
-Written with tensors, the likelihood reads and writes a cells × genes array some forty times. Here all that concerns a
-cell stays in the cache: mixing its neighbors' profiles, the zeros, the sums at the non-zeros, and the way back.
+Written with tensors, the likelihood reads and writes a cells × genes array about forty times. Here, everything for one
+cell stays in the cache: mixing its neighbors' profiles, the zeros, the sums at the non-zeros, and the backward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["MixtureGradient", "mixture_pass"]
 
 
 class MixtureGradient(NamedTuple):
-    """Log-likelihood of a minibatch, and its derivatives by what it was computed from."""
+    """Log-likelihood of a minibatch, and its derivatives with respect to its inputs."""
 
     log_prob: float
     own: NDArray[np.float32]
@@ -31,10 +31,10 @@ class MixtureGradient(NamedTuple):
 
 @njit(inline="always", fastmath={"contract", "arcp"})
 def _log1p_in_place(t: Any, u: Any, bits: Any, exponent: Any) -> None:
-    """log(1 + t) for t >= 0, float32: branch-free, so that it vectorises, which the C library's does not.
+    """Compute log(1 + t) for t >= 0 in float32, free of branches so that it vectorizes, unlike the C library's version.
 
-    The mantissa's logarithm is a series in s = (m - 1) / (m + 1) with m in [sqrt(1/2), sqrt(2)); what 1 + t lost by
-    rounding is added back as (t - (u - 1)) / u. `bits` is `u` seen as int32.
+    The mantissa's logarithm is a series in s = (m - 1) / (m + 1) with m in [sqrt(1/2), sqrt(2)); the rounding error of
+    1 + t is added back as (t - (u - 1)) / u. `bits` is a view of `u` as int32.
     """
     for i in range(len(t)):
         u[i] = np.float32(1.0) + t[i]
@@ -172,6 +172,6 @@ def mixture_pass(
             indptr, gene, value, own_profiles, halo_profiles, neighbor, weights, amount, background, batch, r, group,
             bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r, ambient_total,
         )  # fmt: skip
-    # Every background molecule that is expected costs one nat, whatever its gene.
+    # Every expected background molecule costs one nat, regardless of its gene.
     by_background = (d_background.sum(0) - ambient_total.sum(0)[:, None]).astype(np.float32)
     return MixtureGradient(float(log_prob.sum()), d_own, d_weights, d_amount, by_background, d_r.sum(0))

@@ -1,8 +1,8 @@
-"""The posterior of how many of a count's molecules are a cell's own; compiled for the CPU.
+"""Posterior of how many molecules of a count are the cell's own, compiled for the CPU.
 
 Of x molecules, k are not background, with the weights of the Delaporte sum, and Binomial(k, p) of those are own. The
-probabilities that at least 1, 2, ..., x are own, the tails, decide how many are kept: see
-:mod:`resolvi_sd._model.decontamination`.
+tails, which are the probabilities that at least 1, 2, ..., x molecules are own, determine how many molecules are kept:
+see :mod:`resolvi_sd._model.decontamination`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ __all__ = ["EntryRates", "own_tails"]
 
 _LARGE = 1e200
 _TINY_MEAN = 1e-30
-# Probabilities below this are left out of the sums.
+# Probabilities below this value are left out of the sums.
 _NEGLIGIBLE = 1e-18
 
 
 class EntryRates(NamedTuple):
-    """Stored counts with what is expected of them, one value per entry.
+    """Stored counts and their expected molecules by source, one value per entry.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class EntryRates(NamedTuple):
 
 @njit(inline="always", error_model="numpy")
 def _signal_weights(x: int, mu: float, lam: float, r: float, weight: Any) -> float:
-    """Weights of k = 0..x molecules that are not background, up to a factor; their sum is returned."""
+    """Compute weights of k = 0..x molecules that are not background, up to a factor, and return their sum."""
     step = lam * (r + mu) / mu
     weight[x] = total = 1.0
     for k in range(x, 0, -1):
@@ -60,9 +60,9 @@ def _signal_weights(x: int, mu: float, lam: float, r: float, weight: Any) -> flo
 
 @njit(error_model="numpy")
 def _tails(x: int, own: float, diffused: float, lam: float, r: float, weight: Any, chance: Any, tail: Any) -> None:
-    """Write P(at least c of x molecules are own) to tail[c - 1]; `weight` and `chance` are room for x + 1 numbers.
+    """Write P(at least c of x molecules are own) to tail[c - 1]; `weight` and `chance` provide room for x + 1 numbers.
 
-    The binomial of k molecules is made from that of k - 1, between the first and the last that is not negligible.
+    The binomial of k molecules is computed from that of k - 1, between the first and the last non-negligible values.
     """
     mu = max(own + diffused, _TINY_MEAN)
     if math.isinf(r):
@@ -109,7 +109,7 @@ def _all_tails(
 
 
 def own_tails(entries: EntryRates) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return P(at least c are own) for c = 1..x of each entry, one after the other, and where each starts and ends.
+    """Return P(at least c are own) for c = 1..x, entry after entry, and where each entry starts and ends.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def own_tails(entries: EntryRates) -> tuple[NDArray[np.float64], NDArray[np.int6
 
     Returns
     -------
-    One probability for each molecule, `(n_molecules,)`, falling within each entry; and `(n_entries + 1,)` positions.
+    One probability for each molecule, `(n_molecules,)`, decreasing within each entry; and `(n_entries + 1,)` positions.
     """
     start = np.concatenate([[0], np.cumsum(entries.value, dtype=np.int64)])
     bounds = np.linspace(0, len(entries.value), get_num_threads() + 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The sums of the Delaporte distribution in plain torch, for devices that the compiled kernel does not reach."""
+"""The sums of the Delaporte distribution in plain torch, for devices that the compiled kernel does not support."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = ["TINY_MEAN", "delaporte_terms"]
 
-# Means are taken to be no less.
+# Lower bound of the means.
 TINY_MEAN = 1e-30
 
 
@@ -21,8 +21,8 @@ def delaporte_terms(x: Tensor, mu: Tensor, lam: Tensor, r: Tensor) -> tuple[Tens
 
     Returns
     -------
-    For each entry log(P(x) / P(0)), E[k | x] and d log(P(x) / P(0)) / dr at fixed mu, dtype of `mu`. Computed in
-    float64: differences of lgamma lose all their digits in float32.
+    For each entry, log(P(x) / P(0)), E[k | x] and d log(P(x) / P(0)) / dr at fixed mu, in the dtype of `mu`. They are
+    computed in float64, since differences of lgamma lose all their digits in float32.
     """
     count = x.long()
     terms = count + 1

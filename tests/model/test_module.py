@@ -1,0 +1,117 @@
+"""Parts of the model against what its settings say, computed again without it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from resolvi_sd._model import decode, encode
+from resolvi_sd._model.extension import extend_module
+from resolvi_sd._model.importance import WeightedDraws, weighted_expression
+from resolvi_sd._tiles import cut_minibatch
+from tests.model._tissues import small_module, small_tissue
+
+
+def test_priors_are_what_the_settings_say():
+    tissue, _ = small_tissue(n_batches=2, n_labels=4)
+    module = small_module(tissue, background_prior_weight=3.0, label_prior_logit=5.0)
+    minibatch = cut_minibatch(tissue, np.arange(40))
+    with torch.no_grad():
+        profile = module.background_profile()
+        expected = sum(stats.dirichlet.logpdf(p / p.sum(), np.full(len(p), 3.0)) for p in profile.double().numpy())
+        assert module.background_prior().log_prob(profile).item() == pytest.approx(expected, rel=1e-4)
+        length = module.leakage_range()
+        expected = stats.lognorm.logpdf(length.item(), 1.0)
+        assert module.range_prior().log_prob(length).item() == pytest.approx(expected, rel=1e-4)
+
+        latent, label = torch.randn(40, 3), minibatch.label.numpy()
+        logits, known = np.tile(module.component_logits.double().numpy(), (40, 1)), label >= 0
+        logits[known, label[known]] += 5
+        weight = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        scale = np.exp(module.component_log_scales.numpy()) + 1e-4
+        density = stats.norm.pdf(latent.numpy()[:, None], module.component_means.numpy(), scale).prod(axis=2)
+        found = module.latent_prior(minibatch).log_prob(latent)
+        np.testing.assert_allclose(found, np.log((weight * density).sum(axis=1)), rtol=1e-3)
+
+
+def test_profiles_of_the_halo_are_those_of_its_own_categories():
+    tissue, _ = small_tissue(n_batches=2, n_covariate=3)
+    module = small_module(tissue, encode_covariates=True)
+    minibatch = cut_minibatch(tissue, np.arange(20))
+    halo = minibatch.cells[minibatch.n_core :].numpy()
+    mean, _ = encode(module, tissue.counts, tissue.categories, show_progress_bar=False)
+    expected = decode(module, mean[halo], tissue.categories[halo], slice(None))
+    np.testing.assert_allclose(module.halo_expression(minibatch), expected, rtol=1e-4)
+
+
+def test_profiles_of_the_halo_have_no_dropout():
+    tissue, _ = small_tissue()
+    module = small_module(tissue, dropout_rate=0.5)
+    minibatch = cut_minibatch(tissue, np.arange(20))
+    expected = module.eval().halo_expression(minibatch)
+    torch.testing.assert_close(module.train().halo_expression(minibatch), expected)
+
+
+def test_a_cell_without_neighbors_has_no_diffusion():
+    tissue, _ = small_tissue()
+    tissue.mask[7] = False
+    module = small_module(tissue)
+    with torch.no_grad():
+        shares = module.shares(cut_minibatch(tissue, np.arange(40)))[7]
+    assert shares[1] == 0 and shares.sum().item() == pytest.approx(1)
+
+
+def test_shares_depend_on_the_depth_of_the_neighbors():
+    tissue, _ = small_tissue(n_cells=300)
+    module = small_module(tissue)
+    minibatch = cut_minibatch(tissue, np.arange(280))
+    deeper = minibatch.library_size.clone()
+    deeper[minibatch.n_core :] *= 10
+    with torch.no_grad():
+        before, after = (module.shares(m) for m in (minibatch, replace(minibatch, library_size=deeper)))
+    in_halo = ((minibatch.neighbor >= minibatch.n_core) & minibatch.mask).any(dim=1)
+    assert in_halo.any() and not in_halo.all()
+    assert torch.equal((after - before).abs().amax(dim=1) > 1e-6, in_halo)
+
+
+@pytest.mark.parametrize("encode_covariates", [False, True])
+def test_the_latent_encoder_sees_batches_only_if_asked(encode_covariates):
+    tissue, _ = small_tissue(n_batches=2)
+    module = small_module(tissue, encode_covariates=encode_covariates)
+    minibatch = cut_minibatch(tissue, np.arange(30))
+    other = minibatch.categories.clone()
+    other[:, 0] = 1 - other[:, 0]
+    with torch.no_grad():
+        first, second = (module.latent_encoder(minibatch.features, c)[0] for c in (minibatch.categories, other))
+    assert torch.equal(first, second) != encode_covariates
+
+
+def test_expression_is_averaged_over_batches():
+    tissue, _ = small_tissue(n_batches=2)
+    module = small_module(tissue)
+    latent = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
+    draws = WeightedDraws(np.arange(5), latent, np.full((3, 5), 1 / 3, np.float32))
+    batches = [np.stack([np.full(5, batch), tissue.categories[:5, 1]], axis=1) for batch in (0, 1)]
+    single = [weighted_expression(module, draws, [batch], slice(None)) for batch in batches]
+    found = weighted_expression(module, draws, batches, slice(None))
+    np.testing.assert_allclose(found, np.mean(single, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_new_batches_start_at_the_mean_of_the_known_ones():
+    tissue, _ = small_tissue(n_batches=2)
+    reference = small_module(tissue)
+    profile = reference.data.gene_profile
+    module = extend_module(
+        reference, replace(reference.data, n_batches=3, gene_profile=torch.cat([profile, profile[:1]]))
+    )
+    for name, old in reference.state_dict().items():
+        new = module.state_dict()[name]
+        if new.shape != old.shape and name != "neighbor_logits.weight":
+            torch.testing.assert_close(new[: len(old)], old, msg=name)
+            torch.testing.assert_close(new[len(old) :], old.mean(dim=0, keepdim=True), msg=name)
+    module.background_logits.square().sum().backward()
+    gradient = module.background_logits.grad
+    assert (gradient[:2] == 0).all() and (gradient[2] != 0).any()
