@@ -134,7 +134,9 @@ def read_input(
 
 def _make_graph(data: SpatialData | AnnData, view: TableView, setup: Setup, table_key: str) -> NeighborGraph:
     if setup.neighbors_key is not None:
-        return graph_from_table(view.adata, setup.neighbors_key, view.library)
+        # Without a column of sections, only a SpatialData object knows that its regions are not one piece of tissue.
+        named = isinstance(data, SpatialData) or setup.library_key is not None or setup.batch_key is not None
+        return graph_from_table(view.adata, setup.neighbors_key, view.library if named else np.zeros_like(view.library))
     return nearest_graph(
         data,
         view.coordinates,

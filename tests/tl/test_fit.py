@@ -549,3 +549,17 @@ def test_sections_in_different_units_are_told():
     set_transformation(sdata["cells_2"], Scale([1 / 0.2125] * 2, axes=("x", "y")), "global")
     with pytest.warns(UserWarning, match="in section 'cells_2' and .* different units"):
         rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
+
+
+def test_a_graph_may_join_the_regions_of_a_table_without_its_elements():
+    """As of fields of view that are one piece of tissue."""
+    table = rsd.datasets.simulate_tissue(n_cells=120, n_genes=20, n_samples=2, rng=5, transcripts=False)["table"]
+    one = table.copy()
+    one.obs["slide"] = "one"
+    graph = rsd.gr.neighbors(one, n_neighbors=4, library_key="slide", copy=True)
+    table.obsp["sq_connectivities"], table.obsp["sq_distances"] = graph.connectivities, graph.distances
+    table.uns["sq"] = {"connectivities_key": "sq_connectivities", "distances_key": "sq_distances", "params": {}}
+    rsd.tl.fit(table, neighbors_key="sq", max_epochs=1, show_progress_bar=False)
+    region = table.obs["region"].to_numpy()
+    first, second = table.obsp["resolvi_connectivities"].nonzero()
+    assert (region[first] != region[second]).any()

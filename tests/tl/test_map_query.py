@@ -317,3 +317,15 @@ def test_warnings_of_a_query_point_to_the_call():
         with pytest.warns(UserWarning, match="3 of .* cells have no counts") as warned:
             call()
         assert {warning.filename for warning in warned} == {__file__}
+
+
+def test_columns_of_genes_come_along_and_can_be_written(tmp_path):
+    reference = rsd.datasets.simulate_tissue(n_cells=150, n_genes=20, rng=0, transcripts=False).tables["table"]
+    rsd.tl.fit(reference, max_epochs=1, show_progress_bar=False)
+    query = reference[:, ::-1].copy()
+    query.var["variable"] = np.arange(query.n_vars) % 2 == 0
+    mapped = rsd.tl.map_query(query, reference, copy=True, show_progress_bar=False)
+    assert mapped.var["variable"].equals(query.var["variable"].reindex(reference.var_names))
+    with pytest.warns(UserWarning, match="genes of the reference"):
+        mapped = rsd.tl.map_query(query[:, :15].copy(), reference, copy=True, show_progress_bar=False)
+    mapped.write_h5ad(tmp_path / "mapped.h5ad")

@@ -26,7 +26,7 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import cell_positions, read_matrix, table_counts
+from resolvi_sd._tables import cell_positions, column_text, read_matrix, table_counts
 from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing, warn_user
 from resolvi_sd.metrics import depth_matched
 
@@ -52,13 +52,13 @@ def _audit_labels(adata: AnnData, keys: Keys, labels_key: str, setup: Setup) -> 
 
 
 def _translated(
-    labels: NDArray[np.object_], label_map: Mapping[str, str] | None, labels_key: str
+    labels: NDArray[np.object_], label_map: Mapping[str, str] | None, adata: AnnData, labels_key: str
 ) -> NDArray[np.object_]:
     """Return the labels with the names used by the reference."""
-    names = label_map or {}
+    names, known = label_map or {}, pd.unique(column_text(adata.obs[labels_key]))
     for name in names:
         hint = "Its keys are names in the table, its values names in the reference."
-        check_key(name, pd.unique(labels), argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
+        check_key(name, known, argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
     return np.array([names.get(label, label) for label in labels], dtype=object)
 
 
@@ -131,7 +131,7 @@ def audit_input(
     """Gather the input of an audit; the arguments are those of :func:`resolvi_sd.tl.audit`."""
     setup = fitted.setup
     labels = _audit_labels(adata, keys, labels_key, setup)
-    reference_labels = _translated(labels, label_map, labels_key)
+    reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
     for label, genes in (markers or {}).items():
         check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")

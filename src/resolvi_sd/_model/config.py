@@ -183,8 +183,10 @@ class TrainingConfig:
             if getattr(self, name) is not None:
                 check_integer(getattr(self, name), 1, argument=name, why="or None")
         check_integer(self.epoch_limit, 1, argument="epoch_limit")
-        for name in ("lr", "lr_cell", "gradient_clip"):
+        for name in ("lr", "lr_cell"):
             check_number(getattr(self, name), argument=name, above=0)
+        if self.gradient_clip != float("inf"):
+            check_number(self.gradient_clip, argument="gradient_clip", above=0)
         for name in ("kl_warmup_steps", "min_steps"):
             check_integer(getattr(self, name), 0, argument=name)
 

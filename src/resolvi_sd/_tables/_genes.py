@@ -42,8 +42,8 @@ def missing_genes(names: pd.Index[Any], genes: tuple[str, ...]) -> tuple[str, ..
 def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:
     """Return a table with the counts of `adata` for `genes`, in their order; the input is not modified.
 
-    Genes that `adata` lacks have no counts; genes that only `adata` has, and other layers, are dropped. If the genes
-    are the same in the same order, `adata` itself is returned.
+    Genes that `adata` lacks have no counts; genes that only `adata` has, and other layers, are dropped, and so are the
+    columns of `var` if genes are lacking. If the genes are the same in the same order, `adata` itself is returned.
 
     Raises
     ------
@@ -79,7 +79,8 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
     aligned = ad.AnnData(
         None if layer else counts,
         obs=adata.obs.copy(),
-        var=adata.var.set_axis(adata.var_names.astype(str)).reindex(pd.Index(genes)),
+        # Missing values would change the types of the columns.
+        var=pd.DataFrame(index=pd.Index(genes)) if missing else adata.var.iloc[position].set_axis(pd.Index(genes)),
         obsm=dict(adata.obsm),
         obsp=dict(adata.obsp),
         uns=dict(adata.uns),

@@ -80,8 +80,8 @@ def check_number(
     if below is not None:
         holds.append(number < below)
         bounds.append(f"below {below}")
+    holds.append(bool(np.isfinite(number)))
     if most is None and below is None:
-        holds.append(number < np.inf)
         bounds.append("finite")
     if not all(holds):
         raise ValueError(f"`{argument}` must be {' and '.join(bounds)}{f' ({why})' if why else ''}, not {value!r}.")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_integer, check_positive_int
 from resolvi_sd.metrics._arrays import (
     check_no_rates,
     gene_index,
@@ -183,7 +183,7 @@ def exposure_audit(
     given = None if markers is None else marker_positions(markers, index, names)
     top = check_positive_int(max_exposure, argument="max_exposure")
     check_positive_int(n_markers, argument="n_markers")
-    check_positive_int(min_cells, argument="min_cells")
+    check_integer(min_cells, 0, argument="min_cells")
     rules = MarkerRules(given, n_markers, min_cells)
     bins = np.minimum(neighbor_counts(neighbors, codes, len(names)), top).astype(np.intp)
     targets = (np.flatnonzero(codes == code) for code in range(len(names)))

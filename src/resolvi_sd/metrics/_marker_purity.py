@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._validation import check_positive_int, listing
+from resolvi_sd._validation import check_integer, listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
 from resolvi_sd.metrics._layers import count_layer, expected_presence, molecule_counts, panel_columns
 
@@ -110,7 +110,7 @@ def negative_marker_purity(
     NegativeMarkerPurity(reads=0.9, cells=0.5, n_reads=2, n_cells=2)
     """
     layer = count_layer(counts, argument="counts")
-    check_positive_int(min_cells, argument="min_cells")
+    check_integer(min_cells, 0, argument="min_cells")
     reference = molecule_counts(reference_counts, argument="reference_counts")
     genes = gene_index(gene_names, layer.shape[1], argument="gene_names")
     reference_genes = gene_index(reference_gene_names, reference.shape[1], argument="reference_gene_names")

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._validation import check_positive_int, listing
+from resolvi_sd._validation import check_integer, listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes
 from resolvi_sd.metrics._layers import expected_presence, molecule_counts, panel_columns
 
@@ -55,7 +55,7 @@ def label_profiles(counts: Any, labels: Any, *, min_cells: int, argument: str) -
     TypeError, ValueError
         If `counts` are not integers, or fewer than two labels have enough cells.
     """
-    check_positive_int(min_cells, argument="min_cells")
+    check_integer(min_cells, 0, argument="min_cells")
     raw = molecule_counts(counts, argument=argument)
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
     sizes = np.bincount(codes[codes >= 0], minlength=len(names))
