@@ -319,6 +319,7 @@ def test_warnings_of_a_query_point_to_the_call():
         assert {warning.filename for warning in warned} == {__file__}
 
 
+@pytest.mark.filterwarnings("ignore:The '(future.infer_string|mode.chained_assignment)' option:DeprecationWarning")
 def test_columns_of_genes_come_along_and_can_be_written(tmp_path):
     reference = rsd.datasets.simulate_tissue(n_cells=150, n_genes=20, rng=0, transcripts=False).tables["table"]
     rsd.tl.fit(reference, max_epochs=1, show_progress_bar=False)
