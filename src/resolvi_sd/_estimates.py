@@ -23,11 +23,12 @@ from resolvi_sd._analysis import (
 )
 from resolvi_sd._csr import CSR
 from resolvi_sd._input import ModelInput
-from resolvi_sd._model import Posterior, Weights, classify, encode, latent_of
+from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     FittedModel,
     category_codes,
+    encode_some,
     fitted_counts,
     most_probable,
     some_rows,
@@ -105,10 +106,12 @@ class Estimates(TableTasks):
         ValueError
             If the genes or categories of the table are not those of the model, or if the table no longer has counts.
         """
-        table = self._table(adata)
+        table, fitted = self._table(adata), self.fitted
+        codes = category_codes(table, fitted)
         return latent_of(
-            self.fitted.module,
-            *self._counts(table),
+            fitted.module,
+            self._counts(table, codes),
+            codes,
             give_mean=give_mean,
             return_dist=return_dist,
             rng=as_generator(rng),
@@ -193,7 +196,7 @@ class Estimates(TableTasks):
             tissue = replace(self._input, labels=None).tissue()
             mean = importance_expression(fitted.module, tissue, self._input.graph, request, scale, **settings)
         else:
-            counts, _ = self._counts(table)
+            counts = self._counts(table, categories)
             if n_samples > 1 and not return_mean:
                 draws = expression_draws(fitted.module, counts, categories, request, **settings)
                 return np.stack([scale * drawn for drawn in draws])
@@ -312,9 +315,11 @@ class Estimates(TableTasks):
         fitted = self.fitted
         fitted.require_labels()
         table = self._table(adata)
+        codes = category_codes(table, fitted)
         probabilities = classify(
             fitted.module,
-            *self._counts(table),
+            self._counts(table, codes),
+            codes,
             n_samples=n_samples,
             rng=as_generator(rng),
             show_progress_bar=show_progress_bar,
@@ -345,21 +350,20 @@ class Estimates(TableTasks):
                 "copy (`ResolVI(adata.copy())`)."
             )
 
-    def _counts(self, table: AnnData) -> tuple[CSR, NDArray[np.int64]]:
-        """Return the counts and categories of the cells of a table; warn if the counts are not those of the fit."""
-        counts, codes = fitted_counts(table, self.fitted.setup.layer), category_codes(table, self.fitted)
+    def _counts(self, table: AnnData, codes: NDArray[np.int64]) -> CSR:
+        """Return the counts of a table; warn if these, or the categories of its cells, are not those of the fit."""
+        fitted = self.fitted
+        counts = fitted_counts(table, fitted.setup.layer)
         if table is self.adata:
-            rows = some_rows(table.n_obs)
-            warn_of_other_latent(self.fitted, counts[rows], codes[rows], self._some_latent(), source="at the fit")
-        return counts, codes
+            again = encode_some(fitted, counts, codes)
+            warn_of_other_latent(fitted, again, self._some_latent(), source="at the fit")
+        return counts
 
     def _some_latent(self) -> NDArray[np.float32]:
         """Return the latent means that a few cells of the model had at the fit."""
-        rows = some_rows(len(self._cells))
         if self._posterior is not None:
-            return self._posterior.latent[rows]
-        counts, codes = self._input.view.counts[rows], self._input.categories[rows]
-        return encode(self.fitted.module, counts, codes, show_progress_bar=False)[0]
+            return self._posterior.latent[some_rows(len(self._cells))]
+        return encode_some(self.fitted, self._input.view.counts, self._input.categories)
 
     def _scale(
         self, adata: AnnData | None, request: ExpressionRequest, *, show_progress_bar: bool

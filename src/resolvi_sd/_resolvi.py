@@ -25,7 +25,6 @@ from resolvi_sd._results import (
     load_folder,
     restore,
     save_folder,
-    some_rows,
     warn_of_other_latent,
     write_fit,
 )
@@ -398,9 +397,7 @@ class ResolVI(Estimates):
             found = read_input(adata, replace(setup, size_factor_key=None), graph=stored.graph)
             model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, as_fitted(model_input, stored.fitted), is_loaded=True)
-        rows = some_rows(adata.n_obs)
-        counts, codes = model._input.view.counts[rows], model._input.categories[rows]
-        warn_of_other_latent(stored.fitted, counts, codes, stored.latent, source="was saved with the model")
+        warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")
         return model
 
     @classmethod

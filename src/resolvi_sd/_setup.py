@@ -90,4 +90,5 @@ def fitted_setup(adata: AnnData, keys: Keys) -> Setup | None:
 
 
 def plain_names(values: Any) -> tuple[str, ...]:
+    """Return names as text, from what a store returns for a sequence of them."""
     return tuple(str(value) for value in np.asarray(values).ravel())

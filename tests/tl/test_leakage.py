@@ -117,7 +117,7 @@ def test_cells_that_the_fit_took_for_unlabeled_have_no_type():
 
 
 def test_fractions_of_genes_are_of_what_the_target_has(fitted):
-    table = fitted.tables["table"] if hasattr(fitted, "tables") else fitted
+    table = fitted.tables["table"]
     genes = rsd.tl.leakage(fitted, "cell_type", n_genes=5, copy=True, **QUIET)["genes"]
     counted = pd.DataFrame(table.X.toarray(), columns=table.var_names).groupby(table.obs["cell_type"].to_numpy()).sum()
     expected = [row.molecules / counted.loc[row.target, row.gene] for row in genes.itertuples()]

@@ -314,7 +314,7 @@ def test_patches_are_cut_from_the_coordinates_of_the_graph():
     assert (found["n_units1"] + found["n_units2"]).max() < 2 * 13
 
 
-def halves(**labels):
+def halves():
     """A table with a graph, cut into two halves."""
     sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=20, n_types=3, n_rare=0, rng=0, transcripts=False)
     table = sdata["table"]

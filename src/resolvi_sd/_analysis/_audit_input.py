@@ -55,11 +55,13 @@ def _translated(
     labels: NDArray[np.object_], label_map: Mapping[str, str] | None, adata: AnnData, labels_key: str
 ) -> NDArray[np.object_]:
     """Return the labels with the names used by the reference."""
-    names, known = label_map or {}, pd.unique(column_text(adata.obs[labels_key]))
-    for name in names:
+    if not label_map:
+        return labels
+    known = pd.unique(column_text(adata.obs[labels_key]))
+    for name in label_map:
         hint = "Its keys are names in the table, its values names in the reference."
         check_key(name, known, argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)
-    return np.array([names.get(label, label) for label in labels], dtype=object)
+    return np.array([label_map.get(label, label) for label in labels], dtype=object)
 
 
 def _audit_reference(

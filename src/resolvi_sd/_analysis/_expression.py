@@ -134,14 +134,18 @@ def compare_expression(
     """
     codes = sorted({code for comparison in comparisons for code in (comparison.first, *comparison.second)})
     sides = [_sides(comparison, codes, totals.size) for comparison in comparisons]
-    added = [pseudocount or _pseudocount(totals, c, corrected, depth) for c in comparisons]
+    expression = totals.mean_expression()[codes]
+    added = [
+        pseudocount or _pseudocount(expression, weights, comparison, corrected, depth)
+        for comparison, weights in zip(comparisons, sides, strict=True)
+    ]
     parts: list[list[pd.DataFrame]] = [[] for _ in comparisons]
     n_genes = totals.own.shape[1]
     width = max(1, _HELD // (4 * n_samples * len(codes)))
     for start in range(0, n_genes, width):
         draws = draw_expression(totals, codes, slice(start, start + width), n_samples=n_samples, rng=rng)
         for part, weights, small in zip(parts, sides, added, strict=True):
-            means = [np.tensordot(draws, weight, axes=(1, 0)) for weight in weights]
+            means = [np.tensordot(draws, weight.astype(np.float32), axes=(1, 0)) for weight in weights]
             first, second = (np.log2(mean + np.float32(small)) for mean in means)
             table = describe_change(first - second, mode=mode, delta=delta)
             for side, mean in enumerate(means, start=1):
@@ -159,21 +163,26 @@ def compare_expression(
 
 def _sides(
     comparison: Comparison, codes: Sequence[int], size: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the weight of each group in the two sides: its share of their own molecules."""
     weights = []
     for members in ((comparison.first,), comparison.second):
         weight = np.where(np.isin(codes, members), np.maximum(size[list(codes)], _TINY), 0)
-        weights.append((weight / weight.sum()).astype(np.float32))
+        weights.append(weight / weight.sum())
     return weights[0], weights[1]
 
 
-def _pseudocount(totals: GroupTotals, comparison: Comparison, judged: Detection, depth: float) -> float:
-    mean, one, other = totals.mean_expression(), [comparison.first], list(comparison.second)
-    second = np.average(mean[other], axis=0, weights=np.maximum(totals.size[other], _TINY))
-    return estimate_pseudocount(
-        mean[comparison.first], second, judged.fraction(one), judged.fraction(other), depth=depth
-    )
+def _pseudocount(
+    expression: NDArray[np.float64],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
+    comparison: Comparison,
+    judged: Detection,
+    depth: float,
+) -> float:
+    """Estimate the pseudocount from the mean expression of the groups and their weights in the two sides."""
+    first, second = (weight @ expression for weight in weights)
+    fractions = (judged.fraction(codes) for codes in ((comparison.first,), comparison.second))
+    return estimate_pseudocount(first, second, *fractions, depth=depth)
 
 
 def _with_detection(table: pd.DataFrame, comparison: Comparison, raw: Detection, corrected: Detection) -> pd.DataFrame:

@@ -185,8 +185,7 @@ class TrainingConfig:
         check_integer(self.epoch_limit, 1, argument="epoch_limit")
         for name in ("lr", "lr_cell"):
             check_number(getattr(self, name), argument=name, above=0)
-        if self.gradient_clip != float("inf"):
-            check_number(self.gradient_clip, argument="gradient_clip", above=0)
+        check_number(self.gradient_clip, argument="gradient_clip", above=0, finite=False)
         for name in ("kl_warmup_steps", "min_steps"):
             check_integer(getattr(self, name), 0, argument=name)
 

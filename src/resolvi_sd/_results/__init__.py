@@ -16,6 +16,7 @@ from resolvi_sd._results._read import (
 )
 from resolvi_sd._results._same_counts import (
     checked_counts,
+    encode_some,
     some_rows,
     warn_of_other_counts,
     warn_of_other_latent,
@@ -39,6 +40,7 @@ __all__ = [
     "check_within_counts",
     "corrected_counts",
     "corrected_layer_name",
+    "encode_some",
     "fitted_counts",
     "kept_counts",
     "label_colors",

@@ -14,7 +14,7 @@ from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, fitted_counts
 from resolvi_sd._validation import warn_user
 
-__all__ = ["checked_counts", "some_rows", "warn_of_other_counts", "warn_of_other_latent"]
+__all__ = ["checked_counts", "encode_some", "some_rows", "warn_of_other_counts", "warn_of_other_latent"]
 
 # Number of cells that are encoded again.
 _N_CELLS = 64
@@ -27,8 +27,14 @@ def some_rows(n_cells: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n_cells - 1, min(_N_CELLS, n_cells), dtype=np.int64))
 
 
+def encode_some(fitted: FittedModel, counts: CSR, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the latent means of :func:`some_rows`, from the counts and categories of all cells."""
+    rows = some_rows(counts.shape[0])
+    return encode(fitted.module, counts[rows], codes[rows], show_progress_bar=False)[0]
+
+
 def warn_of_other_latent(
-    fitted: FittedModel, counts: CSR, codes: NDArray[np.int64], written: NDArray[np.floating], *, source: str
+    fitted: FittedModel, again: NDArray[np.floating], written: NDArray[np.floating], *, source: str
 ) -> None:
     """Warn if latent means of cells differ from those at the fit, because counts or categories were replaced.
 
@@ -39,8 +45,8 @@ def warn_of_other_latent(
     ----------
     fitted
         The model.
-    counts, codes
-        Current counts and categories of the cells of :func:`some_rows`.
+    again
+        Latent means of the cells of :func:`some_rows`, from the current counts and categories.
     written
         Latent means of these cells at the fit.
     source
@@ -51,7 +57,6 @@ def warn_of_other_latent(
     UserWarning
         If any latent mean differs.
     """
-    again, _ = encode(fitted.module, counts, codes, show_progress_bar=False)
     if written.shape != again.shape:
         return
     n_others = int((np.abs(again - written).max(axis=1) > _TOLERANCE).sum())
@@ -73,8 +78,9 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
         return
     rows = some_rows(adata.n_obs)
     source = f"the fit wrote into `obsm[{keys.latent!r}]`"
-    codes = category_codes(adata, fitted, rows)
-    warn_of_other_latent(fitted, counts[rows], codes, np.asarray(written)[rows], source=source)
+    # Only of these rows: reading the categories of all cells takes long in large tables.
+    again, _ = encode(fitted.module, counts[rows], category_codes(adata, fitted, rows), show_progress_bar=False)
+    warn_of_other_latent(fitted, again, np.asarray(written)[rows], source=source)
 
 
 def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys) -> CSR:

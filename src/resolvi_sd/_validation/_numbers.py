@@ -41,9 +41,10 @@ def check_number(
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
+    finite: bool = True,
     why: str = "",
 ) -> float:
-    """Return `value` as a float, or raise unless it is a finite number within its bounds.
+    """Return `value` as a float, or raise unless it is a number within its bounds, and finite unless stated otherwise.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ def check_number(
         Smallest allowed value, or a bound that it must exceed.
     most, below
         Largest allowed value, or a bound that it must stay below.
+    finite
+        Whether infinity is refused.
     why
         Explanation of the bounds.
 
@@ -80,9 +83,9 @@ def check_number(
     if below is not None:
         holds.append(number < below)
         bounds.append(f"below {below}")
-    holds.append(bool(np.isfinite(number)))
-    if most is None and below is None:
-        bounds.append("finite")
+    if finite:
+        holds.append(bool(np.isfinite(number)))
+        bounds += ["finite"] if most is None and below is None else []
     if not all(holds):
         raise ValueError(f"`{argument}` must be {' and '.join(bounds)}{f' ({why})' if why else ''}, not {value!r}.")
     return number

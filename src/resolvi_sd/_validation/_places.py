@@ -106,8 +106,8 @@ def warn_of_units(library: NDArray[np.int32], distance: NDArray[np.floating], na
     names
         Names of the sections.
     """
-    found = pd.Series(distance).groupby(library)
-    median = found.median()[(found.size() >= _ENOUGH_CELLS) & (found.median() > 0)].sort_values()
+    found = pd.Series(distance).groupby(library).agg(["median", "size"])
+    median = found.loc[(found["size"] >= _ENOUGH_CELLS) & (found["median"] > 0), "median"].sort_values()
     if len(median) > 1 and median.iloc[-1] > _MOST_STRETCH * median.iloc[0]:
         near, far = (names[code] for code in (median.index[0], median.index[-1]))
         warn_user(

@@ -84,8 +84,7 @@ class TissueRegime:
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
-            if name != "dispersion" or self.dispersion != float("inf"):
-                check_number(getattr(self, name), argument=name, above=0)
+            check_number(getattr(self, name), argument=name, above=0, finite=name != "dispersion")
         for name in _SHARES:
             check_number(getattr(self, name), argument=name, least=0, below=1, why="a share")
         for name in _NON_NEGATIVE:

@@ -52,8 +52,8 @@ units
 """
 _SIZE = """
 size
-    Scale factor for dots and shapes. At 1, shapes have their actual size and neighboring dots just about touch. Labels
-    elements are never scaled.
+    Scale factor for dots and shapes. At 1, shapes have their actual size and neighboring dots just about touch. Label
+    images are never scaled.
 """
 _FIGSIZE = """
 figsize
