@@ -153,7 +153,7 @@ def step(request: pytest.FixtureRequest) -> Step:
     module, view = ResolviModule(ModelConfig(), summarise(model_input)), model_input.view
     n_train = int(view.has_counts.sum())
     patches = cut_patches(
-        view.coordinates, view.library, patch_size=patch_size_of(config, n_train), include=view.has_counts
+        view.coordinates, view.sections.codes, patch_size=patch_size_of(config, n_train), include=view.has_counts
     )
     stream = PatchStream(
         model_input.tissue(),

@@ -56,7 +56,7 @@ def fit_model(
         torch.manual_seed(seed)
         module = ResolviModule(config, summarise(model_input)) if mapped is None else copy_module(mapped.module)
         patch_size = patch_size_of(training, module.data.n_train)
-        patches = cut_patches(view.coordinates, view.library, patch_size=patch_size, include=view.has_counts)
+        patches = cut_patches(view.coordinates, view.sections.codes, patch_size=patch_size, include=view.has_counts)
         history = train_on_devices(
             module,
             model_input.tissue(),
@@ -72,7 +72,7 @@ def fit_model(
         setup=model_input.setup,
         training=training,
         genes=tuple(view.adata.var_names.astype(str)),
-        batches=view.batch_names,
+        batches=view.batches.names,
         covariates=tuple(covariate.names for covariate in model_input.covariates),
         history=history,
         seed=seed,
@@ -144,14 +144,13 @@ def read_query(
         neighbors_key=None,
     )
     own = read_input(_with_table(query, table_key, table), setup, table_key=table_key)
-    batches = Groups(own.view.batch, own.view.batch_names)
+    batches = own.view.batches
     # Without a batch key, all cells belong to the only batch, whatever its name.
     batches = _joined(batches, reference.batches) if setup.batch_key else replace(batches, names=reference.batches)
-    view = replace(own.view, batch=batches.codes, batch_names=batches.names)
     covariates = tuple(
         _joined(groups, known) for groups, known in zip(own.covariates, reference.covariates, strict=True)
     )
-    model_input = replace(own, view=view, covariates=covariates)
+    model_input = replace(own, view=replace(own.view, batches=batches), covariates=covariates)
     before = reference.module.data
     if before.median_size and model_input.setup.size_unit != reference.setup.size_unit:
         raise ValueError(
@@ -192,8 +191,8 @@ def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) ->
 def _joined(groups: Groups, known: tuple[str, ...]) -> Groups:
     """Return the same groups, numbered so that known names come first, followed by new ones."""
     names = (*known, *(name for name in groups.names if name not in known))
-    codes = np.array([names.index(name) for name in groups.names], dtype=np.int32)
-    return Groups(codes[groups.codes], names)
+    codes = np.array([names.index(name) for name in groups.names], dtype=np.int64)
+    return replace(groups, codes=codes[groups.codes], names=names)
 
 
 def infer_posterior(
@@ -210,7 +209,7 @@ def infer_posterior(
     return infer(
         fitted.module,
         model_input.tissue(),
-        cut_patches(view.coordinates, view.library, patch_size=_INFERENCE_PATCH),
+        cut_patches(view.coordinates, view.sections.codes, patch_size=_INFERENCE_PATCH),
         n_samples=n_samples,
         integer_counts=integer_counts,
         rng=generator,
@@ -223,12 +222,12 @@ def summarise(model_input: ModelInput) -> DataSummary:
     view, graph, labels = model_input.view, model_input.graph, model_input.labels
     # Cells that coincide or touch carry no information about the length scale.
     distances = graph.distance[graph.mask & (graph.distance > 0)]
-    totals = group_sums(view.counts, view.batch, len(view.batch_names))
+    totals = group_sums(view.counts, view.batches.codes, len(view.batches.names))
     return DataSummary(
         n_cells=view.n_cells,
         n_train=int(view.has_counts.sum()),
         n_genes=view.n_genes,
-        n_batches=len(view.batch_names),
+        n_batches=len(view.batches.names),
         n_neighbors=int(graph.index.shape[1]),
         # If all neighbors coincide or touch, any length scale gives them equal weights.
         neighbor_distance=float(np.median(distances)) if len(distances) else 1.0,

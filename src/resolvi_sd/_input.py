@@ -15,11 +15,11 @@ from resolvi_sd._results import FittedModel, category_codes
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import (
     Groups,
-    Labels,
     Quantity,
     TableView,
     cell_sizes,
     group_by,
+    one_group,
     read_labels,
     read_sizes,
     resolve_table,
@@ -60,7 +60,7 @@ class ModelInput:
 
     view: TableView
     graph: NeighborGraph
-    labels: Labels | None
+    labels: Groups | None
     covariates: tuple[Groups, ...]
     sizes: NDArray[np.float32] | None
     setup: Setup
@@ -68,8 +68,8 @@ class ModelInput:
     @property
     def categories(self) -> NDArray[np.int64]:
         """Batch and further covariates of each cell, `(n_cells, 1 + n_covariates)`."""
-        codes = [self.view.batch, *(covariate.codes for covariate in self.covariates)]
-        return np.stack(codes, axis=1).astype(np.int64)
+        groupings = (self.view.batches, *self.covariates)
+        return np.stack([groups.codes for groups in groupings], axis=1)
 
     def tissue(self) -> Tissue:
         """Return the plain arrays that minibatches are cut from."""
@@ -136,11 +136,12 @@ def _make_graph(data: SpatialData | AnnData, view: TableView, setup: Setup, tabl
     if setup.neighbors_key is not None:
         # Without a column of sections, only a SpatialData object knows that its regions are not one piece of tissue.
         named = isinstance(data, SpatialData) or setup.library_key is not None or setup.batch_key is not None
-        return graph_from_table(view.adata, setup.neighbors_key, view.library if named else np.zeros_like(view.library))
+        sections = view.sections if named else one_group(view.n_cells, "all")
+        return graph_from_table(view.adata, setup.neighbors_key, sections.codes)
     return nearest_graph(
         data,
         view.coordinates,
-        view.library,
+        view.sections.codes,
         setup.n_neighbors,
         distance=setup.distance,
         table_key=table_key,
@@ -156,10 +157,10 @@ def as_fitted(model_input: ModelInput, fitted: FittedModel) -> ModelInput:
     ValueError
         If the table has batches or categories that the fit does not.
     """
-    codes = category_codes(model_input.view.adata, fitted).astype(np.int32)
-    covariates = (Groups(codes[:, i], names) for i, names in enumerate(fitted.covariates, start=1))
-    view = replace(model_input.view, batch=codes[:, 0], batch_names=fitted.batches)
-    return replace(model_input, view=view, covariates=tuple(covariates))
+    codes = category_codes(model_input.view.adata, fitted)
+    groupings = zip(codes.T, (fitted.batches, *fitted.covariates), strict=True)
+    batches, *covariates = (Groups(of_cells, names) for of_cells, names in groupings)
+    return replace(model_input, view=replace(model_input.view, batches=batches), covariates=tuple(covariates))
 
 
 def _sizes(
@@ -177,11 +178,11 @@ def _sizes(
     return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 
 
-def _warn_continuous(setup: Setup, view: TableView, labels: Labels | None, covariates: tuple[Groups, ...]) -> None:
+def _warn_continuous(setup: Setup, view: TableView, labels: Groups | None, covariates: tuple[Groups, ...]) -> None:
     """Warn about columns that look like continuous measurements, since each value would become its own category."""
     names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
     if setup.batch_key is not None:
-        names.append((setup.batch_key, view.batch_names))
+        names.append((setup.batch_key, view.batches.names))
     if setup.labels_key is not None and labels is not None:
         names.append((setup.labels_key, labels.names))
     for key, found in names:
@@ -223,12 +224,12 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
         )
     if setup.neighbors_key is None and setup.distance == "centroid":
         has_neighbor = graph.mask[:, 0]
-        warn_of_units(view.library[has_neighbor], graph.distance[has_neighbor, 0], view.library_names)
+        warn_of_units(view.sections.codes[has_neighbor], graph.distance[has_neighbor, 0], view.sections.names)
         if has_neighbor.all():
             warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
     if graph.mask.any():
         return
-    key, n_sections = setup.library_key or setup.batch_key, len(np.unique(view.library))
+    key, n_sections = setup.library_key or setup.batch_key, len(view.sections.names)
     if setup.neighbors_key is not None:
         reason = f"The graph of neighbors_key={setup.neighbors_key!r} has no edges"
     else:

@@ -538,7 +538,7 @@ class ResolVI(Estimates):
             self._fitted.labels if self._fitted is not None else self._input.labels.names if self._input.labels else ()
         )
         labels = f", {len(names)} labels" if names else ""
-        n_batches = len(self._input.view.batch_names)
+        n_batches = len(self._input.view.batches.names)
         return (
             f"ResolVI on {self.adata.n_obs:,} cells × {self.adata.n_vars:,} genes, "
             f"{n_batches} {'batch' if n_batches == 1 else 'batches'}{labels}: {state}"

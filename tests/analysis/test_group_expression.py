@@ -7,10 +7,11 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from resolvi_sd._analysis import CellGroups, Comparison, Detection, GroupTotals, compare_expression
+from resolvi_sd._analysis import Comparison, Detection, GroupTotals, compare_expression
 from resolvi_sd._analysis import _expression as comparing
 from resolvi_sd._analysis._cell_blocks import CellBlock
 from resolvi_sd._analysis._group_expression import draw_expression, group_totals
+from resolvi_sd._tables import Groups
 
 rng = np.random.default_rng(0)
 
@@ -37,7 +38,7 @@ def test_totals_are_sums_over_the_cells_of_each_group():
     expression = rng.dirichlet(np.ones(n_genes), n_cells).astype(np.float32)
     codes = rng.integers(-1, 2, n_cells)
     among = rng.random(n_cells) < 0.8
-    groups = CellGroups("key", codes, ("a", "b"))
+    groups = Groups(codes, ("a", "b"), "key")
     order = rng.permutation(n_cells)
     blocks = [CellBlock(rows, own[rows], expression[rows], 2 * expression[rows]) for rows in np.split(order, [7, 30])]
     found = group_totals(counts, groups, blocks, genes=np.arange(counts.shape[1]), among=among)
@@ -59,7 +60,7 @@ def test_totals_of_some_genes_are_those_of_a_table_without_the_others():
     counts = sp.csr_matrix(seen.astype(np.float32))
     own = counts.multiply(rng.random((n_cells, n_genes))).tocsr().astype(np.float32)
     expression = rng.dirichlet(np.ones(n_genes), n_cells).astype(np.float32)
-    groups, rows = CellGroups("key", rng.integers(0, 2, n_cells), ("a", "b")), np.arange(n_cells)
+    groups, rows = Groups(rng.integers(0, 2, n_cells), ("a", "b"), "key"), np.arange(n_cells)
     blocks = [CellBlock(rows, own, expression, expression)]
     found = group_totals(counts, groups, blocks, genes=genes, among=np.ones(n_cells, bool))
     among_them = expression[:, genes] / expression[:, genes].sum(1, keepdims=True)

@@ -41,7 +41,7 @@ def assert_nearest(graph, expected, atol):
 
 def graph_of(sdata, n_neighbors, **settings):
     cells = cell_positions(sdata, **settings)
-    return nearest_graph(sdata, cells.coordinates, cells.library, n_neighbors, distance="boundary")
+    return nearest_graph(sdata, cells.coordinates, cells.sections.codes, n_neighbors, distance="boundary")
 
 
 @pytest.mark.parametrize("n_neighbors", [1, 4, 10, 100])
@@ -258,7 +258,7 @@ def test_real_polygons_and_pixels_agree(real_data):
         sdata["table"].obs["region"] = region
         sdata["table"].obs["region"] = sdata["table"].obs["region"].astype("category")
         outlines, cells = cell_outlines(sdata), cell_positions(sdata)
-        graphs[region] = boundary_graph(outlines, cells.coordinates, cells.library, 5)
+        graphs[region] = boundary_graph(outlines, cells.coordinates, cells.sections.codes, 5)
     # Polygons have the corners of pixels cut off: gaps agree to about the diagonal of one.
     pixel = np.diff(sdata["cell_labels"]["scale0"]["x"].to_numpy()[:2])[0]
     matrix = get_transformation(sdata["cell_labels"]).to_affine_matrix(("x", "y"), ("x", "y"))

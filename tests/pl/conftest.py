@@ -23,7 +23,6 @@ from spatialdata.models import Labels2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale
 
 from resolvi_sd._analysis import (
-    CellGroups,
     Comparison,
     cell_groups,
     make_comparisons,
@@ -32,6 +31,7 @@ from resolvi_sd._analysis import (
     summarise_change,
 )
 from resolvi_sd._keys import Keys
+from resolvi_sd._tables import Groups
 
 GENES = ("KRT8", "PTPRC", "COL1A1", "PECAM1")
 SIDE = 8  # cells per side of a square tissue
@@ -102,7 +102,7 @@ def write_groups(adata: ad.AnnData) -> None:
 
 
 def _compare(
-    groups: CellGroups, comparisons: list[Comparison], feature: str, names: list[str], *, reach: float
+    groups: Groups, comparisons: list[Comparison], feature: str, names: list[str], *, reach: float
 ) -> pd.DataFrame:
     """Return the summary of draws whose means go from `-reach` to `reach`, or are all zero in the last comparison."""
     rng = np.random.default_rng(1)

@@ -20,8 +20,8 @@ from resolvi_sd._tables import cell_positions, table_view
 def test_rows_are_matched_by_id(known):
     view = table_view(known.sdata, coordinate_system="um")
     np.testing.assert_allclose(view.coordinates, known.coordinates, rtol=1e-12)
-    assert [view.library_names[code] for code in view.library] == list(known.regions)
-    assert view.library.dtype == np.int32
+    assert [view.sections.names[code] for code in view.sections.codes] == list(known.regions)
+    assert view.sections.codes.dtype == np.int64
     assert (view.n_cells, view.n_genes) == known.sdata["table"].shape
 
 
@@ -68,17 +68,17 @@ def test_a_view_of_a_table(table):
 
 def test_batches_follow_the_order_of_categories(table):
     view = table_view(table, batch_key="sample")
-    assert view.batch_names == ("b", "a", "c")
-    assert [view.batch_names[code] for code in view.batch] == list(table.obs["sample"])
+    assert view.batches.names == ("b", "a", "c")
+    assert [view.batches.names[code] for code in view.batches.codes] == list(table.obs["sample"])
 
 
 def test_library_defaults_to_batch_then_to_one_section(table):
-    assert table_view(table, batch_key="sample").library_names == ("b", "a", "c")
-    assert len(table_view(table).library_names) == 1
+    assert table_view(table, batch_key="sample").sections.names == ("b", "a", "c")
+    assert len(table_view(table).sections.names) == 1
     table.obs["slide"] = [1, 2] * 30
     view = table_view(table, batch_key="sample", library_key="slide")
-    assert view.library_names == ("1", "2")
-    assert view.batch_names == ("b", "a", "c")
+    assert view.sections.names == ("1", "2")
+    assert view.batches.names == ("b", "a", "c")
 
 
 def test_regions_are_split_by_library(known):
@@ -86,15 +86,15 @@ def test_regions_are_split_by_library(known):
     table.obs["slide"] = np.resize(["s", "t"], table.n_obs)
     view = table_view(known.sdata, library_key="slide", coordinate_system="um")
     pairs = [f"{region}:{slide}" for region, slide in zip(known.regions, table.obs["slide"], strict=True)]
-    assert [view.library_names[code] for code in view.library] == pairs
-    assert len(view.library_names) == 4
+    assert [view.sections.names[code] for code in view.sections.codes] == pairs
+    assert len(view.sections.names) == 4
 
 
 def test_a_column_that_splits_no_region_leaves_their_names(known):
     known.sdata["table"].obs["sample"] = ["A" if region == "cells0" else "B" for region in known.regions]
     view = table_view(known.sdata, batch_key="sample", coordinate_system="um")
-    assert view.library_names == ("cells0", "cells1")
-    assert view.batch_names == ("A", "B")
+    assert view.sections.names == ("cells0", "cells1")
+    assert view.batches.names == ("A", "B")
 
 
 def test_cells_without_counts_are_marked(table):

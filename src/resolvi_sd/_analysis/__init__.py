@@ -10,7 +10,6 @@ from resolvi_sd._analysis._expression import Detection, compare_expression, dete
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
 from resolvi_sd._analysis._groups import (
     REST,
-    CellGroups,
     Comparison,
     cell_groups,
     check_sizes,
@@ -43,7 +42,6 @@ __all__ = [
     "MIN_OWN",
     "REST",
     "CellBlock",
-    "CellGroups",
     "CellIds",
     "Comparison",
     "Decontaminated",

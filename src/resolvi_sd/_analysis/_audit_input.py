@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis._audit import AuditInput, Reference
-from resolvi_sd._analysis._groups import CellGroups, cell_groups, label_groups
+from resolvi_sd._analysis._groups import cell_groups, label_groups
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
@@ -44,11 +44,10 @@ def _audit_labels(adata: AnnData, keys: Keys, labels_key: str, setup: Setup) -> 
             "from before the fit, such as clusters of the raw counts."
         )
     groups = label_groups(adata, labels_key, setup)
-    labels = _cell_labels(groups)
-    found = pd.unique(labels[groups.codes >= 0])
+    found = groups.with_cells().names
     if len(found) < 2:
         raise ValueError(f"obs[{labels_key!r}] has {len(found)} labels ({listing(found)}), but an audit needs two.")
-    return labels
+    return groups.of_cells()
 
 
 def _translated(
@@ -90,7 +89,7 @@ def _audit_reference(
     except (KeyError, TypeError, ValueError) as error:
         # The message refers to the table that was read, which here is the reference.
         raise type(error)(f"In the reference, with reference_layer={layer!r}: {error.args[0]}") from error
-    return Reference(counts, _cell_labels(label_groups(reference, labels_key)), reference.var_names)
+    return Reference(counts, label_groups(reference, labels_key).of_cells(), reference.var_names)
 
 
 def _check_matched(labels: NDArray[np.object_], reference_labels: NDArray[np.object_]) -> None:
@@ -107,11 +106,6 @@ def _check_matched(labels: NDArray[np.object_], reference_labels: NDArray[np.obj
             f"{listing(sorted(here - there))}; only in the reference: {listing(sorted(there - here))}. If some are the "
             "same with different names, pass `label_map={'name in the table': 'name in the reference'}`."
         )
-
-
-def _cell_labels(groups: CellGroups) -> NDArray[np.object_]:
-    """Return the label of each cell, None if it has none."""
-    return np.array([*groups.names, None], dtype=object)[groups.codes]
 
 
 def audit_input(

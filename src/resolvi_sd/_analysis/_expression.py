@@ -10,10 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression
-from resolvi_sd._analysis._groups import CellGroups, Comparison
+from resolvi_sd._analysis._groups import Comparison
 from resolvi_sd._analysis._shrinkage import shrunk_probability
 from resolvi_sd._analysis._statistics import Mode, add_calls, describe_change
 from resolvi_sd._csr import CSR, group_sums
+from resolvi_sd._tables import Groups
 
 __all__ = ["Detection", "compare_expression", "detection", "estimate_pseudocount"]
 
@@ -53,7 +54,7 @@ class Detection:
         return np.asarray(self.detected[list(codes)].sum(axis=0) / self.n_cells[list(codes)].sum())
 
 
-def detection(counts: CSR, groups: CellGroups, *, genes: NDArray[np.intp], among: NDArray[np.bool_]) -> Detection:
+def detection(counts: CSR, groups: Groups, *, genes: NDArray[np.intp], among: NDArray[np.bool_]) -> Detection:
     """Return the detection of some genes in each group; an expected count below 0.5 is not detected."""
     codes, n_groups = np.where(among, groups.codes, -1), len(groups.names)
     detected = group_sums(counts, codes, n_groups, of=lambda values: (values >= _DETECTED).astype(np.float64))

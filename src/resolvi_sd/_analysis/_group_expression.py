@@ -10,8 +10,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis._cell_blocks import CellBlock
-from resolvi_sd._analysis._groups import CellGroups
 from resolvi_sd._csr import CSR
+from resolvi_sd._tables import Groups
 
 __all__ = ["GroupTotals", "draw_expression", "group_totals"]
 
@@ -71,7 +71,7 @@ class GroupTotals:
 
 def group_totals(
     counts: CSR,
-    groups: CellGroups,
+    groups: Groups,
     blocks: Iterable[CellBlock],
     *,
     genes: NDArray[np.intp],

@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import text_categories
+from resolvi_sd._tables import Groups, read_groups
 from resolvi_sd._validation import (
     MOST_LISTED,
     check_key,
@@ -21,37 +21,9 @@ from resolvi_sd._validation import (
     warn_user,
 )
 
-__all__ = ["REST", "CellGroups", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
+__all__ = ["REST", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
 
 REST = "rest"
-
-
-@dataclass(frozen=True)
-class CellGroups:
-    """Groups of cells; some cells may not belong to any group.
-
-    Attributes
-    ----------
-    key
-        Column of `obs` that defines the groups.
-    codes
-        Group of each cell, `(n_cells,)` int64; -1 if the column has no value.
-    names
-        Names of the groups, in the order of the column's categories, including categories without cells.
-    """
-
-    key: str
-    codes: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def members(self, codes: Sequence[int], among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the rows of those cells of these groups that are marked by `among`."""
-        return np.flatnonzero(np.isin(self.codes, codes) & among)
-
-    def sizes(self, among: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the number of cells of each group that are marked by `among`."""
-        chosen = self.codes[among & (self.codes >= 0)]
-        return np.bincount(chosen, minlength=len(self.names)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -72,7 +44,7 @@ class Comparison:
     name2: str
 
 
-def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None = None) -> CellGroups:
+def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None = None) -> Groups:
     """Return the groups in a column of `obs`, ordered by category, number or text.
 
     Parameters
@@ -94,16 +66,13 @@ def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None 
         If two categories are the same as text (1 and "1").
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
-    column = adata.obs[key]
-    codes, names = text_categories(column)
-    if setup is not None and key == setup.labels_key and setup.unlabeled_category in names:
-        none = names.index(setup.unlabeled_category)
-        codes = np.where(codes == none, -1, codes - (codes > none))
-        names = names[:none] + names[none + 1 :]
-    return CellGroups(key, codes, names)
+    groups = read_groups(adata.obs[key])
+    if setup is None or key != setup.labels_key:
+        return groups
+    return groups.only(np.array([i for i, name in enumerate(groups.names) if name != setup.unlabeled_category], int))
 
 
-def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> CellGroups:
+def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> Groups:
     """Return the labels in a column of `obs`, as :func:`cell_groups` does.
 
     Raises
@@ -114,14 +83,15 @@ def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> CellGr
         If no cell has a label, or if there are so many values that they must be measurements.
     """
     groups = cell_groups(adata, key, argument="labels_key", setup=setup)
-    if not (groups.codes >= 0).any():
+    n_labels = len(groups.with_cells().names)
+    if not n_labels:
         raise ValueError(f"No cell has a label in obs[{key!r}]: all values are missing.")
-    check_no_measurement(len(np.unique(groups.codes[groups.codes >= 0])), adata.n_obs, key=key, argument="labels_key")
+    check_no_measurement(n_labels, adata.n_obs, key=key, argument="labels_key")
     return groups
 
 
 def make_comparisons(
-    groups: CellGroups,
+    groups: Groups,
     group1: str | Sequence[str] | None,
     group2: str | Sequence[str] | None,
     *,
@@ -173,7 +143,7 @@ def make_comparisons(
     return comparisons
 
 
-def _without_single_cells(groups: CellGroups, chosen: list[int], sizes: NDArray[np.int64]) -> list[int]:
+def _without_single_cells(groups: Groups, chosen: list[int], sizes: NDArray[np.int64]) -> list[int]:
     """Leave out groups with a single cell, with a warning, unless these are most groups or fewer than two are left."""
     single = [groups.names[code] for code in chosen if sizes[code] == 1]
     if not single or len(chosen) - len(single) < max(2, len(single)):
@@ -182,7 +152,7 @@ def _without_single_cells(groups: CellGroups, chosen: list[int], sizes: NDArray[
     return [code for code in chosen if sizes[code] > 1]
 
 
-def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among: NDArray[np.bool_], kind: str) -> None:
+def check_sizes(groups: Groups, comparisons: Sequence[Comparison], *, among: NDArray[np.bool_], kind: str) -> None:
     """Raise unless every side of a comparison has at least two cells.
 
     Parameters
@@ -213,7 +183,7 @@ def check_sizes(groups: CellGroups, comparisons: Sequence[Comparison], *, among:
         )
 
 
-def _codes(groups: CellGroups, names: str | Sequence[str], *, argument: str) -> list[int]:
+def _codes(groups: Groups, names: str | Sequence[str], *, argument: str) -> list[int]:
     wanted = group_names(names)
     if not wanted:
         raise ValueError(f"`{argument}` is empty: name a group of obs[{groups.key!r}], or leave it out.")

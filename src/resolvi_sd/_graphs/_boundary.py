@@ -17,7 +17,7 @@ _BLOCK = 1 << 15
 
 
 def boundary_graph(
-    outlines: Outlines, coordinates: NDArray[np.float64], library: NDArray[np.integer], n_neighbors: int
+    outlines: Outlines, coordinates: NDArray[np.float64], section: NDArray[np.integer], n_neighbors: int
 ) -> NeighborGraph:
     """Return the exact nearest neighbors of each cell within its section, by the gap between their outlines.
 
@@ -30,7 +30,7 @@ def boundary_graph(
         Outline of each cell.
     coordinates
         Centroids, `(n_cells, 2 or 3)`.
-    library
+    section
         Code of each cell's section, `(n_cells,)`.
     n_neighbors
         Number of neighbors, and of slots; see :func:`resolvi_sd._graphs._knn.knn_graph`.
@@ -42,7 +42,7 @@ def boundary_graph(
     """
     graph = NeighborGraph.empty(len(coordinates), n_neighbors)
     rounding = outlines.rounding()
-    for members in sections(library):
+    for members in sections(section):
         degree = min(n_neighbors, members.size - 1)
         if degree < 1:
             continue

@@ -32,7 +32,7 @@ def _find(adata: AnnData, neighbors_key: str) -> tuple[str, Mapping[str, Any]]:
     )
 
 
-def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.integer]) -> NeighborGraph:
+def graph_from_table(adata: AnnData, neighbors_key: str, section: NDArray[np.integer]) -> NeighborGraph:
     """Return a graph in squidpy's layout as arrays; cells without neighbors are allowed, and self loops are ignored.
 
     Parameters
@@ -41,7 +41,7 @@ def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.int
         The table.
     neighbors_key
         The entry of `uns` that names the graph (`"spatial_neighbors"`), or its prefix (`"spatial"`).
-    library
+    section
         Code of each cell's section, `(n_cells,)`.
 
     Raises
@@ -66,7 +66,7 @@ def graph_from_table(adata: AnnData, neighbors_key: str, library: NDArray[np.int
     if bad:
         raise ValueError(f"The graph {key!r} has {bad} distances that are negative, NaN or infinite.")
     graph = NeighborGraph.from_sparse(matrices["distances_key"], matrices["connectivities_key"])
-    crossing = int((library[:, None] != library[graph.index])[graph.mask].sum())
+    crossing = int((section[:, None] != section[graph.index])[graph.mask].sum())
     if crossing:
         raise ValueError(
             f"{crossing} of {int(graph.mask.sum())} edges of the graph {key!r} join cells of different sections. "

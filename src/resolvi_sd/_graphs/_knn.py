@@ -15,10 +15,10 @@ from resolvi_sd._graphs._graph import NeighborGraph
 __all__ = ["knn_graph", "section_neighbors", "sections"]
 
 
-def sections(library: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
+def sections(section: NDArray[np.integer]) -> Iterator[NDArray[np.intp]]:
     """Yield the rows of each section, in order."""
-    order = np.argsort(library, kind="stable")
-    yield from np.split(order, np.flatnonzero(np.diff(library[order])) + 1)
+    order = np.argsort(section, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(section[order])) + 1)
 
 
 @cache
@@ -43,21 +43,21 @@ def section_neighbors(coordinates: NDArray[np.float64], n_neighbors: int) -> NDA
     return np.sort(found, axis=1)
 
 
-def knn_graph(coordinates: NDArray[np.float64], library: NDArray[np.integer], n_neighbors: int) -> NeighborGraph:
+def knn_graph(coordinates: NDArray[np.float64], section: NDArray[np.integer], n_neighbors: int) -> NeighborGraph:
     """Return the exact nearest neighbors of each cell within its section.
 
     Parameters
     ----------
     coordinates
         `(n_cells, 2 or 3)`.
-    library
+    section
         Code of each cell's section, `(n_cells,)`.
     n_neighbors
         Number of neighbors, and of slots. If a section has n cells, at most n - 1 slots are filled, so none for a
         single cell.
     """
     graph = NeighborGraph.empty(len(coordinates), n_neighbors)
-    for members in sections(library):
+    for members in sections(section):
         degree = min(n_neighbors, members.size - 1)
         if degree < 1:
             continue

@@ -22,7 +22,7 @@ Distance = Literal["centroid", "boundary"]
 def nearest_graph(
     data: SpatialData | AnnData,
     coordinates: NDArray[np.float64],
-    library: NDArray[np.integer],
+    section: NDArray[np.integer],
     n_neighbors: int,
     *,
     distance: Distance = "centroid",
@@ -35,7 +35,7 @@ def nearest_graph(
     ----------
     data
         The object that contains the cells; outlines are read from it for `distance="boundary"`.
-    coordinates, library
+    coordinates, section
         Centroid, `(n_cells, 2 or 3)`, and code of the section of each cell.
     n_neighbors
         Number of neighbors, and of slots.
@@ -52,8 +52,8 @@ def nearest_graph(
         See :func:`resolvi_sd._tables.cell_outlines`.
     """
     if distance == "centroid":
-        return knn_graph(coordinates, library, n_neighbors)
+        return knn_graph(coordinates, section, n_neighbors)
     if distance != "boundary":
         raise ValueError(f"distance={distance!r} is not known; it is one of 'centroid', 'boundary'.")
     outlines = cell_outlines(data, table_key=table_key, coordinate_system=coordinate_system)
-    return boundary_graph(outlines, coordinates, library, n_neighbors)
+    return boundary_graph(outlines, coordinates, section, n_neighbors)

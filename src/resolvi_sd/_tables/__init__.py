@@ -3,12 +3,13 @@
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
+from resolvi_sd._tables._groups import Groups, column_text, cross, group_by, one_group, read_groups
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
-from resolvi_sd._tables._labels import Labels, read_labels
+from resolvi_sd._tables._labels import read_labels
 from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
-from resolvi_sd._tables._resolve import Groups, column_text, cross, group_by, one_group, resolve_table, text_categories
+from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._transcripts import TranscriptColumns, Transcripts, read_transcripts
 from resolvi_sd._tables._view import TableView, cell_positions, own_regions, table_view
@@ -16,7 +17,6 @@ from resolvi_sd._tables._view import TableView, cell_positions, own_regions, tab
 __all__ = [
     "CellSizes",
     "Groups",
-    "Labels",
     "Outlines",
     "Quantity",
     "TableView",
@@ -38,6 +38,7 @@ __all__ = [
     "one_group",
     "own_regions",
     "query_layer",
+    "read_groups",
     "read_labels",
     "read_matrix",
     "read_sizes",
@@ -47,5 +48,4 @@ __all__ = [
     "system_of",
     "table_counts",
     "table_view",
-    "text_categories",
 ]

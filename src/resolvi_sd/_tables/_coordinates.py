@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._tables._centroids import centroids
+from resolvi_sd._tables._groups import Groups
 from resolvi_sd._tables._instances import RegionCells, cells_by_region, instance_rows
-from resolvi_sd._tables._resolve import Groups
 from resolvi_sd._tables._shapes import cell_shapes
 from resolvi_sd._validation import check_coordinates, check_key, check_unique
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.transformations import get_transformation
 
-from resolvi_sd._tables._resolve import Groups
+from resolvi_sd._tables._groups import Groups
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
 __all__ = [

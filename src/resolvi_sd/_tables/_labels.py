@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._tables._resolve import column_text, text_categories
+from resolvi_sd._tables._groups import Groups, column_text, read_groups
 from resolvi_sd._validation import check_key, listing, warn_user
 
-__all__ = ["Labels", "read_labels"]
+__all__ = ["read_labels"]
 
 # Default value of cells without a label.
 _UNLABELED = "unknown"
@@ -23,23 +23,7 @@ _UNLABELED = "unknown"
 _PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Label of each cell.
-
-    Attributes
-    ----------
-    codes
-        `(n_cells,)` int64; -1 if a cell has no label.
-    names
-        Names of the labels, in the order of the column's categories.
-    """
-
-    codes: NDArray[np.int64]
-    names: tuple[str, ...]
-
-
-def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Labels:
+def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Groups:
     """Return the labels in a column of `obs`; NaN and `unlabeled_category` (text or number) mean unlabeled.
 
     Raises
@@ -63,9 +47,9 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
             f"count as labeled. Values: {listing(dict.fromkeys(text))}."
         )
-    named = column.notna().to_numpy() & ~unlabeled
-    present = set(text[named])
-    names = tuple(name for name in text_categories(column)[1] if name in present)
+    groups = read_groups(column)
+    labels = replace(groups, codes=np.where(unlabeled, -1, groups.codes)).with_cells()
+    names = labels.names
     if len(names) < 2:
         raise ValueError(
             f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="
@@ -77,16 +61,13 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Lab
             f"obs[{labels_key!r}] has labels that look like placeholders for missing ones, but count as cell types: "
             f"{listing(placeholders)}. If these cells have no label, set theirs to NaN, or pass unlabeled_category=."
         )
-    position = pd.Index(names, dtype=object).get_indexer(pd.Index(text, dtype=object))
-    codes = np.where(named, position, -1).astype(np.int64)
-    sizes = np.bincount(codes[named], minlength=len(names))
-    single = [name for name, size in zip(names, sizes, strict=True) if size == 1]
+    single = [name for name, size in zip(names, labels.sizes(), strict=True) if size == 1]
     if single:
         warn_user(
             f"Labels with a single cell in obs[{labels_key!r}], too few to learn from: {listing(single)}. Merge them "
             f"with others, or set them to {unlabeled_category!r}."
         )
-    return Labels(codes, names)
+    return labels
 
 
 def _is_value(column: pd.Series[Any], text: NDArray[np.object_], value: str) -> NDArray[np.bool_]:

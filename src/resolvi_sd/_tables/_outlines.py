@@ -12,10 +12,11 @@ from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._tables._groups import group_by
 from resolvi_sd._tables._instances import RegionCells, annotation, cells_by_region, instance_rows, to_affine
 from resolvi_sd._tables._label_image import is_labels
 from resolvi_sd._tables._label_outlines import label_outlines
-from resolvi_sd._tables._resolve import group_by, resolve_table
+from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._tables._shapes import cell_shapes, is_circles
 
 __all__ = ["Outlines", "annotated_cells", "cell_outlines"]

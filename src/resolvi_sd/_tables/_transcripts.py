@@ -12,8 +12,9 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
+from resolvi_sd._tables._groups import group_by
 from resolvi_sd._tables._instances import annotation, check_placed, system_of, to_affine
-from resolvi_sd._tables._resolve import group_by, resolve_table
+from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
 __all__ = ["TranscriptColumns", "Transcripts", "read_transcripts"]

@@ -13,8 +13,9 @@ from spatialdata.models import TableModel
 from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._tables._coordinates import element_coordinates, obsm_coordinates
 from resolvi_sd._tables._counts import table_counts
+from resolvi_sd._tables._groups import Groups, cross, group_by, one_group
 from resolvi_sd._tables._instances import annotation
-from resolvi_sd._tables._resolve import Groups, cross, group_by, one_group, resolve_table
+from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
 
 __all__ = ["CellPositions", "TableView", "cell_positions", "own_regions", "table_view"]
@@ -28,15 +29,12 @@ class CellPositions:
     ----------
     coordinates
         `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
-    library
-        Code of each cell's section, `(n_cells,)` int32.
-    library_names
-        Names of the sections.
+    sections
+        Section of each cell.
     """
 
     coordinates: NDArray[np.float64]
-    library: NDArray[np.int32]
-    library_names: tuple[str, ...]
+    sections: Groups
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,10 @@ class TableView:
         already has this form. Its arrays are in temporary files if the table's counts are not in memory.
     coordinates
         `(n_cells, 2 or 3)` float64, in the units of the coordinate system.
-    library
-        Code of each cell's section, `(n_cells,)` int32; cells of different sections are never neighbors.
-    library_names
-        Names of the sections.
-    batch
-        Code of each cell's batch, `(n_cells,)` int32.
-    batch_names
-        Names of the batches.
+    sections
+        Section of each cell; cells of different sections are never neighbors.
+    batches
+        Batch of each cell.
     molecules
         Molecules of each cell, `(n_cells,)` float64.
     """
@@ -67,10 +61,8 @@ class TableView:
     adata: AnnData
     counts: CSR
     coordinates: NDArray[np.float64]
-    library: NDArray[np.int32]
-    library_names: tuple[str, ...]
-    batch: NDArray[np.int32]
-    batch_names: tuple[str, ...]
+    sections: Groups
+    batches: Groups
     molecules: NDArray[np.float64]
 
     @property
@@ -142,7 +134,7 @@ def cell_positions(
             data, adata, regions, instance_key=instance_key, coordinate_system=coordinate_system
         )
         sections = regions if libraries is None else cross(regions, libraries)
-    return CellPositions(coordinates, sections.codes, sections.names)
+    return CellPositions(coordinates, sections)
 
 
 def own_regions(adata: AnnData) -> Groups | None:
@@ -207,14 +199,12 @@ def table_view(
     counts = table_counts(adata, layer)
     molecules = row_sums(counts)
     check_has_molecules(molecules > 0, layer=layer)
-    warn_spots(adata, positions.coordinates, positions.library)
+    warn_spots(adata, positions.coordinates, positions.sections.codes)
     return TableView(
         adata=adata,
         counts=counts,
         coordinates=positions.coordinates,
-        library=positions.library,
-        library_names=positions.library_names,
-        batch=batches.codes,
-        batch_names=batches.names,
+        sections=positions.sections,
+        batches=batches,
         molecules=molecules,
     )

@@ -39,7 +39,7 @@ class Patches:
 
 def cut_patches(
     coordinates: NDArray[np.float64],
-    library: NDArray[np.integer],
+    section: NDArray[np.integer],
     *,
     patch_size: int = 128,
     include: NDArray[np.bool_] | None = None,
@@ -52,7 +52,7 @@ def cut_patches(
     ----------
     coordinates
         Cell positions, cells × 2 or 3.
-    library
+    section
         Section of each cell; a patch never spans two.
     patch_size
         Largest number of cells in a patch; patches of one section differ in size by at most a factor of two.
@@ -75,9 +75,9 @@ def cut_patches(
         raise ValueError(f"`patch_size` must be at least 1, got {patch_size}.")
     rows = np.arange(len(coordinates)) if include is None else np.flatnonzero(include)
     pieces: list[NDArray[np.int64]] = []
-    for section in np.unique(library[rows]):
+    for code in np.unique(section[rows]):
         # A stack instead of recursion; the first half on top keeps neighboring patches adjacent in the order.
-        stack = [rows[library[rows] == section]]
+        stack = [rows[section[rows] == code]]
         while stack:
             piece = stack.pop()
             if len(piece) <= patch_size:

@@ -50,7 +50,7 @@ def check_coordinates(coordinates: NDArray[np.float64], *, where: str) -> None:
         )
 
 
-def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArray[np.int32]) -> None:
+def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], section: NDArray[np.int64]) -> None:
     """Warn if the rows look like spots, beads or bins rather than segmented cells.
 
     Evidence is any of the following, none of which segmented cells have: the position in the capture array that Space
@@ -59,7 +59,7 @@ def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], library: NDArra
     """
     if {"array_row", "array_col"} <= set(adata.obs.columns):
         evidence = "`obs` has `array_row` and `array_col`"
-    elif _on_lattice(coordinates[library == np.bincount(library).argmax()]):
+    elif _on_lattice(coordinates[section == np.bincount(section).argmax()]):
         evidence = "the coordinates lie on a regular lattice"
     elif adata.obs_names[:_NAMES].astype(str).str.fullmatch(_BARCODE).all():
         evidence = f"the rows are named by DNA barcodes ({adata.obs_names[0]!r}, ...)"
@@ -94,19 +94,19 @@ def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], dis
         )
 
 
-def warn_of_units(library: NDArray[np.int32], distance: NDArray[np.floating], names: tuple[str, ...]) -> None:
+def warn_of_units(section: NDArray[np.int64], distance: NDArray[np.floating], names: tuple[str, ...]) -> None:
     """Warn if cells are so much farther apart in one section than in another that their units must differ.
 
     Parameters
     ----------
-    library
+    section
         Section of each cell, `(n_cells,)`.
     distance
         Distance from each cell to its nearest neighbor.
     names
         Names of the sections.
     """
-    found = pd.Series(distance).groupby(library).agg(["median", "size"])
+    found = pd.Series(distance).groupby(section).agg(["median", "size"])
     median = found.loc[(found["size"] >= _ENOUGH_CELLS) & (found["median"] > 0), "median"].sort_values()
     if len(median) > 1 and median.iloc[-1] > _MOST_STRETCH * median.iloc[0]:
         near, far = (names[code] for code in (median.index[0], median.index[-1]))

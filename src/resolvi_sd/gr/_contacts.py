@@ -121,7 +121,7 @@ def contacts(
     cells = cell_positions(data, table_key=table_key, library_key=library_key, coordinate_system=coordinate_system)
     if outlines.centers.shape[1] > 2:
         raise ValueError("Spheres share areas, not borders: `contacts` needs outlines in the plane, without z.")
-    first, second, gap, length = _pairs(outlines, cells.library, reach)
+    first, second, gap, length = _pairs(outlines, cells.sections.codes, reach)
     result = ContactsResult(*(_symmetric(first, second, v, adata.n_obs) for v in (np.ones(len(gap)), gap, length)))
     if copy:
         return result
@@ -134,13 +134,13 @@ def contacts(
 
 
 def _pairs(
-    outlines: Outlines, library: NDArray[np.integer], max_gap: float
+    outlines: Outlines, section: NDArray[np.integer], max_gap: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Return the rows, the gap and the shared border of each pair of cells in contact, listing every pair once."""
     rounding = outlines.rounding()
     reach = max_gap + rounding
     found = []
-    for members in sections(library):
+    for members in sections(section):
         here = outlines.take(members)
         tree = box_tree(here)
         for start in range(0, members.size, _BLOCK):

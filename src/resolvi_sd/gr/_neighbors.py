@@ -117,7 +117,7 @@ def neighbors(
     graph = nearest_graph(
         data,
         cells.coordinates,
-        cells.library,
+        cells.sections.codes,
         n_neighbors,
         distance=distance,
         table_key=table_key,

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import of_plain_type
-from resolvi_sd._tables import text_categories
+from resolvi_sd._tables import read_groups
 from resolvi_sd._validation import check_unique, listing
 
 __all__ = [
@@ -107,16 +107,13 @@ def label_codes(labels: Any, n_cells: int, *, argument: str, minimum: int = 2) -
     column = pd.Series(getattr(labels, "array", labels))
     if len(column) != n_cells:
         raise ValueError(f"`{argument}` has {len(column)} entries, but there are {n_cells} cells.")
-    codes, order = text_categories(column)
-    present = np.unique(codes[codes >= 0])
-    if len(present) < minimum:
+    groups = read_groups(column).with_cells()
+    if len(groups.names) < minimum:
         raise ValueError(
-            f"`{argument}` has {len(present)} different labels besides missing ones "
-            f"({listing(order[code] for code in present)}), but at least {minimum} are needed."
+            f"`{argument}` has {len(groups.names)} different labels besides missing ones ({listing(groups.names)}), "
+            f"but at least {minimum} are needed."
         )
-    rank = np.full(len(order) + 1, -1, dtype=np.int64)  # the last entry is what -1 selects
-    rank[present] = np.arange(len(present))
-    return rank[codes], [order[code] for code in present]
+    return groups.codes, list(groups.names)
 
 
 def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:

@@ -15,8 +15,8 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer
-from resolvi_sd.pl._categories import read_categories
 from resolvi_sd.pl._coexpression_rates import Points, find_pairs, kept_genes, pair_rates, read_layers
+from resolvi_sd.pl._colored_groups import read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
 from resolvi_sd.pl._labels import label_points
@@ -119,7 +119,7 @@ def coexpression(
     adata = resolve_table(data, table_key)
     check_integer(n_names, 0, argument="n_names")
     layers = read_layers(adata, Keys(key_added), corrected_layer, rng)
-    groups = read_categories(adata, labels_key, argument="labels_key", palette=None)
+    groups = read_colored_groups(adata, labels_key, argument="labels_key", palette=None)
     chosen = find_pairs(layers[RAW], adata, groups, pairs, markers)
     rates, genes = pair_rates(layers, adata.var_names, chosen)
     kept = kept_genes(layers, adata.var_names, groups, genes)

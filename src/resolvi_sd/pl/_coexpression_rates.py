@@ -19,7 +19,7 @@ from resolvi_sd._random import RandomLike
 from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
-from resolvi_sd.pl._categories import Categories
+from resolvi_sd.pl._colored_groups import ColoredGroups
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 from resolvi_sd.pl._results import fitted, setup_layer
 
@@ -73,7 +73,7 @@ def read_layers(adata: AnnData, keys: Keys, corrected_layer: str | None, rng: Ra
 def find_pairs(
     raw: sp.csr_matrix,
     adata: AnnData,
-    groups: Categories,
+    groups: ColoredGroups,
     pairs: pd.DataFrame | Sequence[tuple[str, str]] | None,
     markers: Mapping[str, Sequence[str]] | None,
 ) -> pd.DataFrame | Sequence[tuple[str, str]]:
@@ -127,7 +127,7 @@ def pair_rates(layers: Mapping[str, sp.csr_matrix], genes: pd.Index[Any], pairs:
 
 
 def kept_genes(
-    layers: Mapping[str, sp.csr_matrix], genes: pd.Index[Any], groups: Categories, chosen: Sequence[str]
+    layers: Mapping[str, sp.csr_matrix], genes: pd.Index[Any], groups: ColoredGroups, chosen: Sequence[str]
 ) -> Points:
     """Return the molecules of each gene per cell of its own type, and how many of them were kept (%).
 

@@ -15,13 +15,13 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._validation import check_key, check_number, check_unique
 from resolvi_sd.pl._arrows import draw_arrows
-from resolvi_sd.pl._categories import (
-    Categories,
+from resolvi_sd.pl._colored_groups import (
+    ColoredGroups,
     Palette,
     add_legend,
     legend_inches,
-    read_categories,
-    single_category,
+    one_colored_group,
+    read_colored_groups,
 )
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, draw_section
@@ -133,9 +133,9 @@ def flow(
     check_written(keys, [keys.flow], adata.obsp, where="table.obsp")
     edges = sp.csr_matrix(adata.obsp[keys.flow])
     _check_choice(adata, edges, cell, window, size)
-    groups = single_category(adata.n_obs, "")
+    groups = one_colored_group(adata.n_obs, "")
     if color is not None:
-        groups = read_categories(adata, color, argument="color", palette=palette)
+        groups = read_colored_groups(adata, color, argument="color", palette=palette)
     place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     positions = cell_positions(
@@ -177,7 +177,7 @@ def _check_choice(
     check_number(size, argument="size", above=0)
 
 
-def _draw_cells(ax: Axes, section: Section, groups: Categories, size: float) -> None:
+def _draw_cells(ax: Axes, section: Section, groups: ColoredGroups, size: float) -> None:
     from matplotlib.colors import ListedColormap, Normalize
 
     pale = groups.colors.copy()
@@ -189,7 +189,7 @@ def _draw_cells(ax: Axes, section: Section, groups: Categories, size: float) -> 
 
 
 def _draw_arrows(
-    ax: Axes, view: FlowView, positions: NDArray[np.float64], groups: Categories, *, keep_right: bool
+    ax: Axes, view: FlowView, positions: NDArray[np.float64], groups: ColoredGroups, *, keep_right: bool
 ) -> None:
     from matplotlib.colors import to_rgba
 
@@ -205,7 +205,7 @@ def _draw_arrows(
         ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor="black", zorder=6)
 
 
-def _add_legends(ax: Axes, view: FlowView, groups: Categories) -> None:
+def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
     """Explain the colors and widths, to the right of the panel."""
     from matplotlib.lines import Line2D
 

@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int, check_result, listing
 from resolvi_sd.pl._alluvial import draw_alluvial
-from resolvi_sd.pl._categories import Palette, name_colors, read_categories
+from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure
@@ -202,7 +202,7 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
     names = _types(entry["pairs"])
     key = str(entry["labels_key"])
     if key in adata.obs:
-        groups = read_categories(adata, key, argument="labels_key", palette=palette)
+        groups = read_colored_groups(adata, key, argument="labels_key", palette=palette)
         color = dict(zip(groups.names, groups.colors, strict=True))
     else:  # the column is not in the store that the results were read from
         color = dict(zip(names, name_colors(names, palette, key=key), strict=True))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_result, listing
-from resolvi_sd.pl._categories import Categories, read_categories
+from resolvi_sd.pl._colored_groups import ColoredGroups, read_colored_groups
 from resolvi_sd.pl._comparisons import (
     DOWN,
     NOT_CALLED,
@@ -119,7 +119,7 @@ def niche_abundance(
                 "run `resolvi_sd.tl.differential_niche_abundance` first."
             )
         groupby = str(adata.uns[keys.dna]["groupby"].iloc[0])
-    groups = read_categories(adata, groupby, argument="groupby", palette=None)
+    groups = read_colored_groups(adata, groupby, argument="groupby", palette=None)
     composition = 100 * _mean_niche(niche, groups)
     comparisons = _find_comparisons(adata, keys, groups, group1)
     check_save(save)
@@ -152,7 +152,7 @@ def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[
     return niche[:, around], tuple(labels[column] for column in around)
 
 
-def _mean_niche(niche: NDArray[np.float64], groups: Categories) -> NDArray[np.float64]:
+def _mean_niche(niche: NDArray[np.float64], groups: ColoredGroups) -> NDArray[np.float64]:
     """Return the mean share of each label around the cells of each group, labels × groups."""
     known = ~np.isnan(niche).any(axis=1)
     members = [known & (groups.codes == code) for code in range(len(groups.names))]
@@ -163,7 +163,7 @@ def _mean_niche(niche: NDArray[np.float64], groups: Categories) -> NDArray[np.fl
 
 
 def _find_comparisons(
-    adata: AnnData, keys: Keys, groups: Categories, group1: str | Sequence[str] | None
+    adata: AnnData, keys: Keys, groups: ColoredGroups, group1: str | Sequence[str] | None
 ) -> list[Comparison]:
     if group1 is None and keys.dna not in adata.uns:
         return []
@@ -216,7 +216,7 @@ def _make_axes(
 
 
 def _draw_composition(
-    ax: Axes, composition: NDArray[np.float64], labels: Sequence[str], groups: Categories, cmap: str | Colormap
+    ax: Axes, composition: NDArray[np.float64], labels: Sequence[str], groups: ColoredGroups, cmap: str | Colormap
 ) -> None:
     scale = ColorScale.of(composition, cmap, (0.0, float(composition.max())), "share (%)")
     ax.imshow(composition, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd.pl._categories import Categories, Palette, read_categories, single_category
+from resolvi_sd.pl._colored_groups import ColoredGroups, Palette, one_colored_group, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, label_inches, open_panels, save_figure
 from resolvi_sd.pl._results import SHARE_TITLES, read_shares
@@ -95,9 +95,9 @@ def shares(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     values = np.column_stack(read_shares(adata, keys))
-    groups = single_category(adata.n_obs, "all cells")
+    groups = one_colored_group(adata.n_obs, "all cells")
     if groupby is not None:
-        groups = read_categories(adata, groupby, argument="groupby", palette=palette)
+        groups = read_colored_groups(adata, groupby, argument="groupby", palette=palette)
     usable = np.isfinite(values).all(axis=1) & (groups.codes >= 0)
     if not usable.any():
         raise ValueError("There is nothing to draw: no cell has shares" + (f" and a {groupby}." if groupby else "."))
@@ -120,7 +120,7 @@ def shares(
     return axes if return_ax else None
 
 
-def _draw_panel(ax: Axes, share: NDArray[np.float64], groups: Categories, codes: NDArray[np.int64]) -> None:
+def _draw_panel(ax: Axes, share: NDArray[np.float64], groups: ColoredGroups, codes: NDArray[np.int64]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     members = [share[codes == row] for row in range(len(groups.names))]

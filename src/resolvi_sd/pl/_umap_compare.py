@@ -17,7 +17,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key, check_positive_int
-from resolvi_sd.pl._categories import Palette, add_legend, legend_inches, read_categories
+from resolvi_sd.pl._colored_groups import Palette, add_legend, legend_inches, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
@@ -189,7 +189,7 @@ def _column_colors(
         scale = ColorScale.of(values, cmap, _limits(values), key)
         rgba = scale.cmap(scale.norm(np.ma.masked_invalid(values)))
         return _CellColors(rgba, rgba, scale, _NO_GROUPS)
-    groups = read_categories(adata, key, argument="color", palette=palette)
+    groups = read_colored_groups(adata, key, argument="color", palette=palette)
     codes = groups.codes[rows]
     found = np.unique(codes[codes >= 0])
     rgba = np.vstack([groups.colors, to_rgba(NA_COLOR)])[codes]  # a code of -1 is the last

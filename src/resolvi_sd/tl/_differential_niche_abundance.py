@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
-    CellGroups,
     Comparison,
     Mode,
     Weighting,
@@ -210,7 +209,7 @@ def differential_niche_abundance(
     return None
 
 
-def _sides(groups: CellGroups, comparison: Comparison) -> NDArray[np.int64]:
+def _sides(groups: Groups, comparison: Comparison) -> NDArray[np.int64]:
     """Return 0 for cells of the first group, 1 for cells of the groups it is compared with, and -1 elsewhere."""
     return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
 
@@ -262,7 +261,7 @@ def _patches(
         spatial_key=params.get("spatial_key", "spatial"),
         coordinate_system=params.get("coordinate_system", "global"),
     )
-    sections = Groups(positions.library, positions.library_names)
+    sections = positions.sections
     columns = None if isinstance(data, SpatialData) else annotation(adata)
     if columns is not None and not adata.obs[columns[0]].isna().any():
         # For a table on its own, the graph shows whether its regions were sections of the fit, or parts of one.

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 from tqdm.auto import tqdm
 
-from resolvi_sd._analysis import CellGroups, label_groups
+from resolvi_sd._analysis import label_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
 from resolvi_sd._results import restore
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import resolve_table
+from resolvi_sd._tables import Groups, resolve_table
 from resolvi_sd._validation import check_positive_int, check_takes_results
 
 __all__ = ["leakage"]
@@ -116,7 +116,7 @@ def leakage(
     return None
 
 
-def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> CellGroups:
+def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> Groups:
     """Return the type of each cell."""
     if labels_key is None and keys.predicted not in adata.obs:
         raise KeyError(
@@ -133,21 +133,20 @@ def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
     return result
 
 
-def _named(codes: NDArray[np.int64], groups: CellGroups) -> pd.Categorical[str]:
+def _named(codes: NDArray[np.int64], groups: Groups) -> pd.Categorical[str]:
     return pd.Categorical.from_codes(codes, categories=pd.Index(groups.names))
 
 
-def _pairs(molecules: NDArray[np.float64], counted: NDArray[np.float64], groups: CellGroups) -> pd.DataFrame:
+def _pairs(molecules: NDArray[np.float64], counted: NDArray[np.float64], groups: Groups) -> pd.DataFrame:
     source, target = (codes.ravel() for codes in np.indices(molecules.shape[:2]))
     total = molecules.sum(axis=2)
-    everyone = np.ones(len(groups.codes), dtype=np.bool_)
     return pd.DataFrame(
         {
             "source": _named(source, groups),
             "target": _named(target, groups),
             "molecules": total.ravel(),
             "fraction": _share(total, counted.sum(axis=1)).ravel(),
-            "per_cell": _share(total, groups.sizes(everyone).astype(np.float64)).ravel(),
+            "per_cell": _share(total, groups.sizes().astype(np.float64)).ravel(),
         }
     )
 
@@ -155,7 +154,7 @@ def _pairs(molecules: NDArray[np.float64], counted: NDArray[np.float64], groups:
 def _top_genes(
     molecules: NDArray[np.float64],
     counted: NDArray[np.float64],
-    groups: CellGroups,
+    groups: Groups,
     genes: NDArray[np.object_],
     n_genes: int,
 ) -> pd.DataFrame:

@@ -10,12 +10,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import CellGroups, cell_groups
+from resolvi_sd._analysis import cell_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import read_matrix, resolve_table
+from resolvi_sd._tables import one_group, read_matrix, resolve_table
 from resolvi_sd._validation import check_key, check_positive_int, check_result
 
 __all__ = ["pseudobulk"]
@@ -90,7 +90,7 @@ def pseudobulk(
         check_key(layer, adata.layers, argument="layer", where="table.layers")
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted_setup(adata, keys))
     if sample_key is None:
-        samples = CellGroups("", np.zeros(adata.n_obs, dtype=np.int64), ("all",))
+        samples = one_group(adata.n_obs, "all")
     else:
         samples = cell_groups(adata, sample_key, argument="sample_key")
     n_groups, n_places = len(groups.names), len(samples.names) * len(groups.names)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._tables import text_categories
+from resolvi_sd._tables import Groups, one_group, read_groups
 from resolvi_sd._validation import check_key, listing, warn_user
 from resolvi_sd.pl._figures import label_inches
 
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.legend import Legend
 
-__all__ = ["Categories", "Palette", "add_legend", "legend_inches", "name_colors", "read_categories", "single_category"]
+__all__ = [
+    "ColoredGroups",
+    "Palette",
+    "add_legend",
+    "legend_inches",
+    "name_colors",
+    "one_colored_group",
+    "read_colored_groups",
+]
 
 Palette = str | Sequence[str] | Mapping[str, str]
 
@@ -33,33 +41,25 @@ _GREY = 0.12
 
 
 @dataclass(frozen=True)
-class Categories:
-    """Groups of cells, without empty groups.
+class ColoredGroups(Groups):
+    """Groups of cells, without empty groups, and their colors.
 
     Attributes
     ----------
-    key
-        Column of `obs`.
-    codes
-        Group of each cell, `(n_cells,)` int64; -1 for cells without a value.
-    names
-        Name of each group.
     colors
         Red, green, blue and alpha of each group, `(n_groups, 4)`, 0 to 1.
     """
 
-    key: str
-    codes: NDArray[np.int64]
-    names: tuple[str, ...]
-    colors: NDArray[np.float64]
+    colors: NDArray[np.float64] = field(kw_only=True)
 
 
-def single_category(n_cells: int, name: str) -> Categories:
+def one_colored_group(n_cells: int, name: str) -> ColoredGroups:
     """Return all cells as one gray group."""
-    return Categories("", np.zeros(n_cells, dtype=np.int64), (name,), np.array([[0.55, 0.55, 0.55, 1.0]]))
+    everyone = one_group(n_cells, name)
+    return ColoredGroups(everyone.codes, everyone.names, colors=np.array([[0.55, 0.55, 0.55, 1.0]]))
 
 
-def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette | None) -> Categories:
+def read_colored_groups(adata: AnnData, key: str, *, argument: str, palette: Palette | None) -> ColoredGroups:
     """Return the groups in a column of `obs`, ordered by category, number or text.
 
     Raises
@@ -75,19 +75,19 @@ def read_categories(adata: AnnData, key: str, *, argument: str, palette: Palette
         If the table stores fewer colors than there are groups.
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
-    codes, every = text_categories(adata.obs[key])
-    found = np.unique(codes[codes >= 0])
+    every = read_groups(adata.obs[key])
+    found = np.flatnonzero(every.sizes())
     if not found.size:
         raise ValueError(f"{argument}={key!r}: no cell has a value.")
     if found.size > _MOST:
         raise ValueError(
-            f"{argument}={key!r} has {found.size:,} different values, such as {listing(every[:3])}: too many for "
+            f"{argument}={key!r} has {found.size:,} different values, such as {listing(every.names[:3])}: too many for "
             "groups. Name a column of groups, such as cell types or samples."
         )
-    place = np.full(len(every) + 1, -1)
-    place[found] = np.arange(found.size)
-    colors = name_colors(every, palette, key=key, stored=adata.uns.get(f"{key}_colors"))
-    return Categories(key, place[codes], tuple(every[code] for code in found), colors[found])
+    # Colors are those of all categories, so that a group has the same color in a part of the table.
+    colors = name_colors(every.names, palette, key=key, stored=adata.uns.get(f"{key}_colors"))
+    groups = every.only(found)
+    return ColoredGroups(groups.codes, groups.names, key, colors=colors[found])
 
 
 def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, title: str) -> Legend:
