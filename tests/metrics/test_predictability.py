@@ -8,6 +8,7 @@ from scipy.spatial import KDTree
 from sklearn.metrics import roc_auc_score
 
 from resolvi_sd.metrics import leakage_predictability
+from resolvi_sd.metrics._predictability import _truths
 from resolvi_sd.metrics._spatial_folds import spatial_folds, train_apart
 
 N = 1500
@@ -101,6 +102,22 @@ def test_same_seed_same_cells_whatever_the_layer(tissue):
     pd.testing.assert_frame_equal(first, again)
     pd.testing.assert_frame_equal(first[columns], thinned[columns])
     assert first["n_cells"].max() == 600
+
+
+def test_permutations_stay_within_folds():
+    """Otherwise folds that differ in how many cells have a neighbor would be told apart by chance."""
+    rng = np.random.default_rng(4)
+    fold = rng.integers(0, 4, 400)
+    presence = rng.random((400, 2)) < (0.1 + 0.2 * fold)[:, None]
+    sides = _truths(presence, fold, 6, rng).reshape(400, 7, 2)
+    np.testing.assert_array_equal(sides[:, 0], presence)
+    for number in range(4):
+        # Both columns are permuted alike, so pairs of values are kept, too.
+        pairs = [
+            np.sort(2 * side[fold == number, 0] + side[fold == number, 1]).tolist() for side in sides.swapaxes(0, 1)
+        ]
+        assert all(pair == pairs[0] for pair in pairs)
+    assert len({side.tobytes() for side in sides.swapaxes(0, 1)}) == 7
 
 
 def test_too_few_cells_have_no_row(tissue):

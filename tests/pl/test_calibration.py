@@ -49,6 +49,17 @@ def test_points_are_the_means_of_the_bins(simulated):
         assert ax.get_xlim() == ax.get_ylim()
 
 
+def test_error_bars_are_two_standard_errors(simulated):
+    known = simulated.obs[FOUND[0]].notna().to_numpy()
+    simulated.obs[TRUE[0]] += 0.02 * np.random.default_rng(0).normal(size=simulated.n_obs)
+    ax = rsd.pl.calibration(simulated, n_bins=2, return_ax=True)[0]
+    (bars,) = [c.lines[2][0].get_segments() for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    predicted, true = (simulated.obs.loc[known, key].to_numpy() for key in (FOUND[0], TRUE[0]))
+    for bar, members in zip(bars, (predicted < 0.5, predicted >= 0.5), strict=True):
+        expected = 2 * true[members].std(ddof=1) / np.sqrt(members.sum())
+        assert (bar[1, 1] - bar[0, 1]) / 2 == pytest.approx(expected)
+
+
 def test_density_counts_the_cells_that_have_counts(simulated):
     ax = rsd.pl.calibration(simulated, return_ax=True)[0]
     counted = np.ma.filled(ax.collections[0].get_array(), 0).sum()
