@@ -160,6 +160,11 @@ class Keys:
         return f"{self.prefix}_niche_labels_key"
 
     @property
+    def niche_weighting(self) -> str:
+        """`uns`: how neighbors were weighted for `niche`."""
+        return f"{self.prefix}_niche_weighting"
+
+    @property
     def de(self) -> str:
         """`uns`: table of differential expression."""
         return f"{self.prefix}_de"
@@ -212,7 +217,7 @@ class Keys:
     @property
     def of_niches(self) -> frozenset[str]:
         """Names of the results on neighborhoods, which require only a graph."""
-        return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.dna})
+        return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.niche_weighting, self.dna})
 
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""
@@ -227,6 +232,7 @@ class Keys:
                 self.predicted_colors,
                 self.niche_labels,
                 self.niche_labels_key,
+                self.niche_weighting,
                 self.decontaminated,
                 self.de,
                 self.rank_genes_groups,

@@ -21,7 +21,6 @@ def totals_of(own, expected, observed=None, size=1.0):
     own, expected = np.atleast_2d(own).astype(float), np.atleast_2d(expected).astype(float)
     observed = own if observed is None else np.atleast_2d(observed).astype(float)
     return GroupTotals(
-        n_cells=np.full(len(own), 10),
         size=np.full(len(own), size),
         observed=observed,
         own=own,
@@ -45,7 +44,6 @@ def test_totals_are_sums_over_the_cells_of_each_group():
     for code in range(2):
         cells = np.flatnonzero((codes == code) & among)
         mine, size = own[cells].toarray().astype(float), own[cells].toarray().sum(1, dtype=float)
-        assert found.n_cells[code] == len(cells)
         np.testing.assert_allclose(found.observed[code], counts[cells].toarray().sum(0), rtol=1e-6)
         np.testing.assert_allclose(found.own[code], mine.sum(0), rtol=1e-6)
         np.testing.assert_allclose(found.expected[code], size @ expression[cells], rtol=1e-5)
@@ -94,7 +92,7 @@ def test_the_mean_of_the_draws_is_the_posterior_mean():
 
 
 def test_molecules_of_one_cell_are_less_evidence_than_those_of_many():
-    shared = {"n_cells": np.array([10, 10]), "size": np.array([1000.0, 1000.0])}
+    shared = {"size": np.array([1000.0, 1000.0])}
     own = np.full((2, 1), 100.0)
     totals = GroupTotals(
         **shared, observed=own, own=own, expected=own, reference=own, variance=np.array([[100.0], [10_000.0]])
@@ -126,7 +124,7 @@ def test_several_groups_together_are_one_group_of_their_cells(monkeypatch, held)
     own = np.array([[4e6, 2e6], [1e6, 3e6], [3e6, 1e6]])
     totals = totals_of(own, own, size=1e8)
     n_cells, size = np.array([10, 10, 30]), np.array([1e8, 3e8, 1e8])
-    totals = GroupTotals(**vars(totals) | {"n_cells": n_cells, "size": size})
+    totals = GroupTotals(**vars(totals) | {"size": size})
     seen = Detection(n_cells, own, np.ones((3, 2)))
     (table,) = compare_expression(
         totals,

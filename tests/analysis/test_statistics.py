@@ -8,8 +8,11 @@ from scipy import stats
 from scipy.stats import norm
 
 from resolvi_sd._analysis import (
+    DecisionRule,
     bootstrap_means,
     cell_groups,
+    check_draws,
+    check_pseudocount,
     check_sizes,
     detection,
     draw_labels,
@@ -20,38 +23,41 @@ from resolvi_sd._analysis import (
     neighborhood_composition,
     posterior_expected_fdr,
     rank_genes_groups,
-    summarise_change,
+    summarize_change,
     widened,
 )
 from resolvi_sd._analysis._labels import LabelProbabilities
 from resolvi_sd._analysis._shrinkage import _scales, shrunk_probability
 from resolvi_sd._analysis._statistics import add_calls
 from resolvi_sd._keys import Keys
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import group_by, read_labels
+
+CHANGE = DecisionRule("change", delta=0.25, fdr=0.05)
 
 
 def test_probabilities_are_frequencies_and_log_odds_stay_finite():
     change = np.array([[1, -1, 0.1, 0], [1, -1, 0.1, 0], [1, 1, 0.1, 0], [1, -1, 0.1, 0]], np.float32)
-    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    table = summarize_change(change, CHANGE)
     np.testing.assert_allclose(table["proba_de"], [1, 0.75, 0, 0])
     np.testing.assert_allclose(table["bayes_factor"], np.log([7, 3, 1 / 7, 1 / 7]))
     np.testing.assert_allclose(table["proba_de_se"][1], np.sqrt(0.75 * 0.25 / 4))
     np.testing.assert_allclose(table["lfc_median"], [1, -1, 0.1, 0])
     np.testing.assert_array_equal(table["is_de_fdr"], [True, False, False, False])
     np.testing.assert_allclose(
-        summarise_change(change, mode="vanilla", delta=0, fdr=0.05)["proba_de"], [1, 0.75, 1, 0.5]
+        summarize_change(change, DecisionRule("vanilla", delta=0, fdr=0.05))["proba_de"], [1, 0.75, 1, 0.5]
     )
 
 
 def test_a_difference_without_direction_is_no_difference():
     change = np.random.default_rng(0).normal(0, 5, (4000, 1)).astype(np.float32)  # nearly all beyond 0.25
-    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    table = summarize_change(change, CHANGE)
     assert (np.abs(change) > 0.25).mean() > 0.95 and table["proba_de"][0] < 0.55
 
 
 def test_the_standard_error_is_the_spread_of_repetitions():
     rng = np.random.default_rng(1)
-    runs = [summarise_change(rng.normal(0.5, 1, (400, 1)), mode="change", delta=0.25, fdr=0.05) for _ in range(300)]
+    runs = [summarize_change(rng.normal(0.5, 1, (400, 1)), CHANGE) for _ in range(300)]
     spread = np.std([run["proba_de"][0] for run in runs])
     assert spread == pytest.approx(np.mean([run["proba_de_se"][0] for run in runs]), rel=0.15)
 
@@ -169,7 +175,7 @@ def test_shrunk_probabilities_are_those_under_the_prior_that_the_changes_came_fr
     truth = np.where(changed, rng.normal(0, 1.5, 20_000), 0.0)
     error = rng.uniform(0.2, 1.5, 20_000)
     found = rng.normal(truth, error)
-    probability = shrunk_probability(found, error, mode=mode, delta=0.25)
+    probability = shrunk_probability(found, error, DecisionRule(mode, delta=0.25, fdr=0.05))
     # Bayes with the known prior: 0.6 at zero, 0.4 normal.
     variance = 1.5**2 + error**2
     odds = 0.4 / 0.6 * norm.pdf(found, 0, np.sqrt(variance)) / norm.pdf(found, 0, error)
@@ -191,18 +197,16 @@ def test_where_nothing_changes_large_errors_make_no_calls():
     rng = np.random.default_rng(1)
     error = rng.uniform(0.1, 3, 500)
     change = rng.normal(0, error, (2000, 500)).astype(np.float32) + rng.normal(0, error).astype(np.float32)
-    table = summarise_change(change, mode="change", delta=0.25, fdr=0.05)
+    table = summarize_change(change, CHANGE)
     assert table["is_de_fdr"].sum() > 40  # each by itself
-    shrunk = shrunk_probability(
-        table["lfc_mean"].to_numpy(float), table["lfc_std"].to_numpy(float), mode="change", delta=0.25
-    )
+    shrunk = shrunk_probability(table["lfc_mean"].to_numpy(float), table["lfc_std"].to_numpy(float), CHANGE)
     assert not (posterior_expected_fdr(shrunk) <= 0.05).any()
 
 
 def test_draws_without_spread_are_no_error():
     same = np.zeros(5)
-    np.testing.assert_array_equal(shrunk_probability(same, same, mode="change", delta=0.25), 0)
-    np.testing.assert_allclose(shrunk_probability(same, same, mode="vanilla", delta=0.25), 0.5)
+    np.testing.assert_array_equal(shrunk_probability(same, same, CHANGE), 0)
+    np.testing.assert_allclose(shrunk_probability(same, same, DecisionRule("vanilla", delta=0.25, fdr=0.05)), 0.5)
 
 
 @pytest.mark.parametrize("n_units", [3, 5, 12])
@@ -240,6 +244,28 @@ def test_names_that_are_the_same_text_are_told():
         read_labels(table, "group", "unknown")
 
 
+@pytest.mark.parametrize("values", [[-1.0, 0.0, 1.0], [-1, 0, 1], ["-1", "0", "1"]])
+def test_cells_without_a_label_are_those_that_the_fit_left_unlabeled(values):
+    """Numbers are compared as numbers: a column of floats has the text "-1.0"."""
+    table = AnnData(np.ones((6, 1)), obs=pd.DataFrame({"kind": values * 2}, index=list("uvwxyz")))
+    setup = Setup(n_neighbors=5, labels_key="kind", unlabeled_category="-1")
+    groups = cell_groups(table, "kind", argument="groupby", setup=setup)
+    labels = read_labels(table, "kind", "-1")
+    assert groups.names == labels.names and len(groups.names) == 2
+    assert groups.codes.tolist() == labels.codes.tolist() == [-1, 0, 1] * 2
+    assert len(cell_groups(table, "kind", argument="groupby").names) == 3
+
+
+def test_rules_that_make_no_sense_are_refused():
+    for settings in ({"mode": "both"}, {"delta": -1.0}, {"fdr": 1.0}):
+        with pytest.raises(ValueError, match=f"`{next(iter(settings))}` must be"):
+            DecisionRule(**({"mode": "change", "delta": 0.25, "fdr": 0.05} | settings))
+    with pytest.raises(ValueError, match="`n_samples` must be at least 20, not 1"):
+        check_draws(1)  # a single draw has no spread, so that every change would be certain
+    with pytest.raises(TypeError, match="`pseudocount` must be a number"):
+        check_pseudocount(None)
+
+
 def test_a_small_group_is_found_whatever_it_is_called():
     table = AnnData(np.ones((6, 1)), obs=pd.DataFrame({"group": ["rest", *"aabbb"]}, index=list("uvwxyz")))
     groups = cell_groups(table, "group", argument="groupby")
@@ -252,7 +278,7 @@ def test_a_small_group_is_found_whatever_it_is_called():
 
 def test_among_certain_hypotheses_none_is_called_that_is_probably_false():
     table = pd.DataFrame({"proba_de": np.append(np.ones(120), [0.6, 0.3, 0.004])})
-    called = add_calls(table, fdr=0.05)["is_de_fdr"].to_numpy()
+    called = add_calls(table, CHANGE)["is_de_fdr"].to_numpy()
     assert (posterior_expected_fdr(table["proba_de"].to_numpy()) <= 0.05).all()  # there would be room for all
     assert called[:121].all() and not called[121:].any()
 
@@ -267,7 +293,7 @@ def test_what_never_changes_is_not_called_by_any_change(mode):
     """With delta = 0 a change of exactly 0 was one in both directions, and certain."""
     change = np.zeros((100, 2), np.float32)
     change[:, 1] = np.random.default_rng(0).normal(1, 0.1, 100)
-    table = summarise_change(change, mode=mode, delta=0.0, fdr=0.05)
+    table = summarize_change(change, DecisionRule(mode, delta=0.0, fdr=0.05))
     assert table["proba_de"].tolist() == [0.5, 1.0]
     assert table["is_de_fdr"].tolist() == [False, True]
 

@@ -249,3 +249,14 @@ def test_bad_arguments() -> None:
         simulate_from_model(10, 5, likelihood="zinb")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"Give \['n_latent'\] inside `config=ModelConfig"):
         simulate_from_model(10, 5, n_latent=3, config=ModelConfig())
+
+
+def test_components_are_named_in_the_order_of_their_profiles() -> None:
+    table = simulate_from_model(200, 15, config=ModelConfig(n_components=12), rng=0).tables["table"]
+    assert list(table.obs["cell_type"].cat.categories) == [f"component_{i}" for i in range(12)]
+    assert table.varm["true_type_profiles"].shape == (15, 12)
+
+
+def test_profiles_that_hardly_overlap_can_be_drawn() -> None:
+    table = simulate_from_model(200, 15, contrast=300.0, rng=0).tables["table"]
+    assert np.isfinite(table.X.data).all()

@@ -38,6 +38,12 @@ def test_reference_profiles_are_means_of_scaled_cells(reference: ad.AnnData) -> 
     np.testing.assert_allclose(expression, [[1 / 3, 0, 2 / 3, 0], [0, 3 / 4, 1 / 4, 0]])
 
 
+def test_cells_of_a_reference_may_share_a_name(reference: ad.AnnData) -> None:
+    expected = _from(reference)[2]
+    reference.obs_names = ["c"] * 6
+    np.testing.assert_array_equal(_from(reference)[2], expected)
+
+
 def test_fewer_genes_are_those_that_differ(reference: ad.AnnData) -> None:
     _, genes, expression = _from(reference, n_genes=2)
     assert genes == ["CD3E", "ACTB"]

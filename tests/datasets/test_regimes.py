@@ -73,3 +73,11 @@ def test_unknown_regime_lists_the_known_ones() -> None:
 def test_settings_out_of_range_are_refused(setting: str, value: float, message: str) -> None:
     with pytest.raises(ValueError, match=f"`{setting}`.*{message}"):
         TissueRegime(**{setting: value})
+
+
+def test_without_overdispersion_counts_are_poisson() -> None:
+    regime = replace(REGIMES["clean"], dispersion=float("inf"), depth_sd=1e-6, diffusion=1e-3)
+    tissue = simulate_tissue(n_cells=2000, n_genes=20, regime=regime, n_types=1, n_rare=0, gradient=0.0,
+                             transcripts=False, rng=0)  # fmt: skip
+    own = tissue.tables["table"].layers["true_own"].toarray()
+    assert np.median(own.var(axis=0) / own.mean(axis=0)) == pytest.approx(1, abs=0.1)

@@ -159,7 +159,7 @@ def test_bad_input_is_told():
     with pytest.raises(ValueError, match="raw molecule counts"):
         exclusive_pairs(np.log1p(counts), labels, genes)
     with pytest.raises(ValueError, match="dense rates"):
-        coexpression_rate(np.full((3, 2), 0.5), ["A", "B"], [("A", "B")])
+        coexpression_rate(np.full((3, 20), 0.5), list("ABCDEFGHIJKLMNOPQRST"), [("A", "B")])
     with pytest.raises(KeyError, match="'X'.*gene_names"):
         coexpression_rate(COUNTS, GENES, [("A", "X")])
     with pytest.raises(ValueError, match="empty"):

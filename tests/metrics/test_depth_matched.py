@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from resolvi_sd.metrics import depth_matched
+from resolvi_sd.metrics import coexpression_rate, depth_matched
 
 
 def test_thinning_has_the_moments_of_a_binomial():
@@ -67,9 +67,9 @@ def test_entries_stored_twice_are_one_count():
     ("counts", "corrected", "message"),
     [
         ([[1.5, 0]], [[1.0, 0]], "`counts` must be raw molecule counts.* 1.5"),
-        ([[2, 0]], [[0.3, 0.7]], "`corrected` must hold counts.*dense rates"),
+        ([[2, 0]], [[0.3, 0.7]], "`corrected` has 2 non-zero entries, the raw counts have 1"),
         ([[2, 0, 0]], [[0.3, 0.7, 0]], "`corrected` has 2 non-zero entries, the raw counts have 1"),
-        ([[0.3, 0.7]], [[1.0, 0]], "`counts` must hold counts.*dense rates"),
+        ([[0.3, 0.7]], [[1.0, 0]], "`counts` must be raw molecule counts.* 0.3"),
         ([[2, 0]], [[1.0, 0, 0]], r"shapes differ: counts \(1, 2\), corrected \(1, 3\)"),
         ([[2, -1]], [[1.0, 0]], "negative"),
         ([[2, 0]], [[np.nan, 0]], "NaN"),
@@ -78,3 +78,10 @@ def test_entries_stored_twice_are_one_count():
 def test_what_is_no_count_is_refused(counts, corrected, message):
     with pytest.raises(ValueError, match=message):
         depth_matched(np.array(counts), np.array(corrected), rng=0)
+
+
+def test_a_few_genes_may_all_be_in_every_cell():
+    """Deep counts of a small panel have no zeros, and neither do their corrected counts, which are no rates."""
+    counts = np.random.default_rng(0).poisson(20, (200, 6)) + 1
+    assert depth_matched(counts, 0.7 * counts, rng=0).sum() == pytest.approx(0.7 * counts.sum(), rel=0.01)
+    assert coexpression_rate(0.7 * counts, list("abcdef"), [("a", "b")]).mean > 0.99

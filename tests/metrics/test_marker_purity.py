@@ -83,7 +83,7 @@ def test_bad_input_is_told():
     with pytest.raises(ValueError, match="at least 2"):
         negative_marker_purity(counts, ["a"] * 4, GENES, **REFERENCE)
     with pytest.raises(ValueError, match="dense rates"):
-        negative_marker_purity(counts + 0.5, labels, GENES, **REFERENCE)
+        negative_marker_purity(np.full((4, 20), 0.5), labels, GENES, **REFERENCE)
     with pytest.raises(ValueError, match="`reference_counts`.*raw molecule counts"):
         negative_marker_purity(counts, labels, GENES, **(REFERENCE | {"reference_counts": np.log1p(counts)}))
     with pytest.raises(ValueError, match=r"No negative markers .* the lowest of the reference are 0\.\d+ and 1"):

@@ -111,6 +111,6 @@ def test_bad_input_is_told():
     with pytest.raises(ValueError, match="No gene of the panel is a negative marker.*Labels: 'x', 'y'"):
         neighbor_contamination(counts, list("xyx"), line(3), GENES, MARKERS)
     with pytest.raises(ValueError, match="dense rates"):
-        neighbor_contamination(counts + 0.5, labels, line(3), GENES, MARKERS)
+        neighbor_contamination(np.full((3, 20), 0.5), labels, line(3), GENES, MARKERS)
     with pytest.raises(ValueError, match=r"shapes differ.*neighbor_counts \(2, 3\)"):
         neighbor_contamination(counts, labels, line(3), GENES, MARKERS, neighbor_counts=counts[:2])

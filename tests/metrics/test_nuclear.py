@@ -9,15 +9,16 @@ import shapely
 import spatialdata as sd
 
 import resolvi_sd as rsd
-from resolvi_sd.metrics import nuclear_agreement, nuclear_counts
+from resolvi_sd.metrics import depth_matched, nuclear_agreement, nuclear_counts
 
 
 def test_by_hand():
     """Two cells of a, one of b, one of b without nuclear molecules, one without a label.
 
-    a: the nuclei are (4, 0), and the cells have 2 nuclear molecules each. Around them lie (2, 2) and (0, 1) of the raw
-    counts: each cell counts 2, so (1, 1) + (0, 2), a distance of 3/4. Of the second gene half and none is left:
-    (2, 1) becomes (4/3, 2/3); nothing is left around the second nucleus, whose cell does not count then: 1/3.
+    a: the nuclei are (2, 0) each. Around them lie (2, 2) and (0, 1) of the raw counts. Of the second gene half and none
+    is left:
+    (2, 1) becomes (4/3, 2/3); nothing is left around the second nucleus, whose cell is not compared then: raw (2, 2),
+    a distance of 1/2, and corrected 1/3.
     b: the nucleus is (0, 2), around it lie (1, 1), a distance of 1/2, and nothing of the first gene is left: 0. Of the
     second gene 1 is left of 3, so that 1 of 2 nuclear molecules is gone for certain.
     """
@@ -28,10 +29,11 @@ def test_by_hand():
     for form in (np.asarray, sp.csr_matrix):
         found = nuclear_agreement(form(counts), form(corrected), form(nuclear), labels, rng=0)
         assert found.labels == ("b", "a")
-        np.testing.assert_allclose(found.raw, [1 / 2, 3 / 4])
+        np.testing.assert_allclose(found.raw, [1 / 2, 1 / 2])
         np.testing.assert_allclose(found.corrected, [0, 1 / 3])
         np.testing.assert_allclose(found.removed, [1 / 2, 0])
         np.testing.assert_array_equal(found.n_cells, [1, 2])
+        np.testing.assert_array_equal(found.n_compared, [1, 1])
 
 
 def test_scaling_cells_down_gains_nothing(tissue):
@@ -138,11 +140,14 @@ def test_in_situ_sequencing(real_data):
     table = ad.read_h5ad(real_data("iss_ca1.h5ad"))
     nuclear = table.layers["nucleus_counts"]
     size = pd.qcut(table.obs["area"], 3, labels=["small", "medium", "large"])
+    matched = depth_matched(table.X, nuclear, rng=0)
     found = nuclear_agreement(table.X, nuclear, nuclear, size, rng=0)
     for label, distance in zip(found.labels, found.raw, strict=True):
-        inside = nuclear[(size == label).to_numpy()].toarray()
-        around = table.X[(size == label).to_numpy()].toarray() - inside
-        both = (inside.sum(axis=1) > 0) & (around.sum(axis=1) > 0)
+        rows = (size == label).to_numpy()
+        inside, raw = nuclear[rows].toarray(), table.X[rows].toarray()
+        around = raw - inside
+        left = [(around * layer[rows].toarray() / np.maximum(raw, 1)).sum(axis=1) > 0 for layer in (matched, nuclear)]
+        both = (inside.sum(axis=1) > 0) & np.all(left, axis=0)
         shares = around[both] / around[both].sum(axis=1, keepdims=True)
         p, q = (inside[both].sum(axis=1) @ shares), inside[both].sum(axis=0)
         assert distance == pytest.approx(np.abs(p / p.sum() - q / q.sum()).sum() / 2, rel=1e-5)
@@ -175,3 +180,14 @@ def test_the_least_quality_is_twenty(quality, counted):
     else:
         with pytest.raises(ValueError):
             nuclear_counts(sdata, quality_key="qv")
+
+
+def test_distances_are_between_the_same_cells():
+    """The second cell has nothing left around its nucleus, and is compared in no layer."""
+    counts, nuclear = np.array([[3, 0], [1, 1]]), np.array([[1, 0], [1, 0]])
+    found = nuclear_agreement(counts, np.array([[3.0, 0], [1, 0]]), nuclear, ["a", "a"], rng=0)
+    assert (found.n_cells[0], found.n_compared[0]) == (2, 1)
+    assert found.raw[0] == found.corrected[0] == 0
+    every = nuclear_agreement(counts, counts, nuclear, ["a", "a"], rng=0)
+    assert every.n_compared[0] == 2
+    assert every.raw[0] == every.corrected[0] == 0.5

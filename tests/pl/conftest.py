@@ -24,11 +24,12 @@ from spatialdata.transformations import Identity, Scale
 
 from resolvi_sd._analysis import (
     Comparison,
+    DecisionRule,
     cell_groups,
     make_comparisons,
     rank_genes_groups,
     stack_comparisons,
-    summarise_change,
+    summarize_change,
 )
 from resolvi_sd._keys import Keys
 from resolvi_sd._tables import Groups
@@ -92,13 +93,14 @@ def write_groups(adata: ad.AnnData) -> None:
     adata.uns["resolvi_dna"] = (
         _compare(groups, comparisons, "label", list(names), reach=2.0)
         .rename(columns=lambda name: name.replace("_de", "_da"))
-        .assign(labels_key="cell_type")
+        .assign(labels_key="cell_type", weighting="uniform")
     )
     niche = np.random.default_rng(2).dirichlet(np.ones(3), size=adata.n_obs).astype(np.float32)
     niche[EMPTY] = np.nan
     adata.obsm["resolvi_niche"] = niche
     adata.uns["resolvi_niche_labels"] = np.array(names, dtype=object)
     adata.uns["resolvi_niche_labels_key"] = "cell_type"
+    adata.uns["resolvi_niche_weighting"] = "uniform"
 
 
 def _compare(
@@ -111,7 +113,7 @@ def _compare(
     for number, comparison in enumerate(comparisons):
         means = rng.permutation(np.linspace(-reach, reach, len(names))) * (number < len(comparisons) - 1)
         draws = means + rng.uniform(0.3, 1.2, len(names)) * rng.standard_normal((1000, len(names)))
-        table = summarise_change(draws.astype(np.float32), mode="change", delta=0.25, fdr=0.05)
+        table = summarize_change(draws.astype(np.float32), DecisionRule("change", delta=0.25, fdr=0.05))
         table["raw_fraction1"] = np.linspace(0.2, 1, len(names))
         table["corrected_fraction1"] = np.linspace(0.1, 0.9, len(names))
         table["n_cells1"], table["n_cells2"] = sizes[comparison.first], sizes[list(comparison.second)].sum()

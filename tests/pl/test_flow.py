@@ -8,6 +8,7 @@ import pytest
 import spatialdata as sd
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
+from matplotlib.legend import Legend
 
 import resolvi_sd as rsd
 
@@ -51,6 +52,17 @@ def test_into_a_cell(flowing):
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # y points down
     (dot,) = [line for line in ax.lines if line.get_marker() == "o"]
     assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (35, 35)
+
+
+def test_cells_without_a_group_are_white_and_in_the_legend(flowing):
+    flowing.obs.loc[MIDDLE, "cell_type"] = np.nan
+    ax = rsd.pl.flow(flowing, cell=MIDDLE, color="cell_type", palette=COLORS, return_ax=True)
+    (legend,) = [c for c in ax.get_children() if isinstance(c, Legend) and c.get_title().get_text() == "cell_type"]
+    color = {
+        text.get_text(): handle.get_color()
+        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
+    }
+    assert to_rgba(color["no value"]) == to_rgba("white")
 
 
 def test_few_molecules_are_left_out(flowing):

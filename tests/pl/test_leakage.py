@@ -205,3 +205,10 @@ def test_errors(leaked):
 
 def test_image(compare, leaked):
     compare("leakage", lambda path: rsd.pl.leakage(leaked, save=path), tolerance=2)
+
+
+def test_the_label_of_the_bars_is_within_the_figure(leaked):
+    (ax,) = rsd.pl.leakage(leaked, kind="genes", return_ax=True)
+    ax.figure.draw_without_rendering()
+    box = ax.xaxis.label.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= ax.figure.bbox.width

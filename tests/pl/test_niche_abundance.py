@@ -53,8 +53,16 @@ def test_comparisons_by_other_labels_are_not_drawn(compared):
     compared.uns["resolvi_niche_labels_key"] = "leiden"
     assert len(rsd.pl.niche_abundance(compared, groupby="cell_type", return_ax=True)) == 1
     with pytest.raises(
-        ValueError, match=r"labels of obs\['cell_type'\], but the shares drawn are those of obs\['leiden'\]"
+        ValueError,
+        match=r"of obs\['cell_type'\] \(weighting='uniform'\), but the shares drawn are those of obs\['leiden'\]",
     ):
+        rsd.pl.niche_abundance(compared, groupby="cell_type", group1="immune")
+
+
+def test_comparisons_with_another_weighting_are_not_drawn(compared):
+    compared.uns["resolvi_niche_weighting"] = "weights"
+    assert len(rsd.pl.niche_abundance(compared, groupby="cell_type", return_ax=True)) == 1
+    with pytest.raises(ValueError, match=r"weighting='uniform'\), but the shares drawn are .*weighting='weights'"):
         rsd.pl.niche_abundance(compared, groupby="cell_type", group1="immune")
 
 

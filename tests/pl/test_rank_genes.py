@@ -83,3 +83,12 @@ def test_long_names_stay_clear_of_each_other():
     lines = wrapped("type_0_domain_0_a_long_name vs rest", 1.0).split("\n")
     assert "".join(lines).replace(" ", "") == "type_0_domain_0_a_long_namevsrest"
     assert max(map(len, lines)) < 16 and lines[0].endswith("_")
+
+
+@pytest.mark.parametrize("group1", ["tumor", ["tumor", "immune"], None])
+def test_legend_is_within_the_figure(compared, group1):
+    ax = rsd.pl.rank_genes(compared, group1=group1, return_ax=True)[0]
+    ax.figure.draw_without_rendering()
+    (legend,) = ax.figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= ax.figure.bbox.width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -139,3 +140,18 @@ def test_errors(compared, square_table, add_results):
 def test_image(compare, compared):
     draw = {"groupby": "cell_type", "figsize": (7, 2.2)}
     compare("shares", lambda path: rsd.pl.shares(compared, save=path, **draw))
+
+
+def test_groups_never_share_a_color(compared):
+    compared.obs["cluster"] = pd.Categorical(np.arange(compared.n_obs) % 18)
+    with pytest.raises(ValueError, match=r"`palette` has 10 colors, but obs\['cluster'\] has 18 groups"):
+        rsd.pl.shares(compared, groupby="cluster", palette="tab10")
+    rsd.pl.shares(compared, groupby="cluster", palette="tab20")
+
+
+@pytest.mark.parametrize("palette", [["red", "blue"], {"b": "red", "d": "blue"}, "Set1"])
+def test_a_palette_is_for_the_groups_that_occur(compared, palette):
+    column = pd.Categorical(np.where(np.arange(compared.n_obs) % 2, "d", "b"), categories=list("abcdefghijkl"))
+    compared.obs["cluster"] = column
+    ax = rsd.pl.shares(compared, groupby="cluster", palette=palette, return_ax=True)[0]
+    assert [label.get_text().split()[0] for label in ax.get_yticklabels()] == ["b", "d"]

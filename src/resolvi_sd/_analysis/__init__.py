@@ -4,18 +4,12 @@ from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, audit_rows
 from resolvi_sd._analysis._audit_input import audit_input
 from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
+from resolvi_sd._analysis._components import principal_components
 from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
 from resolvi_sd._analysis._draws import Draws, check_choices, named
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
-from resolvi_sd._analysis._groups import (
-    REST,
-    Comparison,
-    cell_groups,
-    check_sizes,
-    label_groups,
-    make_comparisons,
-)
+from resolvi_sd._analysis._groups import REST, Comparison, cell_groups, check_sizes, label_groups, make_comparisons
 from resolvi_sd._analysis._labels import draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import (
     Weighting,
@@ -33,7 +27,14 @@ from resolvi_sd._analysis._normalized import (
     mean_expression,
 )
 from resolvi_sd._analysis._rank_genes import rank_genes_groups
-from resolvi_sd._analysis._statistics import Mode, check_settings, posterior_expected_fdr, summarise_change
+from resolvi_sd._analysis._statistics import (
+    DecisionRule,
+    Mode,
+    check_draws,
+    check_pseudocount,
+    posterior_expected_fdr,
+    summarize_change,
+)
 from resolvi_sd._analysis._tables import stack_comparisons
 from resolvi_sd._analysis._transcript_columns import CellIds, Sample, SourceColumns
 
@@ -44,6 +45,7 @@ __all__ = [
     "CellBlock",
     "CellIds",
     "Comparison",
+    "DecisionRule",
     "Decontaminated",
     "Detection",
     "Draws",
@@ -61,8 +63,9 @@ __all__ = [
     "bootstrap_means",
     "cell_groups",
     "check_choices",
+    "check_draws",
     "check_fpr",
-    "check_settings",
+    "check_pseudocount",
     "check_sizes",
     "compare_expression",
     "decontaminate",
@@ -82,9 +85,10 @@ __all__ = [
     "named",
     "neighborhood_composition",
     "posterior_expected_fdr",
+    "principal_components",
     "rank_genes_groups",
     "stack_comparisons",
-    "summarise_change",
+    "summarize_change",
     "table_edges",
     "widened",
     "write_niches",

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis._audit import AuditInput, Reference
+from resolvi_sd._analysis._components import principal_components
 from resolvi_sd._analysis._groups import cell_groups, label_groups
-from resolvi_sd._csr import CSR, row_sums
+from resolvi_sd._csr import row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import (
@@ -168,7 +168,10 @@ def audit_input(
         reference_labels=reference_labels,
         graph=adata.obsp[keys.connectivities],
         coordinates=positions.coordinates,
-        latents={"raw": _principal_components(raw, seed), "corrected": np.asarray(adata.obsm[keys.latent])},
+        latents={
+            "raw": principal_components(raw, _COMPONENTS, seed=seed),
+            "corrected": np.asarray(adata.obsm[keys.latent]),
+        },
         batch=batch if batch is not None and len(np.unique(batch)) > 1 else None,
         reference=known,
         markers=markers,
@@ -183,14 +186,3 @@ def _corrected_layers(adata: AnnData, keys: Keys, layers: str | Sequence[str] | 
     if not asked:
         raise ValueError(f"`corrected_layer` is empty; the table has the layers {listing(adata.layers)}.")
     return {corrected_layer_name(adata, keys, layer): layer for layer in asked}
-
-
-def _principal_components(counts: CSR, seed: int) -> NDArray[np.float32]:
-    """Return the first principal components of log-normalized counts, the basis of clustering without a model."""
-    import scanpy as sc
-
-    table = AnnData(sp.csr_matrix(counts, dtype=np.float32))
-    sc.pp.normalize_total(table)
-    sc.pp.log1p(table)
-    sc.pp.pca(table, n_comps=min(_COMPONENTS, min(counts.shape) - 1), random_state=seed % 2**32)
-    return np.asarray(table.obsm["X_pca"], dtype=np.float32)

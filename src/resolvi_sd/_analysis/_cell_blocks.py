@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR
+from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._model import ResolviModule, Sampler, decode, encode, weigh_draws, weighted_expression, weighted_own
 
 __all__ = ["CellBlock", "blocks_at_mean", "importance_blocks"]
@@ -68,7 +69,8 @@ def blocks_at_mean(
     show_progress_bar
         Whether to show a progress bar.
     """
-    for some in _pieces(rows, _ROWS, show_progress_bar):
+    parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    for some in _with_bar(parts, show_progress_bar):
         mean, _ = encode(module, counts[some], categories[some], show_progress_bar=False)
         expression = decode(module, mean, categories[some], slice(None))
         reference = expression
@@ -80,7 +82,12 @@ def blocks_at_mean(
 
 
 def importance_blocks(
-    sampler: Sampler, rows: NDArray[np.int64], *, batch_correction: bool, show_progress_bar: bool
+    sampler: Sampler,
+    graph: NeighborGraph,
+    rows: NDArray[np.int64],
+    *,
+    batch_correction: bool,
+    show_progress_bar: bool,
 ) -> Iterator[CellBlock]:
     """Yield own molecules and expression as importance-weighted means over draws of the latent.
 
@@ -88,15 +95,18 @@ def importance_blocks(
     ----------
     sampler
         Model, tissue and seeds of the draws.
+    graph
+        Neighbors of the cells, according to which they are divided into blocks.
     rows
-        Rows of the requested cells, preferably in an order in which neighbors are close to each other.
+        Rows of the requested cells.
     batch_correction
         Whether to also decode in every batch.
     show_progress_bar
         Whether to show a progress bar.
     """
     module, tissue = sampler.module, sampler.tissue
-    for some in _pieces(rows, _WEIGHTED_ROWS, show_progress_bar):
+    parts = [rows[part] for part in graph.compact_parts(_WEIGHTED_ROWS, rows)]
+    for some in _with_bar(parts, show_progress_bar):
         categories = tissue.categories[some]
         draws = weigh_draws(sampler, some)
         expression = weighted_expression(module, draws, [categories], slice(None))
@@ -109,11 +119,12 @@ def importance_blocks(
         yield CellBlock(some, own, expression, reference)
 
 
-def _pieces(rows: NDArray[np.int64], size: int, show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
-    with tqdm(total=len(rows), desc="Expression of cells", unit="cell", disable=not show_progress_bar) as bar:
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-            bar.update(len(rows[start : start + size]))
+def _with_bar(parts: Sequence[NDArray[np.int64]], show_progress_bar: bool) -> Iterator[NDArray[np.int64]]:
+    n_cells = sum(len(part) for part in parts)
+    with tqdm(total=n_cells, desc="Expression of cells", unit="cell", disable=not show_progress_bar) as bar:
+        for part in parts:
+            yield part
+            bar.update(len(part))
 
 
 def _all_batches(module: ResolviModule, categories: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -196,10 +196,8 @@ def _eager(
     show_progress_bar: bool,
 ) -> dict[str, Any]:
     arrays = {name: np.empty(shapes[name], variable.dtype) for name, variable in variables.items()}
-    order = draws.graph.compact_order(draws.cells, rows)
-    with tqdm(total=len(order), desc="Sampling", unit="cell", disable=not show_progress_bar) as bar:
-        for start in range(0, len(order), rows):
-            some = order[start : start + rows]
+    with tqdm(total=len(draws.cells), desc="Sampling", unit="cell", disable=not show_progress_bar) as bar:
+        for some in draws.graph.compact_parts(rows, draws.cells):
             for name, values in block(draws.sampler, draws.cells[some], variables, slice(None)).items():
                 axis = variables[name].dims.index("cell")
                 np.moveaxis(arrays[name], axis, 0)[some] = np.moveaxis(values, axis, 0)

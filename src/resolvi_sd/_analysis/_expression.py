@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression
 from resolvi_sd._analysis._groups import Comparison
 from resolvi_sd._analysis._shrinkage import shrunk_probability
-from resolvi_sd._analysis._statistics import Mode, add_calls, describe_change
+from resolvi_sd._analysis._statistics import DecisionRule, add_calls, describe_change
 from resolvi_sd._csr import CSR, group_sums
 from resolvi_sd._tables import Groups
 
@@ -95,10 +95,8 @@ def compare_expression(
     comparisons: Sequence[Comparison],
     raw: Detection,
     corrected: Detection,
+    rule: DecisionRule,
     *,
-    mode: Mode,
-    delta: float,
-    fdr: float,
     pseudocount: float | None,
     depth: float,
     n_samples: int,
@@ -118,8 +116,8 @@ def compare_expression(
         The comparisons.
     raw, corrected
         Detection in the counts and in the corrected counts.
-    mode, delta, fdr
-        See :func:`summarise_change`.
+    rule
+        When a gene is called.
     pseudocount
         Added to the expression; None uses :func:`estimate_pseudocount`.
     depth
@@ -148,7 +146,7 @@ def compare_expression(
         for part, weights, small in zip(parts, sides, added, strict=True):
             means = [np.tensordot(draws, weight.astype(np.float32), axes=(1, 0)) for weight in weights]
             first, second = (np.log2(mean + np.float32(small)) for mean in means)
-            table = describe_change(first - second, mode=mode, delta=delta)
+            table = describe_change(first - second, rule)
             for side, mean in enumerate(means, start=1):
                 table[f"expression{side}"] = mean.mean(axis=0, dtype=np.float64)
             part.append(table)
@@ -156,8 +154,8 @@ def compare_expression(
     for part, comparison, small in zip(parts, comparisons, added, strict=True):
         table = pd.concat(part, ignore_index=True)
         change, error = (table[name].to_numpy().astype(np.float64) for name in ("lfc_mean", "lfc_std"))
-        shrunk = shrunk_probability(change, error, mode=mode, delta=delta)
-        table = add_calls(table, fdr=fdr, probability=shrunk)
+        shrunk = shrunk_probability(change, error, rule)
+        table = add_calls(table, rule, probability=shrunk)
         tables.append(_with_detection(table, comparison, raw, corrected).assign(pseudocount=float(small)))
     return tables
 

@@ -31,8 +31,6 @@ class GroupTotals:
 
     Parameters
     ----------
-    n_cells
-        Number of cells of each group, `(n_groups,)`.
     size
         Own molecules of all genes, `(n_groups,)`.
     observed, own
@@ -45,7 +43,6 @@ class GroupTotals:
         Variance of `own`, as a sum of independent cells, from the variation between cells.
     """
 
-    n_cells: NDArray[np.int64]
     size: NDArray[np.float64]
     observed: NDArray[np.float64]
     own: NDArray[np.float64]
@@ -117,7 +114,7 @@ def group_totals(
     profile = own / np.maximum(size, _TINY)[:, None]
     residual = squared - 2 * profile * product + np.square(profile) * size_squared[:, None]
     unbiased = (n_cells / np.maximum(n_cells - 1, 1))[:, None]
-    return GroupTotals(n_cells, size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
+    return GroupTotals(size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
 
 
 def _among(block: CellBlock, genes: NDArray[np.intp]) -> CellBlock:

@@ -66,12 +66,18 @@ def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating])
 
 
 def write_niches(
-    adata: AnnData, keys: Keys, composition: NDArray[np.float32], labels: LabelProbabilities, labels_key: str | None
+    adata: AnnData,
+    keys: Keys,
+    composition: NDArray[np.float32],
+    labels: LabelProbabilities,
+    labels_key: str | None,
+    weighting: Weighting,
 ) -> None:
-    """Write the composition of the neighborhoods, and the column of its labels (empty for those of the fit)."""
+    """Write neighborhoods, the column of its labels (empty for those of the fit), the weighting."""
     adata.obsm[keys.niche] = composition
     adata.uns[keys.niche_labels] = np.array(labels.names, dtype=object)
     adata.uns[keys.niche_labels_key] = labels_key or ""
+    adata.uns[keys.niche_weighting] = weighting
 
 
 def block_totals(

@@ -172,9 +172,7 @@ def importance_expression(
     """Return the importance-weighted mean of rho over draws, times the scale, cells × genes, computed in blocks."""
     sampler = Sampler.create(module, tissue, n_samples=request.n_samples, rng=rng)
     expression: NDArray[np.float32] = np.empty((tissue.n_cells, len(request.names)), np.float32)
-    order = graph.compact_order(np.arange(tissue.n_cells), _ROWS)
-    for start in tqdm(range(0, len(order), _ROWS), desc="Weighing draws", disable=not show_progress_bar):
-        rows = order[start : start + _ROWS]
+    for rows in tqdm(graph.compact_parts(_ROWS), desc="Weighing draws", disable=not show_progress_bar):
         draws = weigh_draws(sampler, rows)
         expression[rows] = weighted_expression(
             module, draws, [setting[rows] for setting in request.settings], request.columns

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from resolvi_sd._analysis._statistics import Mode
+from resolvi_sd._analysis._statistics import DecisionRule
 
 __all__ = ["shrunk_probability"]
 
@@ -18,9 +18,11 @@ _LEAST_ERROR = 1e-3
 
 
 def shrunk_probability(
-    mean: NDArray[np.float64], error: NDArray[np.float64], *, mode: Mode, delta: float
+    mean: NDArray[np.float64], error: NDArray[np.float64], rule: DecisionRule
 ) -> NDArray[np.float64]:
-    """Return the probability that a change is at least `delta`, in its more probable direction, given all changes.
+    """Return the probability that a change is at least as large as the rule asks, given all changes.
+
+    The probability is that of the more probable direction.
 
     A large change with a large error is not evidence by itself, since such changes occur among many features that do
     not differ at all. Changes are assumed to come from a mixture of normals around zero, one of them a point mass at
@@ -30,11 +32,8 @@ def shrunk_probability(
     ----------
     mean, error
         Estimate of each change and its standard error, `(n_features,)`.
-    mode
-        `"change"`: at least `delta`; `"vanilla"`: larger than zero, with half of the changes that are zero counted in
-        each direction.
-    delta
-        Smallest change that matters.
+    rule
+        Smallest change that matters. With `"vanilla"`, half of the changes that are zero are counted in each direction.
 
     References
     ----------
@@ -43,11 +42,12 @@ def shrunk_probability(
     Examples
     --------
     >>> import numpy as np
+    >>> rule = DecisionRule("change", delta=0.25, fdr=0.05)
     >>> mean = np.append(np.random.default_rng(0).normal(size=99), 3.0)  # none differs, but perhaps the last
-    >>> bool(shrunk_probability(mean, np.ones(100), mode="change", delta=0.25)[-1] < 0.5)
+    >>> bool(shrunk_probability(mean, np.ones(100), rule)[-1] < 0.5)
     True
     >>> mean[:50] *= 6  # half of them differ
-    >>> bool(shrunk_probability(mean, np.ones(100), mode="change", delta=0.25)[-1] > 0.9)
+    >>> bool(shrunk_probability(mean, np.ones(100), rule)[-1] > 0.9)
     True
     """
     error = np.maximum(error, max(_LEAST_ERROR * float(np.median(error)), _LEAST_ERROR))
@@ -60,12 +60,11 @@ def shrunk_probability(
     # The posterior of a change under each component is again normal, or zero.
     kept = np.square(scale) / variance
     center, spread = kept * mean[:, None], np.sqrt(kept) * error[:, None]
-    least = delta if mode == "change" else 0.0
     directions = []
     for sign in (1, -1):
         with np.errstate(divide="ignore", invalid="ignore"):
-            beyond = ndtr((sign * center - least) / spread)
-        beyond = np.where(spread > 0, beyond, 0.5 * (least == 0))
+            beyond = ndtr((sign * center - rule.least) / spread)
+        beyond = np.where(spread > 0, beyond, 0.5 * (rule.least == 0))
         directions.append((posterior * beyond).sum(axis=1))
     result: NDArray[np.float64] = np.maximum(*directions).clip(max=1.0)
     return result

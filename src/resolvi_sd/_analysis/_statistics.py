@@ -2,28 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from resolvi_sd._validation import check_number, check_positive_int
+from resolvi_sd._validation import check_integer, check_number
 
-__all__ = ["Mode", "add_calls", "check_settings", "describe_change", "posterior_expected_fdr", "summarise_change"]
+__all__ = [
+    "DecisionRule",
+    "Mode",
+    "add_calls",
+    "check_draws",
+    "check_pseudocount",
+    "describe_change",
+    "posterior_expected_fdr",
+    "summarize_change",
+]
 
 Mode = Literal["change", "vanilla"]
 
 
-def check_settings(mode: str, delta: float, fdr: float, n_samples: int, pseudocount: float | None) -> None:
-    """Raise ValueError or TypeError unless the settings of a comparison are within their ranges."""
-    if mode not in get_args(Mode):
-        raise ValueError(f"`mode` must be 'change' or 'vanilla', not {mode!r}.")
-    check_number(delta, argument="delta", least=0, why="a log2 fold change")
-    check_number(fdr, argument="fdr", above=0, below=1)
-    if pseudocount is not None:
-        check_number(pseudocount, argument="pseudocount", above=0, below=1, why="it is added to what is compared")
-    check_positive_int(n_samples, argument="n_samples")
+# With fewer draws, the standard deviation of a change is too uncertain to judge it by.
+_FEWEST_DRAWS = 20
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """When a feature is called different between two groups.
+
+    Parameters
+    ----------
+    mode
+        `"change"`: if its log2 fold change is at least `delta` in one direction; `"vanilla"`: if one side is larger.
+    delta
+        Smallest log2 fold change that matters.
+    fdr
+        Largest expected share of false calls.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a setting is unknown or out of range.
+    """
+
+    mode: Mode
+    delta: float
+    fdr: float
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"`mode` must be 'change' or 'vanilla', not {self.mode!r}.")
+        check_number(self.delta, argument="delta", least=0, why="a log2 fold change")
+        check_number(self.fdr, argument="fdr", above=0, below=1)
+
+    @property
+    def least(self) -> float:
+        """Smallest log2 fold change that counts as one; 0 means any."""
+        return self.delta if self.mode == "change" else 0.0
+
+
+def check_draws(n_samples: int) -> None:
+    """Raise ValueError or TypeError unless there are enough draws to judge a change by."""
+    check_integer(n_samples, _FEWEST_DRAWS, argument="n_samples")
+
+
+def check_pseudocount(pseudocount: float) -> None:
+    """Raise ValueError or TypeError unless the pseudocount is a share."""
+    check_number(pseudocount, argument="pseudocount", above=0, below=1, why="it is added to what is compared")
 
 
 def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -52,12 +100,12 @@ def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.floa
     return expected
 
 
-def summarise_change(change: NDArray[np.float32], *, mode: Mode, delta: float, fdr: float) -> pd.DataFrame:
+def summarize_change(change: NDArray[np.float32], rule: DecisionRule) -> pd.DataFrame:
     """Summarize draws of the log2 fold change of each feature, and call features, with the two functions below."""
-    return add_calls(describe_change(change, mode=mode, delta=delta), fdr=fdr)
+    return add_calls(describe_change(change, rule), rule)
 
 
-def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) -> pd.DataFrame:
+def describe_change(change: NDArray[np.float32], rule: DecisionRule) -> pd.DataFrame:
     """Summarize draws of the log2 fold change of each feature.
 
     The hypothesis is directional: the change is at least `delta` upwards, or at least `delta` downwards, whichever is
@@ -68,11 +116,9 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
     ----------
     change
         Draws × features.
-    mode
-        `"change"`: the larger of P(change >= delta) and P(change <= -delta); `"vanilla"`: the larger of P(change > 0)
-        and P(change < 0), with a draw of zero counted half in each.
-    delta
-        Smallest log2 fold change that matters.
+    rule
+        With the mode `"change"`, the probability is the larger of P(change >= delta) and P(change <= -delta); with
+        `"vanilla"`, the larger of P(change > 0) and P(change < 0), with a draw of zero counted half in each.
 
     Returns
     -------
@@ -80,8 +126,8 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
     `lfc_mean`, `lfc_median`, `lfc_std`.
     """
     n_draws = len(change)
-    if mode == "change" and delta > 0:
-        up, down = ((sign * change >= delta).mean(axis=0) for sign in (1, -1))
+    if rule.least > 0:
+        up, down = ((sign * change >= rule.least).mean(axis=0) for sign in (1, -1))
     else:
         up = (change > 0).mean(axis=0) + 0.5 * (change == 0).mean(axis=0)
         down = 1.0 - up
@@ -100,7 +146,9 @@ def describe_change(change: NDArray[np.float32], *, mode: Mode, delta: float) ->
     )
 
 
-def add_calls(table: pd.DataFrame, *, fdr: float, probability: NDArray[np.float64] | None = None) -> pd.DataFrame:
+def add_calls(
+    table: pd.DataFrame, rule: DecisionRule, *, probability: NDArray[np.float64] | None = None
+) -> pd.DataFrame:
     """Return the table with `expected_fdr` and `is_de_fdr`, computed over all of its features.
 
     These are based on `proba_de`, or on a `probability` that takes the other features into account. Features are called
@@ -109,4 +157,4 @@ def add_calls(table: pd.DataFrame, *, fdr: float, probability: NDArray[np.float6
     """
     probability = table["proba_de"].to_numpy() if probability is None else probability
     expected = posterior_expected_fdr(probability)
-    return table.assign(expected_fdr=expected, is_de_fdr=(expected <= fdr) & (probability >= 0.5))
+    return table.assign(expected_fdr=expected, is_de_fdr=(expected <= rule.fdr) & (probability >= 0.5))

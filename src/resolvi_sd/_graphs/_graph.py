@@ -39,21 +39,22 @@ class NeighborGraph:
         """Number of cells."""
         return int(self.index.shape[0])
 
-    def compact_parts(self, size: int) -> list[NDArray[np.int64]]:
-        """Split all cells into parts of `size` cells that are near each other; the last part may be smaller."""
-        order = self.compact_order(np.arange(self.n_cells), size)
-        return [order[start : start + size] for start in range(0, len(order), size)]
+    def compact_parts(self, size: int, cells: NDArray[np.int64] | None = None) -> list[NDArray[np.int64]]:
+        """Split `cells`, by default all, into parts of `size` cells or fewer that have few neighbors outside.
 
-    def compact_order(self, cells: NDArray[np.int64], block: int) -> NDArray[np.int64]:
-        """Return an order of `cells`, as positions in it, in which blocks of cells have few outside neighbors.
+        Uses the reverse Cuthill-McKee algorithm; if all cells fit into one part, their order is left unchanged.
 
-        Uses the reverse Cuthill-McKee algorithm; if all cells fit into one block, their order is left unchanged.
+        Returns
+        -------
+        Positions in `cells`, for each part.
         """
-        if len(cells) <= block:
-            return np.arange(len(cells))
+        cells = np.arange(self.n_cells) if cells is None else cells
+        if len(cells) <= size:
+            return [np.arange(len(cells))]
         rank = np.empty(self.n_cells, np.int64)
         rank[reverse_cuthill_mckee(self.to_sparse()[1], symmetric_mode=False)] = np.arange(self.n_cells)
-        return np.argsort(rank[cells])
+        order = np.argsort(rank[cells])
+        return [order[start : start + size] for start in range(0, len(order), size)]
 
     @classmethod
     def empty(cls, n_cells: int, n_neighbors: int) -> Self:

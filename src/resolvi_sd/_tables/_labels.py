@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._tables._groups import Groups, column_text, read_groups
 from resolvi_sd._validation import check_key, listing, warn_user
 
-__all__ = ["read_labels"]
+__all__ = ["holds_value", "read_labels"]
 
 # Default value of cells without a label.
 _UNLABELED = "unknown"
@@ -41,7 +41,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     column = adata.obs[labels_key]
     text = column_text(column)
-    unlabeled = _is_value(column, text, unlabeled_category)
+    unlabeled = holds_value(column, unlabeled_category)
     if unlabeled_category != _UNLABELED and not unlabeled.any():
         warn_user(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
@@ -70,9 +70,9 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
     return labels
 
 
-def _is_value(column: pd.Series[Any], text: NDArray[np.object_], value: str) -> NDArray[np.bool_]:
-    """Whether each entry of a column equals a value, as text or, for numbers, numerically."""
-    same: NDArray[np.bool_] = text == value
+def holds_value(column: pd.Series[Any], value: str) -> NDArray[np.bool_]:
+    """Return whether each entry of a column equals a value, as text or, for numbers, numerically."""
+    same: NDArray[np.bool_] = column_text(column) == value
     if pd.api.types.is_numeric_dtype(column.dtype):
         with suppress(ValueError):
             same |= column.to_numpy(dtype=np.float64, na_value=np.nan) == float(value)

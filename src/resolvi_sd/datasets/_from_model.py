@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import geopandas as gpd
 import numpy as np
@@ -168,7 +168,8 @@ def _table(
     n_cells, n_genes = cells.profile.shape
     observed = molecules["own"] + molecules["leaked"] + molecules["background"]
     ids = pd.Index([f"cell_{cell:0{len(str(n_cells - 1))}d}" for cell in range(n_cells)])
-    types: Any = pd.Categorical(np.char.add("component_", cells.component.astype(str)))
+    components = pd.Index([f"component_{code}" for code in range(len(parameters.means))])
+    types = pd.Categorical.from_codes(cells.component, components)
     region = pd.Categorical(["cells"] * n_cells)
     obs = pd.DataFrame({"cell_id": ids, "region": region, "cell_type": types}, index=ids)
     obs["true_library_size"] = cells.library

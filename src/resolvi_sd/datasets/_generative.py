@@ -146,7 +146,7 @@ def draw_molecules(
         own = amount[:, :1] * cells.profile[rows]
         rate = own + amount[:, 1:2] * cells.received(rows)
         not_background = rng.poisson(parameters.noisy(rate, rng=rng))
-        kept = rng.binomial(not_background, own / rate)
+        kept = rng.binomial(not_background, np.divide(own, rate, out=np.zeros_like(rate), where=rate > 0))
         leaked = not_background - kept
         drawn = (kept, leaked, rng.poisson(amount[:, 2:] * parameters.background))
         for source, dense in zip(_SOURCES, drawn, strict=True):

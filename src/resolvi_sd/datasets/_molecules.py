@@ -143,10 +143,11 @@ def leak_section(
     """
     n_cells, n_genes = expression.shape
     block = max(1, BLOCK_SIZE // n_genes)
-    shape = dispersion.astype(np.float32)
+    varies = np.isfinite(dispersion)  # otherwise Poisson
+    shape = dispersion[varies].astype(np.float32)
     for start in range(0, n_cells, block):
         mean = expression[start : start + block] * emission[start : start + block, None].astype(np.float32)
-        mean *= rng.standard_gamma(shape, size=mean.shape, dtype=np.float32) / shape
+        mean[:, varies] *= rng.standard_gamma(shape, size=(len(mean), len(shape)), dtype=np.float32) / shape
         made = rng.poisson(mean)
         cell, gene = np.nonzero(made)
         repeats = made[cell, gene]

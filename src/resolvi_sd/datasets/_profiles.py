@@ -218,7 +218,7 @@ def _check_reference(
     counts = sp.csr_matrix(adata.X, dtype=np.float64)
     if counts.nnz == 0 or not np.isfinite(counts.data).all() or counts.data.min() < 0:
         raise ValueError("`profiles.X` must hold counts: finite, not negative, not all zero.")
-    labels = adata.obs[labels_key].dropna().astype(str).reindex(adata.obs_names)
+    labels = adata.obs[labels_key].astype(str).where(adata.obs[labels_key].notna())
     n_types = labels.nunique()
     if n_types <= n_rare:
         raise ValueError(f"`n_rare` is {n_rare}, but `profiles` has {n_types} types; at least one must not be rare.")

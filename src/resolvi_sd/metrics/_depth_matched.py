@@ -8,8 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd.metrics._arrays import check_no_rates
-from resolvi_sd.metrics._layers import count_layer, molecule_counts
+from resolvi_sd.metrics._layers import counts_and_corrected
 
 __all__ = ["depth_matched"]
 
@@ -56,11 +55,7 @@ def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr
     array([[3, 0],
            [0, 0]])
     """
-    raw = molecule_counts(counts, argument="counts")
-    kept = count_layer(corrected, argument="corrected")
-    if raw.shape != kept.shape:
-        raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
-    check_no_rates(kept, raw)
+    raw, kept = counts_and_corrected(counts, corrected)
     generator = as_generator(rng)
     depth, target = (np.asarray(m.sum(axis=1, dtype=np.float64)).ravel() for m in (raw, kept))
     keep = np.minimum(1.0, np.divide(target, depth, out=np.ones_like(depth), where=depth > 0))

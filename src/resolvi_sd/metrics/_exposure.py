@@ -13,7 +13,6 @@ from scipy import stats
 from resolvi_sd._csr import group_sums
 from resolvi_sd._validation import check_integer, check_positive_int
 from resolvi_sd.metrics._arrays import (
-    check_no_rates,
     gene_index,
     label_codes,
     marker_positions,
@@ -22,7 +21,7 @@ from resolvi_sd.metrics._arrays import (
 )
 from resolvi_sd.metrics._exposure_markers import MarkerRules, own_markers, pair_markers
 from resolvi_sd.metrics._exposure_sums import ExposureSums, excess, exposure_sums
-from resolvi_sd.metrics._layers import count_layer, molecule_counts
+from resolvi_sd.metrics._layers import counts_and_corrected
 
 __all__ = ["ExposureAudit", "exposure_audit"]
 
@@ -173,10 +172,7 @@ def exposure_audit(
     >>> audit.sensitivity, round(audit.own_removed, 4)  # 30 of 40 leaked ones removed, 20 of 360 own ones
     (0.75, 0.0556)
     """
-    raw, kept = molecule_counts(counts, argument="counts"), count_layer(corrected, argument="corrected")
-    if raw.shape != kept.shape:
-        raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
-    check_no_rates(kept, raw)
+    raw, kept = counts_and_corrected(counts, corrected)
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
     index = gene_index(gene_names, raw.shape[1], argument="gene_names")
     neighbors = neighbor_matrix(graph, raw.shape[0])
@@ -185,7 +181,7 @@ def exposure_audit(
     check_positive_int(n_markers, argument="n_markers")
     check_integer(min_cells, 0, argument="min_cells")
     rules = MarkerRules(given, n_markers, min_cells)
-    bins = np.minimum(neighbor_counts(neighbors, codes, len(names)), top).astype(np.intp)
+    bins = np.minimum(neighbor_counts(neighbors, codes, len(names)), top)
     targets = (np.flatnonzero(codes == code) for code in range(len(names)))
     # One target at a time, since sources × bins × genes is large for many types and a large panel.
     sums = (exposure_sums(raw, kept, bins, rows, top + 1) for rows in targets)

@@ -34,7 +34,7 @@ class ExposureSums(NamedTuple):
 
 
 def exposure_sums(
-    counts: sp.csr_matrix, corrected: sp.csr_matrix, bins: NDArray[np.intp], rows: NDArray[np.intp], n_bins: int
+    counts: sp.csr_matrix, corrected: sp.csr_matrix, bins: NDArray[np.integer], rows: NDArray[np.intp], n_bins: int
 ) -> ExposureSums:
     """Sum the molecules of each gene over the cells in each bin.
 

@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 
 from resolvi_sd._csr import row_blocks
 from resolvi_sd._validation import listing
-from resolvi_sd.metrics._arrays import check_integers, matrix
+from resolvi_sd.metrics._arrays import check_integers, check_no_rates, matrix
 
 __all__ = [
     "cell_blocks",
     "cooccurrence",
     "count_layer",
+    "counts_and_corrected",
     "expected_presence",
     "molecule_counts",
     "panel_columns",
 ]
 
 # A corrected layer is zero wherever the counts are zero, which are most of the entries of an imaging panel; rates are
-# positive everywhere, up to underflow.
-_RATES_NONZERO = 0.99
+# positive everywhere, up to underflow. Only a handful of genes may all be counted in every cell.
+_RATES_NONZERO, _RATES_GENES = 0.99, 20
 # Bytes of a block of cells × chosen genes that is converted to dense: if at least a tenth of the entries are non-zero,
 # dense products and lookups are faster than sparse ones.
 _BLOCK_BYTES = 1 << 23
@@ -48,7 +49,7 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
     """
     layer = matrix(values, argument=argument)
     entries = layer.shape[0] * layer.shape[1]
-    dense = np.count_nonzero(layer.data) > _RATES_NONZERO * entries
+    dense = layer.shape[1] >= _RATES_GENES and np.count_nonzero(layer.data) > _RATES_NONZERO * entries
     if dense and layer.data.dtype.kind == "f" and (np.rint(layer.data) != layer.data).any():
         raise ValueError(
             f"`{argument}` must hold counts, but is positive nearly everywhere and not integer: these are dense rates, "
@@ -68,6 +69,23 @@ def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:
     counts = count_layer(values, argument=argument)
     check_integers(counts, argument=argument)
     return counts
+
+
+def counts_and_corrected(counts: Any, corrected: Any) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Return raw counts and the corrected counts of the same cells and genes as CSR, copying only if necessary.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the shapes differ, if `counts` are not integers, if `corrected` holds rates (fractions in more entries than
+        the counts have), or if either has NaN, infinite or negative entries.
+    """
+    raw, kept = matrix(counts, argument="counts"), matrix(corrected, argument="corrected")
+    check_integers(raw, argument="counts")
+    if raw.shape != kept.shape:
+        raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}.")
+    check_no_rates(kept, raw)
+    return raw, kept
 
 
 def expected_presence(layer: sp.csr_matrix) -> sp.csr_matrix:

@@ -14,9 +14,9 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import read_transcripts
 from resolvi_sd._validation import check_key, listing
-from resolvi_sd.metrics._arrays import check_no_rates, label_codes
+from resolvi_sd.metrics._arrays import label_codes
 from resolvi_sd.metrics._depth_matched import depth_matched
-from resolvi_sd.metrics._layers import count_layer, molecule_counts
+from resolvi_sd.metrics._layers import counts_and_corrected, molecule_counts
 from resolvi_sd.metrics._truth import profile_error
 
 __all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
@@ -37,11 +37,14 @@ class NuclearAgreement(NamedTuple):
         Names of the labels.
     raw, matched, corrected
         Total variation distance between the profile of the nuclei and that of the cells around them, between 0 and 1:
-        for raw counts, raw counts thinned to the corrected depth, and corrected counts. NaN if there are no molecules.
+        for raw counts, raw counts thinned to the corrected depth, and corrected counts; over the same cells, those in
+        which all three have molecules around the nucleus. NaN if there are none.
     removed, removed_matched
         Minimum share of the nuclear molecules that the correction, or the thinning, has removed; NaN if there are none.
     n_cells
-        Number of cells with nuclear molecules, on which all of these values are based.
+        Number of cells with nuclear molecules, on which the shares removed are based.
+    n_compared
+        Number of these cells on which the distances are based.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +54,7 @@ class NuclearAgreement(NamedTuple):
     removed: NDArray[np.float64]
     removed_matched: NDArray[np.float64]
     n_cells: NDArray[np.int64]
+    n_compared: NDArray[np.int64]
 
 
 def nuclear_agreement(
@@ -117,26 +121,30 @@ def nuclear_agreement(
     >>> found.raw.round(3), found.corrected.round(3), found.removed
     (array([0.4]), array([0.143]), array([0.]))
     """
-    raw, inside = (molecule_counts(m, argument=n) for m, n in ((counts, "counts"), (nuclear, "nuclear")))
-    kept = count_layer(corrected, argument="corrected")
+    raw, kept = counts_and_corrected(counts, corrected)
+    inside = molecule_counts(nuclear, argument="nuclear")
+    if raw.shape != inside.shape:
+        raise ValueError(f"The shapes differ: counts {raw.shape}, nuclear {inside.shape}.")
     raw, kept, inside = (matrix.astype(np.float64) for matrix in (raw, kept, inside))  # small integers overflow below
-    if not raw.shape == kept.shape == inside.shape:
-        raise ValueError(f"The shapes differ: counts {raw.shape}, corrected {kept.shape}, nuclear {inside.shape}.")
-    check_no_rates(kept, raw)
     _check_part(inside, raw, argument="nuclear", hint="Were transcripts of low quality left out of the counts? "
                 "See `quality_key` of `nuclear_counts`.")  # fmt: skip
     _check_part(kept, raw, argument="corrected", hint="Pass corrected counts, such as the layer 'resolvi_counts'.")
     codes, names = label_codes(labels, raw.shape[0], argument="labels", minimum=1)
     codes = np.where(np.asarray(inside.sum(axis=1)).ravel() > 0, codes, -1)
     matched = depth_matched(raw, kept, rng=rng)
+    around = [_around(layer, raw, inside) for layer in (raw, matched, kept)]
+    left = np.min([layer.sum(axis=1) for layer in around], axis=0).ravel() > 0
+    compared = np.where(left, codes, -1)
+    from_raw, from_matched, from_corrected = (_distance(layer, inside, compared, len(names)) for layer in around)
     return NuclearAgreement(
         labels=tuple(names),
-        raw=_distance(raw, raw, inside, codes, len(names)),
-        matched=_distance(matched, raw, inside, codes, len(names)),
-        corrected=_distance(kept, raw, inside, codes, len(names)),
+        raw=from_raw,
+        matched=from_matched,
+        corrected=from_corrected,
         removed=_removed(kept, inside, codes, len(names)),
         removed_matched=_removed(matched, inside, codes, len(names)),
         n_cells=np.bincount(codes[codes >= 0], minlength=len(names)),
+        n_compared=np.bincount(compared[compared >= 0], minlength=len(names)),
     )
 
 
@@ -149,16 +157,19 @@ def _check_part(part: sp.csr_matrix, raw: sp.csr_matrix, *, argument: str, hint:
         )
 
 
-def _distance(
-    layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
-) -> NDArray[np.float64]:
-    """Return the total variation distance between the nuclei of each label and what `layer` has around them."""
+def _around(layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix) -> sp.csr_matrix:
+    """Return the molecules of a layer around the nuclei, if all molecules of an entry are equally likely to be kept."""
     inverse = raw.copy()
     inverse.data = np.divide(1.0, inverse.data, out=np.zeros_like(inverse.data), where=inverse.data > 0)
-    around = sp.csr_matrix((raw - nuclear).multiply(layer).multiply(inverse))
+    return sp.csr_matrix((raw - nuclear).multiply(layer).multiply(inverse))
+
+
+def _distance(
+    around: sp.csr_matrix, nuclear: sp.csr_matrix, codes: NDArray[np.int64], n_labels: int
+) -> NDArray[np.float64]:
+    """Return the total variation distance between the nuclei of each label and the molecules around them."""
     depth, weight = (np.asarray(m.sum(axis=1)).ravel() for m in (around, nuclear))
     weight = np.divide(weight, depth, out=np.zeros_like(depth), where=depth > 0)
-    codes = np.where(depth > 0, codes, -1)
     weighted = sp.csr_matrix(sp.diags(weight) @ around)
     return profile_error(group_sums(weighted, codes, n_labels), group_sums(nuclear, codes, n_labels))
 

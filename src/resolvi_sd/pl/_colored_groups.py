@@ -84,10 +84,13 @@ def read_colored_groups(adata: AnnData, key: str, *, argument: str, palette: Pal
             f"{argument}={key!r} has {found.size:,} different values, such as {listing(every.names[:3])}: too many for "
             "groups. Name a column of groups, such as cell types or samples."
         )
-    # Colors are those of all categories, so that a group has the same color in a part of the table.
-    colors = name_colors(every.names, palette, key=key, stored=adata.uns.get(f"{key}_colors"))
     groups = every.only(found)
-    return ColoredGroups(groups.codes, groups.names, key, colors=colors[found])
+    if palette is None:
+        # Those of all categories, so that a group has the same color in a part of the table.
+        colors = name_colors(every.names, None, key=key, stored=adata.uns.get(f"{key}_colors"))[found]
+    else:
+        colors = name_colors(groups.names, palette, key=key)
+    return ColoredGroups(groups.codes, groups.names, key, colors=colors)
 
 
 def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, title: str) -> Legend:
@@ -146,7 +149,7 @@ def name_colors(
             raise KeyError(f"`palette` has no color for {listing(missing)} of obs[{key!r}]; it has: {listing(colors)}.")
         return np.asarray(to_rgba_array([colors[name] for name in names]))
     if isinstance(palette, str):
-        return _named_colors(palette, len(names))
+        palette = list(_named_colors(palette, len(names)))
     given = list(stored if palette is None else palette)
     if len(given) < len(names):
         found = f"has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}."
@@ -158,13 +161,14 @@ def name_colors(
 
 
 def _named_colors(name: str, n_colors: int) -> NDArray[np.float64]:
+    """Return different colors of a sequence or colormap, fewer than `n_colors` if it has no more."""
     from matplotlib import color_sequences, colormaps
     from matplotlib.colors import to_rgba_array
 
     if name in color_sequences and len(color_sequences[name]) >= n_colors:
         return np.asarray(to_rgba_array(color_sequences[name][:n_colors]))
     check_key(name, colormaps, argument="palette", where="matplotlib.colormaps")
-    return np.asarray(colormaps[name](np.linspace(0, 1, n_colors)))
+    return np.asarray(colormaps[name](np.linspace(0, 1, min(n_colors, colormaps[name].N))))
 
 
 def _distinct_colors(n_colors: int) -> NDArray[np.float64]:

@@ -70,6 +70,11 @@ class ColorScale:
         chosen = colormaps[cmap] if isinstance(cmap, str) else cmap
         return cls(chosen.with_extremes(bad=NA_COLOR), Normalize(low, high), label, extend)
 
+    def text_color(self, value: float) -> str:
+        """Return black or white, whichever can be read on the color of a value."""
+        red, green, blue, _ = self.cmap(self.norm(value))
+        return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+
 
 def count_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
     """Return the color limits for the counts of a gene: 0 and the 99th percentile of the nonzero counts."""

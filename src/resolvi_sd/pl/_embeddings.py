@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._analysis import principal_components
 from resolvi_sd._keys import Keys
 from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_key, group_names
@@ -108,14 +109,10 @@ def embed(matrix: Any, *, seed: int) -> NDArray[np.float32]:
         return np.asarray(matrix)
     import scanpy as sc  # slow
 
-    cells = AnnData(matrix.astype(np.float32))
-    representation = "X"
     if sp.issparse(matrix):
-        sc.pp.normalize_total(cells)
-        sc.pp.log1p(cells)
-        sc.pp.pca(cells, n_comps=min(_N_COMPONENTS, min(cells.shape) - 1), random_state=seed)
-        representation = "X_pca"
+        matrix = principal_components(matrix, _N_COMPONENTS, seed=seed)
+    cells = AnnData(matrix.astype(np.float32))
     n_neighbors = min(_N_NEIGHBORS, cells.n_obs - 1)
-    sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep=representation, random_state=seed)
+    sc.pp.neighbors(cells, n_neighbors=n_neighbors, use_rep="X", random_state=seed)
     sc.tl.umap(cells, random_state=seed)
     return np.asarray(cells.obsm["X_umap"], dtype=np.float32)

@@ -24,7 +24,7 @@ from resolvi_sd.pl._colored_groups import (
     read_colored_groups,
 )
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._draw import NA_COLOR, ColorScale, draw_section
+from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
 from resolvi_sd.pl._panels import label_coordinates
@@ -43,6 +43,8 @@ _FIGSIZE, _LEGEND = (6.0, 5.0), 1.0
 _WIDEST, _NARROWEST = 0.2, 0.03
 # Fraction of the way to white by which cells are paler than the arrows from them.
 _PALE = 0.6
+# Cells without a group: pale colors of groups come close to any gray.
+_NO_GROUP = "white"
 _ONE_COLOR, _BORDER = "#0072b2", "dimgrey"
 
 
@@ -183,7 +185,7 @@ def _draw_cells(ax: Axes, section: Section, groups: ColoredGroups, size: float) 
     pale = groups.colors.copy()
     pale[:, :3] += _PALE * (1 - pale[:, :3])
     norm = Normalize(-0.5, len(pale) - 0.5)
-    scale = ColorScale(ListedColormap(pale).with_extremes(bad=NA_COLOR), norm, groups.key, "neither")
+    scale = ColorScale(ListedColormap(pale).with_extremes(bad=_NO_GROUP), norm, groups.key, "neither")
     codes = np.where(groups.codes < 0, np.nan, groups.codes)
     draw_section(ax, section, codes, scale, size=size, border=_BORDER)
 
@@ -207,12 +209,16 @@ def _draw_arrows(
 
 def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
     """Explain the colors and widths, to the right of the panel."""
+    from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
 
     if groups.key:
         shown = np.unique(groups.codes[np.concatenate([view.section.rows, view.source])])
-        shown = shown[shown >= 0]
-        legend = add_legend(ax, [groups.names[code] for code in shown], groups.colors[shown], title=groups.key)
+        found = shown[shown >= 0]
+        names, colors = [groups.names[code] for code in found], groups.colors[found]
+        if len(found) < len(shown):
+            names, colors = [*names, "no value"], np.vstack([colors, to_rgba(_NO_GROUP)])
+        legend = add_legend(ax, names, colors, title=groups.key)
         ax.add_artist(legend)  # so that the next one does not replace it
         legend.set_clip_on(False)  # artists clipped to the panel get no room beside it
     if not view.molecules.size:

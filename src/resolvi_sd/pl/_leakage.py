@@ -269,9 +269,8 @@ def _color_scale(matrix: NDArray[np.float64], cmap: str | Colormap, label: str) 
 def _write_numbers(ax: Axes, matrix: NDArray[np.float64], scale: ColorScale) -> None:
     for row, column in np.argwhere(np.isfinite(matrix)):
         number = matrix[row, column]
-        red, green, blue, _ = scale.cmap(scale.norm(max(number, scale.norm.vmin or 0.0)))
-        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-        ax.text(column, row, _short(number), ha="center", va="center", fontsize=6, color="white" if dark else "black")
+        color = scale.text_color(max(number, scale.norm.vmin or 0.0))
+        ax.text(column, row, _short(number), ha="center", va="center", fontsize=6, color=color)
 
 
 def _short(number: float) -> str:
@@ -310,7 +309,7 @@ def _draw_genes(ax: Axes, result: _Leakage, value: str, *, n_pairs: int, n_genes
     ax.set(
         ylim=(row - 0.6, -0.8),
         xlim=(0, None),
-        xlabel="% of its molecules in the target\nleaked from the source, and how many",
+        xlabel="% of its molecules in\nthe target that leaked from\nthe source, and how many",
     )
     ax.set_xlim(0, 1.12 * ax.get_xlim()[1])  # room for the numbers
     ax.spines[["top", "right"]].set_visible(False)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["niche_abundance"]
 
-_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr", "groupby", "labels_key")
+_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr", "groupby", "labels_key", "weighting")
 _COMPOSITION = "mean neighborhood"
 # Half the width of a 95 % interval of a normal distribution, in standard deviations.
 _INTERVAL = 1.96
@@ -169,14 +169,14 @@ def _find_comparisons(
         return []
     tool = f"resolvi_sd.tl.differential_niche_abundance(..., key_added={keys.prefix!r})"
     comparisons = read_comparisons(adata, keys.dna, columns=_COLUMNS, tool=tool)
-    groupby, labels = (str(adata.uns[keys.dna][name].iloc[0]) for name in ("groupby", "labels_key"))
-    drawn = str(adata.uns.get(keys.niche_labels_key, ""))
-    if group1 is None and (groupby, labels) != (groups.key, drawn):
+    groupby, *compared = (str(adata.uns[keys.dna][name].iloc[0]) for name in ("groupby", "labels_key", "weighting"))
+    drawn = [str(adata.uns.get(key, "")) for key in (keys.niche_labels_key, keys.niche_weighting)]
+    if group1 is None and (groupby, compared) != (groups.key, drawn):
         return []
-    if labels != drawn:
+    if compared != drawn:
         raise ValueError(
-            f"`table.uns[{keys.dna!r}]` compares shares of the labels of {_labels_of(labels)}, but the shares "
-            f"drawn are those of {_labels_of(drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or "
+            f"`table.uns[{keys.dna!r}]` compares shares of the labels of {_described(*compared)}, but the shares "
+            f"drawn are those of {_described(*drawn)}. Run `resolvi_sd.tl.differential_niche_abundance` for these, or "
             "leave `group1` out."
         )
     chosen = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.dna!r}]['group1']")
@@ -184,8 +184,8 @@ def _find_comparisons(
     return chosen
 
 
-def _labels_of(key: str) -> str:
-    return f"obs[{key!r}]" if key else "the fit"
+def _described(labels_key: str, weighting: str) -> str:
+    return f"{f'obs[{labels_key!r}]' if labels_key else 'the fit'} (weighting={weighting!r})"
 
 
 def _make_axes(
@@ -221,10 +221,8 @@ def _draw_composition(
     scale = ColorScale.of(composition, cmap, (0.0, float(composition.max())), "share (%)")
     ax.imshow(composition, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
     for row, column in np.ndindex(composition.shape):
-        red, green, blue, _ = scale.cmap(scale.norm(composition[row, column]))
-        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-        text = f"{composition[row, column]:.0f}"
-        ax.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        share = float(composition[row, column])
+        ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color=scale.text_color(share))
     ax.set_xticks(np.arange(len(groups.names)), groups.names, rotation=90)
     ax.set_yticks(np.arange(len(labels)), labels)
     ax.set(xlabel=groups.key, ylabel="label of the neighbors")

@@ -180,7 +180,7 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
                           markeredgewidth=1.2, label="called"))  # fmt: skip
     if beside:
         figure.colorbar(ScalarMappable(scale.norm, scale.cmap), ax=axes, label=scale.label, aspect=30, pad=0.02)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(2 * len(axes), 4), frameon=False)
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(axes), len(handles)), frameon=False)
     else:
         figure.colorbar(ScalarMappable(scale.norm, scale.cmap), ax=axes, label=scale.label)
         axes[-1].legend(handles=handles, fontsize="small")

@@ -12,10 +12,12 @@ from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
     CellBlock,
+    DecisionRule,
     Mode,
     blocks_at_mean,
     cell_groups,
-    check_settings,
+    check_draws,
+    check_pseudocount,
     check_sizes,
     compare_expression,
     detection,
@@ -44,7 +46,6 @@ __all__ = ["differential_expression"]
 
 # Of these, the median effective number is 9 (xenium, 200 genes); groups also average over cells.
 _WEIGHTED_DRAWS = 10
-_WEIGHTED_ROWS = 2048
 
 
 def differential_expression(
@@ -106,7 +107,7 @@ def differential_expression(
         Largest expected share of false calls in each comparison. Genes are called in order of decreasing probability
         up to this share, and only if they are more probable than not.
     n_samples
-        Number of draws for each group.
+        Number of draws for each group, at least 20.
     pseudocount
         Added to the expression (which sums to 1 over genes) before taking logarithms. None: estimated for each
         comparison, as the 0.9 quantile of the mean expression of the genes that are detected in fewer than 1% of the
@@ -191,7 +192,10 @@ def differential_expression(
     >>> bool(de["proba_de"].between(0, 1).all())
     True
     """
-    check_settings(mode, delta, fdr, n_samples, pseudocount)
+    rule = DecisionRule(mode, delta, fdr)
+    check_draws(n_samples)
+    if pseudocount is not None:
+        check_pseudocount(pseudocount)
     check_flag(batch_correction, argument="batch_correction")
     check_weights(weights)
     generator = as_generator(rng)
@@ -229,9 +233,7 @@ def differential_expression(
         comparisons,
         detection(counts, groups, genes=measured, among=usable),
         detection(corrected, groups, genes=measured, among=usable),
-        mode=mode,
-        delta=delta,
-        fdr=fdr,
+        rule,
         pseudocount=pseudocount,
         depth=float(np.median(depth[usable])),
         n_samples=n_samples,
@@ -256,7 +258,6 @@ def _weighted_blocks(
 ) -> Iterable[CellBlock]:
     fitted, tissue, graph = restore(adata, keys)
     sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=rng)
-    order = graph.compact_order(rows, _WEIGHTED_ROWS)
     return importance_blocks(
-        sampler, rows[order], batch_correction=batch_correction, show_progress_bar=show_progress_bar
+        sampler, graph, rows, batch_correction=batch_correction, show_progress_bar=show_progress_bar
     )

@@ -13,19 +13,21 @@ from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
     Comparison,
+    DecisionRule,
     Mode,
     Weighting,
     block_totals,
     bootstrap_means,
     cell_groups,
-    check_settings,
+    check_draws,
+    check_pseudocount,
     check_sizes,
     draw_labels,
     label_probabilities,
     make_comparisons,
     neighborhood_composition,
     stack_comparisons,
-    summarise_change,
+    summarize_change,
     table_edges,
     widened,
     write_niches,
@@ -101,7 +103,7 @@ def differential_niche_abundance(
         Largest expected share of false calls in each comparison; only labels whose change is more probable than not
         are called.
     n_samples
-        Number of bootstrap draws.
+        Number of bootstrap draws, at least 20.
     pseudocount
         Added to the shares before taking logarithms; differences between shares far below it are of no interest.
     sample_key
@@ -126,7 +128,7 @@ def differential_niche_abundance(
       its Monte Carlo standard error `proba_da_se`; `bayes_factor`; `lfc_mean`, `lfc_median`, and `lfc_std`, half the
       width of the central 68%; `expected_fdr`, `is_da_fdr`; `abundance1`, `abundance2`, the mean share of the label
       among the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`, `n_units2`, the number of patches or samples
-      in which they lie; `groupby` and `labels_key`, the same in all rows;
+      in which they lie; `groupby`, `labels_key` and `weighting`, the same in all rows;
     - `.obsm['resolvi_niche']` and its labels in `uns`: the neighborhoods that were compared, as written by
       :func:`resolvi_sd.tl.niche_abundance` with this `labels_key` and `weighting`.
 
@@ -157,7 +159,9 @@ def differential_niche_abundance(
     >>> int(sdata.tables["table"].uns["resolvi_dna"]["label"].nunique())
     8
     """
-    check_settings(mode, delta, fdr, n_samples, pseudocount)
+    rule = DecisionRule(mode, delta, fdr)
+    check_draws(n_samples)
+    check_pseudocount(pseudocount)
     check_positive_int(patch_size, argument="patch_size")
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
@@ -191,7 +195,7 @@ def differential_niche_abundance(
         names = (comparison.name1, comparison.name2)
         few |= {name: int(n) for name, n in zip(names, n_units, strict=True) if n < _FEW_UNITS}
         logs = np.log2(means + np.float32(pseudocount))
-        table = _summary(logs, n_units, mode=mode, delta=delta, fdr=fdr, rng=draws)
+        table = _summary(logs, n_units, rule, rng=draws)
         for i in range(2):
             table[f"abundance{i + 1}"] = mean[side == i][:, around].mean(axis=0, dtype=np.float64)
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
@@ -202,10 +206,11 @@ def differential_niche_abundance(
     names_around = [labels.names[column] for column in around]
     result = stack_comparisons(tables, comparisons, groupby=groupby, feature="label", names=names_around)
     result["labels_key"] = pd.Categorical([labels_key or ""] * len(result))
+    result["weighting"] = pd.Categorical([weighting] * len(result))
     if copy:
         return result
     adata.uns[keys.dna] = result
-    write_niches(adata, keys, mean, labels, labels_key)
+    write_niches(adata, keys, mean, labels, labels_key, weighting)
     return None
 
 
@@ -217,10 +222,8 @@ def _sides(groups: Groups, comparison: Comparison) -> NDArray[np.int64]:
 def _summary(
     logs: NDArray[np.float32],
     n_units: NDArray[np.integer],
+    rule: DecisionRule,
     *,
-    mode: Mode,
-    delta: float,
-    fdr: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Summarize draws of the logarithms of both sides, draws × 2 × labels, with the spread that few units require."""
@@ -228,7 +231,7 @@ def _summary(
     change = wide[:, 0] - wide[:, 1]
     # With very few units, the tails have neither a mean nor a standard deviation.
     low, high = np.quantile(change, _CENTRAL, axis=0)
-    table = summarise_change(change, mode=mode, delta=delta, fdr=fdr)
+    table = summarize_change(change, rule)
     table["lfc_mean"] = (logs[:, 0] - logs[:, 1]).mean(axis=0, dtype=np.float64)
     table["lfc_std"] = ((high - low) / 2).astype(np.float64)
     table.columns = table.columns.str.replace("_de", "_da")

@@ -50,7 +50,8 @@ def niche_abundance(
     - `.obsm['resolvi_niche']`: share of each label among the neighbors, cells × labels, float32; rows sum to 1, or
       are NaN for cells without a labeled neighbor;
     - `.uns['resolvi_niche_labels']`: names of the labels;
-    - `.uns['resolvi_niche_labels_key']`: `labels_key`, empty for the label probabilities of the fit.
+    - `.uns['resolvi_niche_labels_key']`: `labels_key`, empty for the label probabilities of the fit;
+    - `.uns['resolvi_niche_weighting']`: `weighting`.
 
     Raises
     ------
@@ -82,5 +83,5 @@ def niche_abundance(
     composition = neighborhood_composition(edges, labels.values)
     if copy:
         return pd.DataFrame(composition, index=adata.obs_names, columns=list(labels.names))
-    write_niches(adata, keys, composition, labels, labels_key)
+    write_niches(adata, keys, composition, labels, labels_key, weighting)
     return None
