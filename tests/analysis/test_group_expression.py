@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 from scipy import stats
 
-from resolvi_sd._analysis import Comparison, Detection, GroupTotals, compare_expression
+from resolvi_sd._analysis import Comparison, DecisionRule, Detection, GroupTotals, compare_expression
 from resolvi_sd._analysis import _expression as comparing
 from resolvi_sd._analysis._cell_blocks import CellBlock
 from resolvi_sd._analysis._group_expression import draw_expression, group_totals
@@ -131,9 +131,7 @@ def test_several_groups_together_are_one_group_of_their_cells(monkeypatch, held)
         [Comparison(0, (1, 2), "a", "rest")],
         seen,
         seen,
-        mode="change",
-        delta=0.25,
-        fdr=0.05,
+        DecisionRule("change", delta=0.25, fdr=0.05),
         pseudocount=1e-9,
         depth=100.0,
         n_samples=2000,

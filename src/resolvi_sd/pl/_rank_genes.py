@@ -180,7 +180,8 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
                           markeredgewidth=1.2, label="called"))  # fmt: skip
     if beside:
         figure.colorbar(ScalarMappable(scale.norm, scale.cmap), ax=axes, label=scale.label, aspect=30, pad=0.02)
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(axes), len(handles)), frameon=False)
+        n_columns = len(axes) if len(axes) < 3 else len(handles)  # no wider than the panels
+        figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)
     else:
         figure.colorbar(ScalarMappable(scale.norm, scale.cmap), ax=axes, label=scale.label)
         axes[-1].legend(handles=handles, fontsize="small")
