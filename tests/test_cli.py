@@ -123,6 +123,9 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
     assert capsys.readouterr().err.startswith("warning: 10 of 30 genes of the reference are not in the query")
     found = sd.read_zarr(store)
     assert found["fewer"].n_vars == 20 and found["fewer_resolvi"].n_vars == 30
+    for backed in ([], ["--backed"]):  # before anything is computed
+        with pytest.raises(SystemExit, match="has a table 'fewer_resolvi' already|table 'fewer_resolvi' already"):
+            main(["map_query", str(store), str(reference), "--table_key", "fewer", *backed, *QUIET])
     alone = tmp_path / "alone.h5ad"
     query["fewer"].write_h5ad(alone)
     main(["map_query", str(alone), str(reference), *QUIET])

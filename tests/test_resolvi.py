@@ -240,6 +240,27 @@ def test_an_interrupted_save_leaves_no_model_and_can_be_done_again(adata, tmp_pa
     rsd.ResolVI.load(tmp_path, adata)
 
 
+def test_a_table_that_cannot_be_written_leaves_the_model_that_was_there(adata, tmp_path):
+    model = trained(adata)
+    model.save(tmp_path, save_anndata=True)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    adata.uns["not storable"] = object()
+    with pytest.raises(Exception, match="not storable"):
+        model.save(tmp_path, overwrite=True, save_anndata=True)
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    del adata.uns["not storable"]
+    model.save(tmp_path, overwrite=True, save_anndata=True)
+    assert {path.name for path in tmp_path.iterdir()} == set(before)
+
+
+def test_what_is_written_is_not_shared_with_the_model(adata):
+    model = trained(adata, semisupervised=True, labels_key="label")
+    expected = model.predict(soft=True).to_numpy()
+    model.write()
+    adata.obsm["resolvi_probabilities"][:] = 0
+    np.testing.assert_array_equal(model.predict(soft=True), expected)
+
+
 def test_a_model_is_saved_in_the_current_folder_but_not_in_a_file(adata, tmp_path, monkeypatch):
     model = trained(adata)
     monkeypatch.chdir(tmp_path)

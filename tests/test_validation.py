@@ -58,6 +58,8 @@ def test_sections_on_top_of_each_other_are_told_from_groups():
     cells = [grid + rng.uniform(-0.2, 0.2, grid.shape) for _ in range(2)]
     obs = pd.DataFrame({"slide": np.repeat(["a", "b"], 900), "phase": rng.choice(["G1", "S"], 1800), "depth": 1.0})
     obs["barcode"] = np.arange(1800).astype(str)
+    obs["lists"] = [[1, 2]] * 1800  # which have no groups
+    obs.insert(0, "depth", 2.0, allow_duplicates=True)
 
     def look(xy, obs):
         distance, index = KDTree(xy).query(xy, k=2)

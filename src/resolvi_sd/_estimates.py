@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,11 +21,9 @@ from resolvi_sd._analysis import (
     mean_expression,
 )
 from resolvi_sd._csr import CSR
-from resolvi_sd._input import ModelInput
 from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
-    FittedModel,
     category_codes,
     encode_some,
     fitted_counts,
@@ -36,40 +33,13 @@ from resolvi_sd._results import (
 )
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
-from resolvi_sd._validation import check_is_table, check_positive_int
+from resolvi_sd._validation import check_positive_int
 
 __all__ = ["Estimates"]
 
 
 class Estimates(TableTasks):
-    """Results of a trained model.
-
-    Attributes
-    ----------
-    adata
-        The table of the model.
-    """
-
-    adata: AnnData
-    # Cells and genes of the table when the model was created, and the input that was read from it then.
-    _cells: pd.Index[str]
-    _genes: pd.Index[str]
-    _input: ModelInput
-    _posterior: Posterior | None
-
-    @property
-    @abstractmethod
-    def fitted(self) -> FittedModel:
-        """The trained parameters, with everything needed to use them."""
-
-    @property
-    @abstractmethod
-    def posterior(self) -> Posterior:
-        """Posterior expectations for all cells of the table."""
-
-    @abstractmethod
-    def _infer(self, *, show_progress_bar: bool = True) -> Posterior:
-        """Return the posterior, computing it if necessary."""
+    """Results of a trained model."""
 
     def get_latent_representation(
         self,
@@ -203,8 +173,13 @@ class Estimates(TableTasks):
             mean = mean_expression(fitted.module, counts, categories, request, scale, **settings)
         return pd.DataFrame(mean, index=table.obs_names, columns=list(request.names))
 
-    def get_corrected_counts(self) -> CSR:
+    def get_corrected_counts(self, *, show_progress_bar: bool = True) -> CSR:
         """Return a copy of the corrected counts, the expected own molecules of each cell.
+
+        Parameters
+        ----------
+        show_progress_bar
+            Whether to show a progress bar if the posterior still has to be computed.
 
         Returns
         -------
@@ -217,7 +192,7 @@ class Estimates(TableTasks):
         ValueError
             If the table has changed since the model was made.
         """
-        return self._given_away().own
+        return self._given_away(show_progress_bar=show_progress_bar).own
 
     def get_decontaminated_counts(
         self, *, fpr: float | None = None, per_gene: bool = False, show_progress_bar: bool = True
@@ -260,8 +235,13 @@ class Estimates(TableTasks):
             show_progress_bar=show_progress_bar,
         ).counts
 
-    def get_shares(self) -> pd.DataFrame:
+    def get_shares(self, *, show_progress_bar: bool = True) -> pd.DataFrame:
         """Return the expected shares of own, diffused and background molecules in each cell.
+
+        Parameters
+        ----------
+        show_progress_bar
+            Whether to show a progress bar if the posterior still has to be computed.
 
         Returns
         -------
@@ -274,7 +254,8 @@ class Estimates(TableTasks):
         ValueError
             If the table has changed since the model was made.
         """
-        return pd.DataFrame(self.posterior.shares, index=self._cells, columns=["true", "diffusion", "background"])
+        shares = self._infer(show_progress_bar=show_progress_bar).shares
+        return pd.DataFrame(shares, index=self._cells, columns=["true", "diffusion", "background"])
 
     def predict(
         self,
@@ -328,28 +309,6 @@ class Estimates(TableTasks):
             return pd.DataFrame(probabilities, index=table.obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)
 
-    def _table(self, adata: AnnData | None) -> AnnData:
-        table = self.adata if adata is None else adata
-        check_is_table(table)
-        self.fitted.require_genes(table.var_names)
-        if table is self.adata:
-            self._check_unchanged()
-        return table
-
-    def _check_unchanged(self) -> None:
-        """Raise ValueError unless the table still has the cells and genes that it had when the model was created."""
-        table = self.adata
-        for what, now, then in (("cells", table.obs_names, self._cells), ("genes", table.var_names, self._genes)):
-            if now.equals(then):
-                continue
-            gone, new = len(then.difference(now)), len(now.difference(then))
-            change = f"{gone:,} of {len(then):,} are gone, {new:,} are new" if gone or new else "in another order"
-            raise ValueError(
-                f"The {what} of the table are not those that it had when the model was created: {change}. Results "
-                "belong to the table as it was then, so use that table. To change the table, create the model on a "
-                "copy (`ResolVI(adata.copy())`)."
-            )
-
     def _counts(self, table: AnnData, codes: NDArray[np.int64]) -> CSR:
         """Return the counts of a table; warn if these, or the categories of its cells, are not those of the fit."""
         fitted = self.fitted
@@ -376,11 +335,12 @@ class Estimates(TableTasks):
             relative = self._input.sizes / self.fitted.module.data.median_size
         return request.scale(own, relative)
 
-    def _given_away(self) -> Posterior:
+    def _given_away(self, *, show_progress_bar: bool) -> Posterior:
         """Return the posterior with copies of the arrays that users (or scanpy, for layers) may modify in place."""
-        posterior = self.posterior
+        posterior = self._infer(show_progress_bar=show_progress_bar)
         own = posterior.own if is_in_file(posterior.own.data) else posterior.own.copy()
-        return replace(posterior, own=own, latent=posterior.latent.copy())
+        probabilities = None if posterior.probabilities is None else posterior.probabilities.copy()
+        return replace(posterior, own=own, latent=posterior.latent.copy(), probabilities=probabilities)
 
     def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
         if adata is not None and adata is not self.adata:

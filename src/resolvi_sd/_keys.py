@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ __all__ = ["DEFAULT_KEY", "Keys", "check_storable_name", "fits", "result_layers"
 DEFAULT_KEY = "resolvi"
 
 # The rule of spatialdata.
-_STORABLE = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
+_STORABLE = re.compile(r"(?!\.+$|__)[A-Za-z0-9_.-]+")
 
 
 def check_storable_name(name: object, *, argument: str) -> None:
     """Raise ValueError unless `name` is a valid name for an element of a store."""
     if not isinstance(name, str) or not _STORABLE.fullmatch(name):
         raise ValueError(
-            f"{argument}={name!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only."
+            f"{argument}={name!r} cannot name elements of a store: use letters, digits, '_', '.' and '-' only, and "
+            "do not start with '__'."
         )
 
 
@@ -71,7 +72,7 @@ class Keys:
 
     @property
     def expression(self) -> str:
-        """`layers` (all genes) or `obsm` (some genes): expected expression, dense."""
+        """`layers` (all genes) or `obsm` (some genes, named in `uns`): expected expression, dense."""
         return f"{self.prefix}_expression"
 
     @property
@@ -219,6 +220,11 @@ class Keys:
         """Names of the results on neighborhoods, which require only a graph."""
         return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.niche_weighting, self.dna})
 
+    def case_variants(self, slot: str, names: Iterable[str]) -> list[str]:
+        """Return those names that differ from results in upper and lower case only; a store cannot hold both."""
+        results = {name.lower(): name for name in self.owned()[slot]}
+        return [name for name in names if results.get(str(name).lower(), name) != name]
+
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""
         return {
@@ -234,6 +240,7 @@ class Keys:
                 self.niche_labels_key,
                 self.niche_weighting,
                 self.decontaminated,
+                self.expression,
                 self.de,
                 self.rank_genes_groups,
                 self.dna,

@@ -10,15 +10,15 @@ from typing import Literal
 import pandas as pd
 from anndata import AnnData, read_h5ad
 from spatialdata import SpatialData
-from spatialdata.models import TableModel
 
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
 from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import Keys
-from resolvi_sd._model import ModelConfig, Posterior, TrainingConfig, combine_configs
+from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
+    TABLE_FILE,
     FittedModel,
     check_holds_model,
     check_room,
@@ -37,7 +37,6 @@ from resolvi_sd._tables import (
     resolve_table,
     table_counts,
 )
-from resolvi_sd._tasks import RESULTS_KEY
 from resolvi_sd._validation import (
     check_is_table,
     check_key,
@@ -50,7 +49,6 @@ from resolvi_sd._validation import (
 __all__ = ["ResolVI"]
 
 _SETUP = "resolvi_setup"
-_TABLE = "adata.h5ad"
 
 
 class ResolVI(Estimates):
@@ -103,15 +101,10 @@ class ResolVI(Estimates):
                 "uses them."
             )
             setup = replace(setup, labels_key=None)
-        self.config = combine_configs(
+        config = combine_configs(
             config, ModelConfig(), "config", n_latent=n_latent, likelihood=likelihood, dispersion=dispersion
         )
-        self.adata = adata
-        self._cells, self._genes = adata.obs_names, adata.var_names
-        self._input: ModelInput = read_input(adata, setup)
-        self._fitted: FittedModel | None = None
-        self._posterior: Posterior | None = None
-        self._is_loaded = False
+        self._hold(adata, config, read_input(adata, setup))
 
     @staticmethod
     def setup_anndata(
@@ -248,50 +241,13 @@ class ResolVI(Estimates):
         self._fitted, self._posterior, self._input, self._is_loaded = fitted, posterior, model_input, False
 
     @property
-    def is_trained(self) -> bool:
-        """Whether the model has been trained or loaded."""
-        return self._fitted is not None
-
-    @property
-    def fitted(self) -> FittedModel:
-        """The trained parameters, with everything needed to use them.
-
-        Raises
-        ------
-        RuntimeError
-            If the model has not been trained.
-        """
-        if self._fitted is None:
-            raise RuntimeError("The model has not been trained: run `model.train()` first.")
-        return self._fitted
-
-    @property
-    def posterior(self) -> Posterior:
-        """Posterior expectations for all cells: corrected counts, molecules by source, neighbor weights, flow.
-
-        Raises
-        ------
-        RuntimeError
-            If the model has not been trained.
-        ValueError
-            If the cells or genes of the model's table have changed.
-        """
-        return self._infer()
-
-    def _infer(self, *, show_progress_bar: bool = True) -> Posterior:
-        self._check_unchanged()
-        if self._posterior is None:
-            self._posterior = infer_posterior(
-                self.fitted, self._input, generator=as_generator(0), show_progress_bar=show_progress_bar
-            )
-        return self._posterior
-
-    @property
     def history(self) -> pd.DataFrame:
         """ELBO (nats per cell) and learning rate of each epoch."""
         return pd.DataFrame(dict(self.fitted.history)).set_index("epoch")
 
-    def write(self, adata: AnnData | None = None, *, key_added: str = Keys.prefix) -> None:
+    def write(
+        self, adata: AnnData | None = None, *, key_added: str = Keys.prefix, show_progress_bar: bool = True
+    ) -> None:
         """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
 
         If :meth:`load_query_data` had to match genes, the table of the model is `model.adata`, not the table that was
@@ -303,6 +259,8 @@ class ResolVI(Estimates):
             The table to write into; None means the table of the model.
         key_added
             Prefix of all keys that are written.
+        show_progress_bar
+            Whether to show a progress bar if the posterior still has to be computed.
 
         Raises
         ------
@@ -318,7 +276,8 @@ class ResolVI(Estimates):
             )
         check_takes_results(target)
         check_room(target, self.fitted.setup, keys)
-        write_fit(target, self.fitted, self._given_away(), self._input.graph, sizes=self._input.sizes, keys=keys)
+        posterior = self._given_away(show_progress_bar=show_progress_bar)
+        write_fit(target, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Save the model to a folder, as safetensors and JSON files.
@@ -347,10 +306,9 @@ class ResolVI(Estimates):
             self._input.graph,
             latent=self._some_latent(),
             sizes=measured,
+            table=self.adata if save_anndata else None,
             overwrite=overwrite,
         )
-        if save_anndata:
-            self.adata.write_h5ad(Path(folder) / _TABLE)
 
     @classmethod
     def load(cls, folder: str | Path, adata: AnnData | None = None) -> ResolVI:
@@ -381,7 +339,7 @@ class ResolVI(Estimates):
         """
         if adata is None:
             check_holds_model(Path(folder))
-            path = Path(folder) / _TABLE
+            path = Path(folder) / TABLE_FILE
             if not path.exists():
                 raise FileNotFoundError(
                     f"There is no table in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the model "
@@ -523,10 +481,7 @@ class ResolVI(Estimates):
     def _of(cls, fitted: FittedModel, adata: AnnData, model_input: ModelInput, *, is_loaded: bool = False) -> ResolVI:
         fitted.require_genes(adata.var_names)
         model = cls.__new__(cls)
-        model.adata, model.config = adata, fitted.module.config
-        model._cells, model._genes = adata.obs_names, adata.var_names
-        model._input = model_input
-        model._fitted, model._posterior, model._is_loaded = fitted, None, is_loaded
+        model._hold(adata, fitted.module.config, model_input, fitted, is_loaded=is_loaded)
         return model
 
     def __repr__(self) -> str:
@@ -561,24 +516,6 @@ class ResolVI(Estimates):
         check_key(setup.labels_key, self.adata.obs.columns, argument="labels_key", where="adata.obs", hint=hint)
         labels = read_labels(self.adata, setup.labels_key, setup.unlabeled_category)
         return replace(self._input, labels=labels, setup=replace(self._input.setup, labels_key=setup.labels_key))
-
-    def _results_table(self, *, show_progress_bar: bool = True) -> AnnData:
-        own = self._table(None)
-        table = AnnData(
-            own.X,
-            obs=own.obs.copy(),
-            var=own.var.copy(),
-            layers={name: own.layers[name] for name in own.layers if name is not None},
-            # The coordinates may come from elements of a SpatialData object, not from the table.
-            obsm=dict(own.obsm) | {self._input.setup.spatial_key: self._input.view.coordinates},
-        )
-        if TableModel.ATTRS_KEY in own.uns:
-            table.uns[TableModel.ATTRS_KEY] = own.uns[TableModel.ATTRS_KEY]  # regions may be sections
-        # The functions of `tl` do not modify counts or latent means, so no copies are needed.
-        posterior = self._infer(show_progress_bar=show_progress_bar)
-        keys = Keys(RESULTS_KEY)
-        write_fit(table, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
-        return table
 
 
 def _read_setup(adata: AnnData) -> Setup:

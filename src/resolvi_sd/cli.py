@@ -212,8 +212,12 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     table_key, key_added = given["table_key"], given["key_added"]
     sdata = _read(store, table_key, backed=backed)
     io.check_writable(sdata, table_key, key_added=key_added)
-    if given.get("table_added") is not None and (store / "tables" / given["table_added"]).exists():
-        raise ValueError(f"The store has a table {given['table_added']!r} already: choose another --table_added.")
+    if name == "map_query":
+        # With `backed`, the object does not contain all tables of the store.
+        added = given["table_added"] or f"{table_key}_{key_added}"
+        genes = [table.var_names for table in (sdata.tables[table_key], _reference_table(given))]
+        if not genes[0].equals(genes[1]) and (store / "tables" / added).exists():
+            raise ValueError(f"The store has a table {added!r} already: choose another --table_added.")
     tables = set(sdata.tables)
     getattr(tl, name)(sdata, **given)
     added = set(sdata.tables) - tables

@@ -19,6 +19,8 @@ import numpy as np
 
 __all__ = ["main"]
 
+_OUT = Path("demo_output")
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the demonstration.
@@ -71,7 +73,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--table", default="table", help="name of the table in the store")
     parser.add_argument("--layer", help="layer with the raw counts (default: X)")
     parser.add_argument("--in-place", action="store_true", help="write the results into DATA itself instead of a copy")
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for the store and the plots")
+    parser.add_argument("--out", type=Path, default=_OUT, help="folder for the store and the plots")
     parser.add_argument("--cells", type=int, default=6000, help="number of cells to simulate")
     parser.add_argument("--max-epochs", type=int, help="number of epochs (default: until convergence)")
     options = parser.parse_args(arguments)
@@ -112,7 +114,9 @@ def _store_of_user(options: argparse.Namespace) -> Path:
 
 
 def _replace(store: Path) -> None:
-    """Remove the store that an earlier run of the demo created."""
+    """Remove the store that an earlier run created in the default folder; a store elsewhere may be the user's own."""
+    if store.exists() and store.parent != _OUT:
+        raise SystemExit(f"{store} exists already: remove it, or choose another --out.")
     if store.exists():
         shutil.rmtree(store)
 

@@ -100,8 +100,22 @@ def test_a_read_only_store_is_refused(v3, monkeypatch):
 
 
 def test_a_prefix_that_is_no_name_is_refused(v3):
-    with pytest.raises(ValueError, match="key_added"):
-        check_writable(sd.read_zarr(v3), key_added="T cells")
+    for name in ("T cells", "__fit"):
+        with pytest.raises(ValueError, match="key_added"):
+            check_writable(sd.read_zarr(v3), key_added=name)
+
+
+@pytest.mark.parametrize("key", ["RESOLVI", "Resolvi", "fit", "FIT"])
+def test_names_that_differ_in_case_only_are_refused(store, rng, key):
+    """spatialdata cannot open a table with such names."""
+    sdata = sd.read_zarr(store)
+    sdata["table"].obs["Fit_true"] = 1.0
+    add_results(sdata["table"], rng)
+    sdata["other"] = sdata["table"]
+    sdata.write_element("other")
+    with pytest.raises(ValueError, match="(?i)(resolvi|fit)_?.* in upper and lower case only"):
+        check_writable(sdata, "other", key_added=key)
+    check_writable(sdata, "other", key_added="resolvi")
 
 
 @pytest.mark.parametrize("name", [".", "..", "..."])
@@ -155,6 +169,10 @@ def test_entries_of_the_user_in_a_store_are_not_replaced(store, rng):
     assert results_state(sdata, "other") == "incomplete"
     add_results(sdata["other"], rng)
     for refuse in (check_writable, write_results):
-        with pytest.raises(ValueError, match=r"obs/resolvi_predicted.*no fit of that name.*overwrite=True"):
+        with pytest.raises(ValueError, match=r"obs/resolvi_predicted.*no fit of that name.*delete_element_from_disk"):
             refuse(sdata, "other")
     assert digests(store) == before
+    # What the message advises.
+    sdata.delete_element_from_disk("other")
+    sdata.write_element("other")
+    assert results_state(store, "other") == "complete"

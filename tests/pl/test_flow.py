@@ -149,7 +149,8 @@ def test_over_outlines(kind, request, add_flow):
         cells = [c for c in ax.collections if type(c) is not PolyCollection and c.get_facecolor()[0, 3] == 1]
         assert 16 <= sum(len(c.get_paths()) for c in cells) < 63  # of the view, and those whose edge is seen
     else:
-        (image,) = ax.images
+        image, lines = ax.images
+        assert lines.get_array().shape[:2] == image.get_array().shape[:2]  # edges of cells, drawn on top
         pixels = np.asarray(image.get_array())
         assert pixels.shape[0] < 80
         assert len({tuple(np.round(pixel, 3)) for pixel in pixels[..., :3].reshape(-1, 3)}) <= 3

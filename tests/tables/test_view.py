@@ -14,7 +14,8 @@ from shapely import Point
 from spatialdata.models import Labels2DModel, Labels3DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Scale
 
-from resolvi_sd._tables import cell_positions, table_view
+from resolvi_sd._tables import cell_positions, group_by, table_view
+from resolvi_sd._tables._instances import id_positions
 
 
 def test_rows_are_matched_by_id(known):
@@ -228,3 +229,32 @@ def test_real_cells_without_nucleus(breast):
     annotate(breast, "nucleus_boundaries")
     with pytest.raises(ValueError, match="2 of 122 cells of region 'nucleus_boundaries' have an instance id that is"):
         cell_positions(breast)
+
+
+def test_a_table_that_lost_the_columns_of_its_elements_has_its_own_coordinates(table):
+    table.uns["spatialdata_attrs"] = {"region": "cells", "region_key": "region", "instance_key": "cell_id"}
+    assert "region" not in table.obs
+    np.testing.assert_array_equal(cell_positions(table).coordinates, table.obsm["spatial"])
+    del table.obsm["spatial"]
+    with pytest.raises(KeyError, match="annotates elements of a SpatialData object.*pass that object"):
+        cell_positions(table)
+
+
+@pytest.mark.parametrize("make", [pd.Series, pd.Categorical])
+def test_the_name_of_a_day_does_not_depend_on_the_other_days(table, make):
+    days = pd.to_datetime(np.resize(["2020-01-01 00:00", "2020-01-02 12:00"], table.n_obs))
+    table.obs["day"] = pd.Series(make(days)).set_axis(table.obs_names)
+    assert group_by(table, "day", argument="batch_key").names == ("2020-01-01", "2020-01-02 12:00:00")
+    assert group_by(table[::2].copy(), "day", argument="batch_key").names == ("2020-01-01",)
+
+
+IDS = [np.array([7, 8, 9]), np.array([7.0, 8.0, 9.0]), np.array(["7", "8", "9"]), np.array([7, 8, 9], dtype=object)]
+
+
+@pytest.mark.parametrize("category", [False, True])
+@pytest.mark.parametrize("known", IDS)
+@pytest.mark.parametrize("ids", IDS)
+def test_ids_are_the_same_whatever_their_type(known, ids, category):
+    known, ids = pd.Index(known), pd.Index(pd.Categorical(ids[::-1])) if category else pd.Index(ids[::-1])
+    assert id_positions(known, ids.append(ids[:1])).tolist() == [2, 1, 0, 2]
+    assert id_positions(known, pd.Index(["nobody"])).tolist() == [-1]

@@ -327,6 +327,18 @@ def test_positions_and_outlines_meet_in_the_coordinate_system(fitted):
     np.testing.assert_allclose(found["resolvi_true"], expected["resolvi_true"], atol=1e-3)
 
 
+def test_a_coordinate_system_may_be_renamed_after_the_fit(fitted):
+    expected = assigned(fitted, scale=1.5)
+    fitted.rename_coordinate_systems({"global": "slide"})
+    try:
+        with pytest.raises(KeyError, match="coordinate_system='global' is not in"):
+            assigned(fitted, scale=1.5)
+        found = assigned(fitted, scale=1.5, coordinate_system="slide")
+    finally:
+        fitted.rename_coordinate_systems({"slide": "global"})  # the elements are those of all tests
+    np.testing.assert_allclose(found["resolvi_true"], expected["resolvi_true"])
+
+
 def test_circles_are_outlines(fitted):
     polygons = fitted.shapes["cells"]
     circles = gpd.GeoDataFrame(
@@ -397,6 +409,9 @@ def test_errors_say_what_to_do(three_cells):
         assigned(three_cells, points_key="others")
     with pytest.raises(KeyError, match="gene_key='target'"):
         assigned(three_cells, gene_key="target")
+    for column, what in (("x", "positions"), ("cell_id", "cells")):
+        with pytest.raises(ValueError, match=f"gene_key='{column}' names a column with {what}"):
+            assigned(three_cells, gene_key=column)
     strangers = frame_of(three_cells).assign(cell_id="x")
     with pytest.raises(ValueError, match=r"No transcript of 'transcripts'.*'x'.*'a', 'b', 'c'"):
         assigned(with_points(three_cells, strangers))

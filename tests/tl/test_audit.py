@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import spatialdata as sd
 
 import resolvi_sd as rsd
 
@@ -238,8 +239,6 @@ def test_what_cannot_be_measured_says_why(leaky):
 
 
 def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
-    import spatialdata as sd
-
     sdata = sd.SpatialData(shapes=dict(_leaky.shapes), tables={"table": _leaky.tables["table"].copy()})
     rsd.tl.audit(sdata, "cell_type", **QUIET)
     sdata.write(tmp_path / "tissue.zarr")
@@ -254,7 +253,14 @@ def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
     [
         ({"labels_key": "type"}, KeyError, "labels_key='type'.*it has: .*'cell_type'"),
         ({"labels_key": "one"}, ValueError, "has 1 labels"),
-        ({"labels_key": "resolvi_predicted"}, ValueError, "predictions of the fit"),
+        ({"labels_key": "resolvi_predicted"}, ValueError, "predictions of a fit"),
+        (
+            {"markers": {"type_0": ["nope"], "type_1": ["no"]}},
+            ValueError,
+            "None of the markers is a gene.*nope",
+        ),
+        ({"corrected_layer": "logarithms"}, ValueError, "holds logarithms of the counts"),
+        ({"reference": "object", "reference_labels_key": "label"}, TypeError, "`reference` must be an AnnData, not"),
         ({"reference_labels_key": "label"}, ValueError, "require a `reference`"),
         ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'.* Its keys are .* table, its values names in"),
         ({"reference": "strange", "reference_labels_key": "label"}, ValueError, "shares no gene with the table"),
@@ -268,9 +274,12 @@ def test_bad_input(leaky, settings, error, message):
     strange, rates = reference.copy(), reference.copy()
     strange.var_names = [f"probe{i}" for i in range(strange.n_vars)]
     rates.X = rates.X / 7
+    leaky.layers["logarithms"] = leaky.X.log1p()
     settings = {"labels_key": "cell_type"} | settings
     if "reference" in settings:
-        settings["reference"] = {"strange": strange, "good": reference, "rates": rates}[settings["reference"]]
+        settings["reference"] = {"strange": strange, "good": reference, "rates": rates, "object": sd.SpatialData()}[
+            settings["reference"]
+        ]
     with pytest.raises(error, match=message):
         rsd.tl.audit(leaky, **settings, **QUIET)
     assert "resolvi_audit" not in leaky.uns
@@ -303,7 +312,9 @@ def test_markers_that_are_not_in_the_panel_are_left_out(leaky):
     pure = leaky.var["marker_of"].astype(str)
     markers = {name: pure.index[pure == name].tolist() for name in leaky.obs["cell_type"].cat.categories}
     more = {name: [*genes, "not in the panel"] for name, genes in markers.items()}
-    expected, found = (rsd.tl.audit(leaky, "cell_type", markers=m, copy=True, **QUIET) for m in (markers, more))
+    expected = rsd.tl.audit(leaky, "cell_type", markers=markers, copy=True, **QUIET)
+    with pytest.warns(UserWarning, match="Markers that are not genes of the table are left out: 'not in the panel'"):
+        found = rsd.tl.audit(leaky, "cell_type", markers=more, copy=True, **QUIET)
     pd.testing.assert_frame_equal(found, expected)
     assert values(found, "leak_sensitivity").notna().all()
 

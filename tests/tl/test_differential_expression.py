@@ -186,7 +186,12 @@ def test_scanpys_view_is_made_again(fitted):
     assert table.uns[KEY]["params"] == before["params"]
     for name in ("names", "scores", "logfoldchanges", "pvals_adj"):
         assert table.uns[KEY][name].tolist() == before[name].tolist()
-    table.obs["cell_type"] = table.obs["domain"]
+    column = table.obs.pop("cell_type")  # clusters that were found after the fit are not in its store
+    del table.uns[KEY]
+    rsd.tl.rank_genes_groups(fitted)
+    assert table.uns[KEY]["names"].tolist() == before["names"].tolist()
+    table.obs["cell_type"] = table.obs["domain"].to_numpy()
+    assert not set(table.obs["cell_type"]) & set(column)
     with pytest.raises(ValueError, match=r"'resolvi_de'.* are not in obs\['cell_type'\].*Compare again"):
         rsd.tl.rank_genes_groups(fitted)
 

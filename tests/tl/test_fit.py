@@ -563,3 +563,25 @@ def test_a_graph_may_join_the_regions_of_a_table_without_its_elements():
     region = table.obs["region"].to_numpy()
     first, second = table.obsp["resolvi_connectivities"].nonzero()
     assert (region[first] != region[second]).any()
+
+
+@pytest.mark.parametrize("key", ["RESOLVI", "mine", "Mine"])
+def test_names_that_differ_in_case_only_are_refused(fitted, key):
+    """They can be in a table, but in no store."""
+    table = fitted.tables["table"]
+    table.obs["MINE_true"] = 1.0
+    before = set(table.uns)
+    with pytest.raises(ValueError, match="in upper and lower case only.*another `key_added=`"):
+        rsd.tl.fit(fitted, key_added=key, max_epochs=1, show_progress_bar=False)
+    assert set(table.uns) == before
+
+
+def test_what_would_be_ignored_is_refused(tissue):
+    with pytest.raises(ValueError, match="unlabeled_category='none' would be ignored without `labels_key=`"):
+        rsd.tl.fit(tissue, unlabeled_category="none", max_epochs=1, show_progress_bar=False)
+    del tissue.tables["table"].uns["spatialdata_attrs"]
+    with pytest.raises(
+        ValueError,
+        match="coordinate_system='slide' is for .* but the table annotates no",
+    ):
+        rsd.tl.fit(tissue, coordinate_system="slide", max_epochs=1, show_progress_bar=False)

@@ -91,6 +91,26 @@ def test_genes_are_matched_by_name():
     assert lacking.layers["resolvi_counts"][:, 0].nnz == 0
 
 
+def test_a_new_table_shares_nothing_with_the_query():
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=2, **QUIET)
+    query = query[:, ::-1].copy()
+    query.uns["settings"] = {"kept": 1}
+    before = query.obsm["spatial"].copy()
+    mapped = rsd.tl.map_query(query, reference, copy=True, **QUIET)
+    mapped.obsm["spatial"] *= 0
+    mapped.uns["settings"]["kept"] = 2
+    np.testing.assert_array_equal(query.obsm["spatial"], before)
+    assert query.uns["settings"] == {"kept": 1}
+
+
+def test_places_that_would_be_ignored_are_refused():
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=2, **QUIET)
+    with pytest.raises(ValueError, match="coordinate_system='slide' is for .* but `data` is an AnnData"):
+        rsd.tl.map_query(query, reference, coordinate_system="slide", **QUIET)
+
+
 def test_a_query_with_other_genes_gets_a_new_table():
     reference, query = (
         rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=seed, transcripts=False) for seed in (0, 1)

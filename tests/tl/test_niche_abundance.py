@@ -10,6 +10,7 @@ import spatialdata as sd
 from anndata import AnnData
 
 import resolvi_sd as rsd
+from resolvi_sd._analysis import DecisionRule
 from resolvi_sd.tl._differential_niche_abundance import _summary
 
 
@@ -346,7 +347,7 @@ def test_units_are_counted_on_each_side():
 def test_the_error_of_normal_draws_is_that_of_their_difference():
     rng = np.random.default_rng(0)
     logs = rng.normal([[1.0], [0.0]], 0.3, (20_000, 2, 1)).astype(np.float32)
-    found = _summary(logs, np.full(2, 10**6), mode="change", delta=0.25, fdr=0.05, rng=rng)
+    found = _summary(logs, np.full(2, 10**6), DecisionRule("change", delta=0.25, fdr=0.05), rng=rng)
     assert found["lfc_std"].item() == pytest.approx(0.3 * np.sqrt(2), rel=0.03)
 
 

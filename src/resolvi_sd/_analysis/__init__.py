@@ -12,8 +12,8 @@ from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression,
 from resolvi_sd._analysis._groups import REST, Comparison, cell_groups, check_sizes, label_groups, make_comparisons
 from resolvi_sd._analysis._labels import draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import (
+    NicheSums,
     Weighting,
-    block_totals,
     edge_weights,
     neighborhood_composition,
     table_edges,
@@ -27,6 +27,7 @@ from resolvi_sd._analysis._normalized import (
     mean_expression,
 )
 from resolvi_sd._analysis._rank_genes import rank_genes_groups
+from resolvi_sd._analysis._selection import CellSelection, selected_groups
 from resolvi_sd._analysis._statistics import (
     DecisionRule,
     Mode,
@@ -44,6 +45,7 @@ __all__ = [
     "REST",
     "CellBlock",
     "CellIds",
+    "CellSelection",
     "Comparison",
     "DecisionRule",
     "Decontaminated",
@@ -53,12 +55,12 @@ __all__ = [
     "ExpressionRequest",
     "LibrarySize",
     "Mode",
+    "NicheSums",
     "Sample",
     "SourceColumns",
     "Weighting",
     "audit_input",
     "audit_rows",
-    "block_totals",
     "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
@@ -87,6 +89,7 @@ __all__ = [
     "posterior_expected_fdr",
     "principal_components",
     "rank_genes_groups",
+    "selected_groups",
     "stack_comparisons",
     "summarize_change",
     "table_edges",

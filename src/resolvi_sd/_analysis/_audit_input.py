@@ -15,7 +15,7 @@ from resolvi_sd._analysis._audit import AuditInput, Reference
 from resolvi_sd._analysis._components import principal_components
 from resolvi_sd._analysis._groups import cell_groups, label_groups
 from resolvi_sd._csr import row_sums
-from resolvi_sd._keys import Keys
+from resolvi_sd._keys import Keys, fits
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import (
     FittedModel,
@@ -27,7 +27,15 @@ from resolvi_sd._results import (
 )
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import cell_positions, column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_names, check_result, check_unique, listing, warn_user
+from resolvi_sd._validation import (
+    check_is_table,
+    check_key,
+    check_markers,
+    check_result,
+    check_unique,
+    listing,
+    warn_user,
+)
 from resolvi_sd.metrics import depth_matched
 
 __all__ = ["audit_input"]
@@ -38,9 +46,9 @@ _TRUTH = "true_own"
 
 def _audit_labels(adata: AnnData, keys: Keys, labels_key: str, setup: Setup) -> NDArray[np.object_]:
     """Return the label of each cell, None if it has none."""
-    if labels_key == keys.predicted:
+    if labels_key in {Keys(prefix).predicted for prefix in fits(adata.uns)}:
         raise ValueError(
-            f"labels_key={labels_key!r} contains predictions of the fit, which would then judge itself: use labels "
+            f"labels_key={labels_key!r} contains predictions of a fit, which would then judge itself: use labels "
             "from before the fit, such as clusters of the raw counts."
         )
     groups = label_groups(adata, labels_key, setup)
@@ -71,6 +79,7 @@ def _audit_reference(
         if labels_key is not None or layer is not None:
             raise ValueError("`reference_labels_key` and `reference_layer` require a `reference`.")
         return None
+    check_is_table(reference, argument="reference")
     if labels_key is None:
         raise ValueError(
             f"A reference needs its labels: reference_labels_key=..., one of {listing(reference.obs.columns)}."
@@ -129,9 +138,10 @@ def audit_input(
     labels = _audit_labels(adata, keys, labels_key, setup)
     reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
-    for label, genes in (markers or {}).items():
+    for label in markers or {}:
         check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
-        check_names(genes, argument=f"markers[{label!r}]")
+    if markers is not None:
+        check_markers(markers, adata.var_names)
     if known is not None:
         _check_matched(reference_labels, known.labels)
     tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"

@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import Groups, holds_value, read_groups
+from resolvi_sd._tables import Groups, read_groups
 from resolvi_sd._validation import (
     MOST_LISTED,
     check_key,
@@ -66,13 +66,8 @@ def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None 
         If two categories are the same as text (1 and "1").
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
-    column = adata.obs[key]
-    groups = read_groups(column)
-    if setup is None or key != setup.labels_key:
-        return groups
-    unlabeled = {groups.names[code] for code in np.unique(groups.codes[holds_value(column, setup.unlabeled_category)])}
-    unlabeled.add(setup.unlabeled_category)  # a category without cells
-    return groups.only(np.array([code for code, name in enumerate(groups.names) if name not in unlabeled], dtype=int))
+    groups = read_groups(adata.obs[key])
+    return groups if setup is None or key != setup.labels_key else groups.without(setup.unlabeled_category)
 
 
 def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> Groups:

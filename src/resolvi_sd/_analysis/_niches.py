@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,7 +16,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._results import warn_of_partial_niches
 from resolvi_sd._validation import check_result
 
-__all__ = ["Weighting", "block_totals", "edge_weights", "neighborhood_composition", "table_edges", "write_niches"]
+__all__ = ["NicheSums", "Weighting", "edge_weights", "neighborhood_composition", "table_edges", "write_niches"]
 
 Weighting = Literal["uniform", "distance", "weights"]
 
@@ -80,30 +82,45 @@ def write_niches(
     adata.uns[keys.niche_weighting] = weighting
 
 
-def block_totals(
-    composition: NDArray[np.float32], block: NDArray[np.int64], side: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the sums of the composition, and the number of cells, of each block and side.
+@dataclass(frozen=True)
+class NicheSums:
+    """Sums of the composition over the cells of each group in each unit of tissue, for the pairs that occur.
 
-    Parameters
+    Attributes
     ----------
-    composition
-        Cells × labels; cells with NaN are left out.
-    block
-        Block of each cell, numbered from 0.
-    side
-        Side of each cell, 0 or 1; -1 if none.
-
-    Returns
-    -------
-    Sums, blocks × 2 × labels, and numbers of cells, blocks × 2.
+    unit, group
+        Unit and group of each pair, `(n_pairs,)`.
+    n_cells
+        Number of cells of each pair.
+    totals
+        Sums of each version of the composition, versions × pairs × labels.
     """
-    n_blocks = int(block.max()) + 1
-    rows = np.flatnonzero((side >= 0) & ~np.isnan(composition).any(axis=1))
-    place = block[rows] * 2 + side[rows]
-    indicator = sp.csr_matrix((np.ones(len(rows)), (place, np.arange(len(rows)))), (n_blocks * 2, len(rows)))
-    totals = np.asarray(indicator @ composition[rows].astype(np.float64)).reshape(n_blocks, 2, -1)
-    return totals, np.bincount(place, minlength=n_blocks * 2).reshape(n_blocks, 2).astype(np.float64)
+
+    unit: NDArray[np.int64]
+    group: NDArray[np.int64]
+    n_cells: NDArray[np.int64]
+    totals: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls, versions: Iterable[NDArray[np.float32]], unit: NDArray[np.int64], group: NDArray[np.int64]
+    ) -> NicheSums:
+        """Sum versions of the composition, cells × labels, one at a time; cells of unit or group -1 are left out."""
+        rows = np.flatnonzero((unit >= 0) & (group >= 0))
+        n_groups = int(group.max(initial=0)) + 1
+        pairs, pair = np.unique(unit[rows] * n_groups + group[rows], return_inverse=True)
+        indicator = sp.csr_matrix((np.ones(len(rows)), (pair, np.arange(len(rows)))), (len(pairs), len(rows)))
+        totals = [np.asarray(indicator @ version[rows].astype(np.float64)) for version in versions]
+        return cls(pairs // n_groups, pairs % n_groups, np.bincount(pair, minlength=len(pairs)), np.stack(totals))
+
+    def of_sides(self, first: Sequence[int], second: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the sums, versions × units × 2 × labels, and numbers of cells, units × 2, of two sets of groups."""
+        side = np.select([np.isin(self.group, first), np.isin(self.group, second)], [0, 1], -1)
+        chosen = np.flatnonzero(side >= 0)
+        place, n_places = self.unit[chosen] * 2 + side[chosen], 2 * (int(self.unit.max(initial=0)) + 1)
+        indicator = sp.csr_matrix((np.ones(len(chosen)), (place, chosen)), (n_places, len(side)))
+        totals = np.stack([indicator @ version for version in self.totals])
+        return totals.reshape(len(totals), n_places // 2, 2, -1), (indicator @ self.n_cells).reshape(-1, 2)
 
 
 def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matrix:

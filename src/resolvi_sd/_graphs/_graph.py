@@ -86,6 +86,13 @@ class NeighborGraph:
         matrix.sort_indices()
         return matrix
 
+    def by_slot(self, matrix: Any) -> NDArray[np.float32]:
+        """Return the entries of a cells × cells matrix at the edges, `(n_cells, k)`, 0 in empty slots."""
+        row, slot = np.nonzero(self.mask)
+        values = np.zeros(self.mask.shape, np.float32)
+        values[row, slot] = _entries(_canonical(matrix), row, self.index[row, slot])
+        return values
+
     @classmethod
     def from_sparse(cls, distances: Any, connectivities: Any) -> Self:
         """Return the graph with an edge wherever the connectivities are not zero.
@@ -107,15 +114,13 @@ class NeighborGraph:
         n_cells = edges.shape[0]
         degree = np.bincount(rows, minlength=n_cells)
         slot = np.arange(rows.size) - (np.cumsum(degree) - degree)[rows]
-        k = max(1, int(degree.max(initial=0)))
-        mask: NDArray[np.bool_] = np.arange(k) < degree[:, None]
-        index = np.repeat(np.arange(n_cells, dtype=np.int64)[:, None], k, axis=1)
-        index[rows, slot] = columns
-        distance = np.full((n_cells, k), np.inf)  # slots without a neighbor stay last
-        distance[rows, slot] = _entries(_canonical(distances), rows, columns)
-        nearest = np.argsort(distance, axis=1, kind="stable")
-        distance = np.where(mask, np.take_along_axis(distance, nearest, axis=1), 0).astype(np.float32)
-        return cls(index=np.take_along_axis(index, nearest, axis=1), distance=distance, mask=mask)
+        length = _entries(_canonical(distances), rows, columns)
+        nearest = np.lexsort((length, rows))  # rows keep their places
+        graph = cls.empty(n_cells, max(1, int(degree.max(initial=0))))
+        graph.index[rows, slot] = columns[nearest]
+        graph.distance[rows, slot] = length[nearest]
+        graph.mask[rows, slot] = True
+        return graph
 
 
 def _canonical(matrix: Any) -> sp.csr_matrix:

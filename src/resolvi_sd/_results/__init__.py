@@ -2,7 +2,7 @@
 
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._folder import check_holds_model, load_folder, save_folder
+from resolvi_sd._results._folder import TABLE_FILE, check_holds_model, load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
     check_whole,
@@ -31,6 +31,7 @@ from resolvi_sd._results._write import (
 )
 
 __all__ = [
+    "TABLE_FILE",
     "FittedModel",
     "category_codes",
     "checked_counts",

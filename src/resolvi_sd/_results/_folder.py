@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
 
-__all__ = ["StoredModel", "check_holds_model", "load_folder", "save_folder"]
+__all__ = ["TABLE_FILE", "StoredModel", "check_holds_model", "load_folder", "save_folder"]
 
-_TENSORS, _DESCRIPTION = "model.safetensors", "model.json"
+_TENSORS, _DESCRIPTION, TABLE_FILE = "model.safetensors", "model.json", "adata.h5ad"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
 _LOGITS, _SIZES, _LATENT = "neighbor_logits", "sizes", "some_latent"
 
@@ -32,6 +33,7 @@ def save_folder(
     *,
     latent: NDArray[np.float32],
     sizes: NDArray[np.float32] | None = None,
+    table: AnnData | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the model, including its parameters for each cell.
@@ -50,6 +52,8 @@ def save_folder(
         Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
     sizes
         Sizes of the cells, if these were measured from outlines.
+    table
+        Table to store with the model, if any.
     overwrite
         Whether to replace a model that is already in `folder`; other files in it are kept.
 
@@ -63,12 +67,13 @@ def save_folder(
     folder = folder.absolute()
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, but the model is written into a folder; choose another name.")
-    staging = {name: folder / f".{name}.writing" for name in (_TENSORS, _DESCRIPTION)}
+    staging = {name: folder / f".{name}.writing" for name in (_TENSORS, TABLE_FILE, _DESCRIPTION)}
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     if _DESCRIPTION in found and not overwrite:
         raise FileExistsError(f"{folder} already holds a model; pass `overwrite=True` to replace it.")
-    # Files left over from an interrupted write are accepted.
-    if _DESCRIPTION not in found and found - {_TENSORS, *(path.name for path in staging.values())}:
+    # Files left over from an interrupted write are accepted; a table alone is not one of these.
+    left = found & {_TENSORS, *(path.name for path in staging.values())}
+    if _DESCRIPTION not in found and found - left - ({TABLE_FILE} if left else set()):
         raise FileExistsError(f"{folder} holds something other than a model; choose another folder.")
     state = to_state(fitted)
     tensors = {_WEIGHT + name: array for name, array in state.pop("weights").items()}
@@ -85,8 +90,12 @@ def save_folder(
     # place last: a folder without it holds no model, and no folder ever holds parts of two models.
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
+    if table is not None:
+        table.write_h5ad(staging[TABLE_FILE])
     staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
     (folder / _DESCRIPTION).unlink(missing_ok=True)
+    if table is None:
+        del staging[TABLE_FILE]
     for name, path in staging.items():
         path.replace(folder / name)
 

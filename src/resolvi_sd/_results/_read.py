@@ -132,7 +132,16 @@ def corrected_counts(adata: AnnData, keys: Keys, counts: CSR | None, *, layer: s
     matrix = _corrected_matrix(adata, name, keys)
     if counts is not None:
         check_within_counts(matrix, counts, keys, name)
+        _check_no_logarithm(matrix, counts, name)
     return matrix
+
+
+def _check_no_logarithm(matrix: CSR, counts: CSR, layer: str) -> None:
+    """Raise ValueError if a layer holds the logarithms of the counts, which are also between 0 and these."""
+    some = next(row_blocks(counts.shape[0]))
+    values, counted = matrix[some].data, counts[some].data.astype(np.float64)
+    if counted.any() and len(values) == len(counted) and np.allclose(values, np.log1p(counted), rtol=1e-4):
+        raise ValueError(f"`table.layers[{layer!r}]` holds logarithms of the counts (log1p), not corrected counts.")
 
 
 def _corrected_matrix(adata: AnnData, name: str, keys: Keys) -> CSR:

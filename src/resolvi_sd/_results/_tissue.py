@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -85,7 +84,7 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     tissue = Tissue.assemble(
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
     )
-    _set_weights(fitted.module, tissue, _by_slot(adata.obsp[keys.weights], graph))
+    _set_weights(fitted.module, tissue, graph.by_slot(adata.obsp[keys.weights]))
     return fitted, tissue, graph
 
 
@@ -122,14 +121,6 @@ def _warn(adata: AnnData, lost: NDArray[np.bool_], *, so: str) -> None:
         warn_user(
             f"{int(lost.sum()):,} of {adata.n_obs:,} cells had neighbors in the fit that are not in this table. {so}"
         )
-
-
-def _by_slot(matrix: Any, graph: NeighborGraph) -> NDArray[np.float32]:
-    """Return the entries of a cells × cells matrix at the edges of the graph, cells × k, 0 in other slots."""
-    row, slot = np.nonzero(graph.mask)
-    values = np.zeros(graph.mask.shape, np.float32)
-    values[row, slot] = np.asarray(sp.csr_matrix(matrix)[row, graph.index[row, slot]]).ravel()
-    return values
 
 
 def _set_weights(module: ResolviModule, tissue: Tissue, weights: NDArray[np.float32]) -> None:

@@ -6,7 +6,7 @@ from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
 from resolvi_sd._tables._groups import Groups, column_text, cross, group_by, one_group, read_groups
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
-from resolvi_sd._tables._labels import holds_value, read_labels
+from resolvi_sd._tables._labels import read_labels
 from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import resolve_table
@@ -32,7 +32,6 @@ __all__ = [
     "cross",
     "full_resolution",
     "group_by",
-    "holds_value",
     "instance_rows",
     "label_axes",
     "missing_genes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import anndata as ad
@@ -81,9 +82,9 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
         obs=adata.obs.copy(),
         # Missing values would change the types of the columns.
         var=pd.DataFrame(index=pd.Index(genes)) if missing else adata.var.iloc[position].set_axis(pd.Index(genes)),
-        obsm=dict(adata.obsm),
-        obsp=dict(adata.obsp),
-        uns=dict(adata.uns),
+        obsm=deepcopy(dict(adata.obsm)),
+        obsp=deepcopy(dict(adata.obsp)),
+        uns=deepcopy(dict(adata.uns)),
         layers={layer: counts} if layer else None,
     )
     return aligned

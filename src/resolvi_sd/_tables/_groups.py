@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +52,10 @@ class Groups:
         """Return the groups that have cells, numbered anew."""
         return self.only(np.flatnonzero(self.sizes()))
 
+    def without(self, name: str) -> Groups:
+        """Return the groups except the one of this name; numbers are compared as such (-1 is -1.0)."""
+        return self.only(np.flatnonzero([not _is_same(known, name) for known in self.names]))
+
     def only(self, chosen: NDArray[np.integer]) -> Groups:
         """Return some groups, numbered by their place in `chosen`; cells of the others are in none."""
         place = np.full(len(self.names) + 1, -1, dtype=np.int64)  # the last entry is what -1 selects
@@ -61,19 +66,6 @@ class Groups:
 def one_group(n_cells: int, name: str) -> Groups:
     """Return all cells as one group."""
     return Groups(np.zeros(n_cells, dtype=np.int64), (name,))
-
-
-def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
-    """Return the values of a column as text; for a categorical column, the names of the categories.
-
-    `column.astype(str)` formats categories that are not text, such as dates, differently from their index.
-    """
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return column.astype(str).to_numpy(dtype=object)
-    # A missing value has the code -1.
-    names = np.append(column.cat.categories.astype(str).to_numpy(dtype=object), "nan")
-    text: NDArray[np.object_] = names[column.cat.codes.to_numpy()]
-    return text
 
 
 def read_groups(column: pd.Series[Any]) -> Groups:
@@ -88,18 +80,30 @@ def read_groups(column: pd.Series[Any]) -> Groups:
     """
     key = "" if column.name is None else str(column.name)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        categories = pd.Index(column.cat.categories.astype(str), dtype=object)
-        check_unique(
-            categories, what=f"Categories of the column {column.name!r}, read as text,", todo="Rename one of each."
-        )
-        return Groups(column.cat.codes.to_numpy().astype(np.int64), tuple(str(name) for name in categories), key)
-    known = column.dropna()
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        names = tuple(dict.fromkeys(str(name) for name in known.sort_values().astype(str)))
-    else:
-        names = tuple(sorted({str(name) for name in known.astype(str)}))
-    codes = pd.Index(names, dtype=object).get_indexer(pd.Index(column_text(column), dtype=object))
-    return Groups(np.where(column.notna(), codes, -1).astype(np.int64), names, key)
+        names = _as_text(column.cat.categories)
+        check_unique(names, what=f"Categories of the column {column.name!r}, read as text,", todo="Rename one of each.")
+        return Groups(column.cat.codes.to_numpy().astype(np.int64), tuple(names), key)
+    codes, values = pd.factorize(column)
+    found = pd.Index(values)
+    text = _as_text(found)
+    ordered = text[found.argsort()] if pd.api.types.is_numeric_dtype(found.dtype) else text.sort_values()
+    names = ordered.unique()
+    place = np.append(names.get_indexer(text), -1)  # the last entry is what -1 selects
+    return Groups(place[codes].astype(np.int64), tuple(names), key)
+
+
+def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
+    """Return the value of each cell as text, as in :func:`read_groups`; "nan" if it is missing."""
+    groups = read_groups(column)
+    return np.array([*groups.names, "nan"], dtype=object)[groups.codes]
+
+
+def _as_text(values: pd.Index[Any]) -> pd.Index[Any]:
+    """Return each value as text that does not depend on the other values."""
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        # pandas leaves out the time if it is midnight in all values.
+        values = pd.Index([value.date() if value == value.normalize() else value for value in values], dtype=object)
+    return pd.Index([str(value) for value in values.astype(str)], dtype=object)
 
 
 def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
@@ -115,6 +119,12 @@ def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     check_complete(adata.obs[key], argument=argument)
     return read_groups(adata.obs[key]).with_cells()
+
+
+def _is_same(name: str, other: str) -> bool:
+    with suppress(ValueError):
+        return name == other or float(name) == float(other)
+    return False
 
 
 def cross(first: Groups, second: Groups) -> Groups:

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
+from spatialdata.models import TableModel
 from spatialdata.transformations import get_transformation
 
 from resolvi_sd._tables._groups import Groups
@@ -21,12 +22,11 @@ __all__ = [
     "cells_by_region",
     "check_element",
     "check_placed",
+    "id_positions",
     "instance_rows",
     "system_of",
     "to_affine",
 ]
-
-_ATTRS = "spatialdata_attrs"
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,12 @@ def annotation(adata: AnnData) -> tuple[str, str] | None:
     KeyError
         If the table declares that it annotates elements, but the columns are missing.
     """
-    attrs = adata.uns.get(_ATTRS)
+    attrs = adata.uns.get(TableModel.ATTRS_KEY)
     if attrs is None or attrs.get("region_key") is None or attrs.get("instance_key") is None:
         return None
     for role in ("region_key", "instance_key"):
-        check_key(
-            attrs[role], adata.obs.columns, argument=role, where="table.obs", hint=f"`table.uns` names it in {_ATTRS}."
-        )
+        hint = f"`table.uns` names it in {TableModel.ATTRS_KEY}."
+        check_key(attrs[role], adata.obs.columns, argument=role, where="table.obs", hint=hint)
     return attrs["region_key"], attrs["instance_key"]
 
 
@@ -179,8 +178,7 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
     ValueError
         If ids are not in the element.
     """
-    same_type = pd.api.types.is_numeric_dtype(index.dtype) == pd.api.types.is_numeric_dtype(ids.dtype)
-    rows = index.get_indexer(ids) if same_type else index.astype(str).get_indexer(ids.astype(str))
+    rows = id_positions(index, ids)
     missing = rows < 0
     if missing.any():
         raise ValueError(
@@ -190,6 +188,23 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
             "that they belong to."
         )
     return rows
+
+
+def id_positions(known: pd.Index[Any], ids: pd.Index[Any]) -> NDArray[np.intp]:
+    """Return the position of each id among the known ones, -1 if it is not there; `7`, `7.0` and `"7"` are the same."""
+    known, ids = _plain(known), _plain(ids)
+    if not all(pd.api.types.is_integer_dtype(index.dtype) for index in (known, ids)):
+        known, ids = known.astype(str), ids.astype(str)
+    return known.get_indexer(ids)
+
+
+def _plain(ids: pd.Index[Any]) -> pd.Index[Any]:
+    """Return ids without categories, and whole numbers as integers (they are not in a column with missing values)."""
+    if isinstance(ids.dtype, pd.CategoricalDtype):
+        ids = pd.Index(ids.to_numpy())
+    if pd.api.types.is_float_dtype(ids.dtype) and (ids % 1 == 0).all():
+        ids = ids.astype(np.int64)
+    return ids
 
 
 def to_affine(element: Any, coordinate_system: str, axes: tuple[str, ...]) -> NDArray[np.float64]:

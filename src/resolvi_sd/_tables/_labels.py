@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
-import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 
-from resolvi_sd._tables._groups import Groups, column_text, read_groups
+from resolvi_sd._tables._groups import Groups, read_groups
 from resolvi_sd._validation import check_key, listing, warn_user
 
-__all__ = ["holds_value", "read_labels"]
+__all__ = ["read_labels"]
 
 # Default value of cells without a label.
 _UNLABELED = "unknown"
@@ -39,21 +32,18 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
         If a label has a single cell, or looks like a placeholder for a missing label ("nan", "Unknown").
     """
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
-    column = adata.obs[labels_key]
-    text = column_text(column)
-    unlabeled = holds_value(column, unlabeled_category)
-    if unlabeled_category != _UNLABELED and not unlabeled.any():
+    groups = read_groups(adata.obs[labels_key]).with_cells()
+    labels = groups.without(unlabeled_category)
+    names = labels.names
+    if unlabeled_category != _UNLABELED and len(names) == len(groups.names):
         warn_user(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
-            f"count as labeled. Values: {listing(dict.fromkeys(text))}."
+            f"count as labeled. Values: {listing(groups.names)}."
         )
-    groups = read_groups(column)
-    labels = replace(groups, codes=np.where(unlabeled, -1, groups.codes)).with_cells()
-    names = labels.names
     if len(names) < 2:
         raise ValueError(
             f"labels_key={labels_key!r} has {len(names)} labels besides NaN and unlabeled_category="
-            f"{unlabeled_category!r}, and at least two are needed. Values: {listing(dict.fromkeys(text))}."
+            f"{unlabeled_category!r}, and at least two are needed. Values: {listing(groups.names)}."
         )
     placeholders = [name for name in names if name.strip().lower() in _PLACEHOLDERS]
     if placeholders:
@@ -68,12 +58,3 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
             f"with others, or set them to {unlabeled_category!r}."
         )
     return labels
-
-
-def holds_value(column: pd.Series[Any], value: str) -> NDArray[np.bool_]:
-    """Return whether each entry of a column equals a value, as text or, for numbers, numerically."""
-    same: NDArray[np.bool_] = column_text(column) == value
-    if pd.api.types.is_numeric_dtype(column.dtype):
-        with suppress(ValueError):
-            same |= column.to_numpy(dtype=np.float64, na_value=np.nan) == float(value)
-    return same

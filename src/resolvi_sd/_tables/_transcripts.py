@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._tables._groups import group_by
-from resolvi_sd._tables._instances import annotation, check_placed, system_of, to_affine
+from resolvi_sd._tables._instances import annotation, check_placed, id_positions, system_of, to_affine
 from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._validation import check_complete, check_key, check_unique, listing
 
@@ -128,6 +128,8 @@ def read_transcripts(
     if gene is None:
         raise ValueError(f"`{where}` names no feature key: pass gene_key=..., one of {listing(points.columns)}.")
     check_key(gene, points.columns, argument="gene_key", where=where)
+    if gene in (cell_id_key, "x", "y"):
+        raise ValueError(f"gene_key={gene!r} names a column with {'cells' if gene == cell_id_key else 'positions'}.")
     matrix = np.eye(3)
     if coordinate_system is not None:
         check_placed(points, coordinate_system, where=f"the coordinate systems of {where}")
@@ -214,9 +216,5 @@ def _codes(column: pd.Series[Any], names: pd.Index[Any]) -> NDArray[np.int64]:
         codes, values = column.cat.codes.to_numpy(), column.cat.categories
     else:
         codes, values = pd.factorize(column)
-    values = pd.Index(values)
-    if pd.api.types.is_float_dtype(values.dtype) and (values % 1 == 0).all():
-        values = values.astype(np.int64)  # ids of a column with missing values
-    same_type = pd.api.types.is_numeric_dtype(values.dtype) == pd.api.types.is_numeric_dtype(names.dtype)
-    found = names.get_indexer(values) if same_type else names.astype(str).get_indexer(values.astype(str))
+    found = id_positions(names, pd.Index(values))
     return np.append(found, -1)[codes].astype(np.int64)

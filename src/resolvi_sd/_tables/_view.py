@@ -118,13 +118,13 @@ def cell_positions(
     columns = annotation(adata) if isinstance(data, SpatialData) else None
     if columns is None:
         hint = "Add them, e.g. `table.obsm['spatial'] = table.obs[['x', 'y']].to_numpy()`."
-        if not isinstance(data, SpatialData) and annotation(adata) is not None:
+        if isinstance(data, SpatialData):
+            hint = "The table annotates no element (see `TableModel.parse`), so it must contain the coordinates."
+        elif TableModel.ATTRS_KEY in adata.uns:
             hint = (
                 "The table annotates elements of a SpatialData object, which define the positions of its cells: pass "
                 "that object, with `table_key=`."
             )
-        if isinstance(data, SpatialData):
-            hint = "The table annotates no element (see `TableModel.parse`), so it must contain the coordinates."
         coordinates = obsm_coordinates(adata, spatial_key, hint=hint)
         sections = libraries or own_regions(adata) or one_group(adata.n_obs, "all")
     else:

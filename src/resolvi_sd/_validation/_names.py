@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from resolvi_sd._validation._warning import warn_user
 
 __all__ = [
     "MOST_CATEGORIES",
     "MOST_LISTED",
     "check_complete",
     "check_key",
+    "check_markers",
     "check_names",
     "check_no_measurement",
     "check_result",
@@ -119,6 +122,30 @@ def check_names(names: Sequence[str] | str, *, argument: str) -> tuple[str, ...]
     if len(set(found)) < len(found):
         raise ValueError(f"`{argument}` names something twice: {list(found)}.")
     return found
+
+
+def check_markers(markers: Mapping[str, Sequence[str]], genes: pd.Index[Any]) -> None:
+    """Raise unless each label has a list of names, some of which are genes; warn about the other names.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the markers of a label are not a list of distinct names, or if none of them is a gene.
+
+    Warns
+    -----
+    UserWarning
+        If some of them are not genes.
+    """
+    names = [name for label, given in markers.items() for name in check_names(given, argument=f"markers[{label!r}]")]
+    unknown = [name for name in dict.fromkeys(names) if name not in genes]
+    if unknown and len(unknown) == len(set(names)):
+        raise ValueError(
+            f"None of the markers is a gene of the table: {listing(unknown)}. The table has: {listing(genes, 5)}. Use "
+            "the same kind of gene names in both."
+        )
+    if unknown:
+        warn_user(f"Markers that are not genes of the table are left out: {listing(unknown)}.")
 
 
 def check_unique(names: pd.Index[Any], *, what: str, todo: str) -> None:

@@ -84,7 +84,7 @@ def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], dis
     near = np.flatnonzero(distance < _TOO_NEAR * np.median(distance))
     if len(near) < _MOST_NEAR * len(obs):
         return
-    found = [str(name) for name in obs.columns if _tells_apart(obs[name], near, nearest[near])]
+    found = [str(name) for name, column in obs.items() if _tells_apart(column, near, nearest[near])]
     if found:
         columns = " and ".join(f"obs[{name!r}]" for name in found)
         warn_user(
@@ -121,7 +121,10 @@ def _tells_apart(column: pd.Series[Any], first: NDArray[np.int64], second: NDArr
     """Whether a column has few values, and pairs of cells share a value far less often than by chance."""
     if column.dtype.kind in "fc":
         return False
-    code, values = pd.factorize(column)
+    try:
+        code, values = pd.factorize(column)
+    except TypeError:  # of lists, for example
+        return False
     if not 2 <= len(values) <= _MOST_SECTIONS:
         return False
     share = np.bincount(code[code >= 0], minlength=len(values)) / len(code)

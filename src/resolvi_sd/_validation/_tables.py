@@ -49,12 +49,13 @@ def check_genes(names: pd.Index[Any]) -> None:
     check_unique(names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()` first.")
 
 
-def check_is_table(adata: object) -> None:
+def check_is_table(adata: object, *, argument: str = "adata") -> None:
     """Raise TypeError unless `adata` is a table (AnnData)."""
     if not isinstance(adata, AnnData):
+        hint = " call `resolvi_sd.tl.fit(sdata)`, or" if argument == "adata" else ""
         raise TypeError(
-            f"`adata` must be an AnnData, not {type(adata).__name__}. For a SpatialData object call "
-            "`resolvi_sd.tl.fit(sdata)`, or pass one of its tables: `sdata.tables['table']`."
+            f"`{argument}` must be an AnnData, not {type(adata).__name__}. For a SpatialData object{hint} pass one of "
+            "its tables: `sdata.tables['table']`."
         )
 
 

@@ -9,7 +9,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import listing, shortened
 from resolvi_sd.io._hidden import Hidden
 from resolvi_sd.io._store import Element, TableStore, open_store
 
@@ -44,7 +44,7 @@ def results_state(
         There are no results, and no write is in progress. A neighbor graph alone, as written by
         `resolvi_sd.gr.neighbors`, is not a result of a fit, nor are niches.
     `"complete"`
-        All results of one fit are present.
+        All results of one fit are present, as far as the table had them when it was written.
     `"incomplete"`
         Either a write was interrupted: `resolvi_sd.io.write_results(sdata, table_key, key_added=key_added)` finishes
         it, in the same process or, with the object read from the store again, in another one. Or there are results
@@ -76,12 +76,14 @@ def results_state(
     store = open_store(sdata, table_key)
     if _is_complete(store, keys):
         return "complete"
-    if Hidden(store, key_added).plan() is None and not _of_fit(store, keys):
+    under_way = Hidden(store, key_added).plan() is not None
+    if not under_way and not _of_fit(store, keys):
         return "absent"
-    logger.warning(
-        "The results %r in %s are incomplete: call `resolvi_sd.io.write_results(sdata, %r, key_added=%r)`.",
-        key_added, store.path, table_key, key_added,
-    )  # fmt: skip
+    if under_way:
+        todo = f"call `resolvi_sd.io.write_results(sdata, {table_key!r}, key_added={key_added!r})` to finish the write"
+    else:
+        todo = "they lack the model, without which they cannot be used: remove them, or fit again under another name"
+    logger.warning("The results %r in %s are incomplete: %s.", key_added, store.path, todo)
     return "incomplete"
 
 
@@ -95,13 +97,21 @@ def check_store_free(store: TableStore, keys: Keys) -> None:
     keys
         Names of the results.
     """
+    variants = [f"{slot}/{name}" for slot in keys.owned() for name in keys.case_variants(slot, store.names(slot))]
+    if variants:
+        raise ValueError(
+            f"The names of results with key_added={keys.prefix!r} would differ from {shortened(variants)} of the table "
+            f"{store.table_key!r} of the store {str(store.root)!r} in upper and lower case only, and no store can hold "
+            "both. Choose another `key_added=`."
+        )
     taken = [] if store.element(("uns", keys.model)).exists() else _of_fit(store, keys)
     if taken:
         raise ValueError(
             f"The table {store.table_key!r} of the store {str(store.root)!r} has "
             f"{listing(f'{slot}/{name}' for slot, name in taken)}, where results with key_added={keys.prefix!r} would "
-            "be, but no fit of that name. Choose another `key_added=`, or rename or remove these and write the table "
-            f"again: `sdata.write_element({store.table_key!r}, overwrite=True)`."
+            "be, but no fit of that name. Choose another `key_added=`, or rename or remove these in memory and replace "
+            f"the table on disk: `sdata.delete_element_from_disk({store.table_key!r})`, then "
+            f"`sdata.write_element({store.table_key!r})`."
         )
 
 

@@ -70,6 +70,13 @@ class TableStore:
         """Names of the columns of `obs` on disk."""
         return tuple(self.group()["obs"].attrs["column-order"])
 
+    def names(self, slot: str) -> tuple[str, ...]:
+        """Names of the entries of a slot on disk."""
+        if slot == "obs":
+            return self.columns()
+        group = self.group()
+        return tuple(group[slot].keys()) if slot in group else ()
+
     def column(self, key: str) -> NDArray[np.str_] | None:
         """Column of `obs` on disk as strings, `(n_cells,)`; None if there is no such column."""
         return text_values(read_elem(self.group()["obs"][key])) if key in self.columns() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -215,7 +216,9 @@ def _write(hidden: Hidden, table: AnnData, keys: Keys) -> None:
     names = {slot: [name for name in found if (slot, name) not in kept] for slot, found in results.items()}
     names = {slot: found for slot, found in names.items() if found}
     try:
-        hidden.stage({slot: _contents(table, slot, found) for slot, found in names.items()})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="zarr v3 autosharding")  # a default to come, of every array
+            hidden.stage({slot: _contents(table, slot, found) for slot, found in names.items()})
     except Exception:
         hidden.clear()  # nothing in the table has been touched
         raise

@@ -17,7 +17,7 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import RandomLike
 from resolvi_sd._results import corrected_counts, fitted_counts
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import check_markers, listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.pl._colored_groups import ColoredGroups
 from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
@@ -94,6 +94,7 @@ def find_pairs(
     if pairs is not None:
         return pairs if isinstance(pairs, pd.DataFrame) else list(pairs)
     if markers is not None:
+        check_markers(markers, adata.var_names)
         return pairs_from_markers(markers, adata.var_names)
     labels = np.array([*groups.names, None], dtype=object)[groups.codes]  # a code of -1 is the last
     try:

@@ -173,15 +173,19 @@ def _draw_outlines(
         "colorbar": False,
     }
     if outlines.kind == "labels":
-        panel = _labels_panel(outlines, values, colors)
+        panel = _labels_panel(outlines, values, colors, border)
     else:
         panel = _shapes_panel(outlines, values, colors, size, border)
     panel.pl.show(coordinate_systems=outlines.coordinate_system, ax=ax, colorbar=False, title="", show=False)
 
 
-def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any]) -> Any:
+def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], border: str | None) -> Any:
     table = _value_table(outlines.ids, values)
-    return _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
+    panel = _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
+    if border is not None and len(values) <= _MAX_BORDERS:
+        line = {"fill_alpha": 0.0, "outline_alpha": 1.0, "outline_color": border, "contour_px": 3}
+        panel = panel.pl.render_labels(_ELEMENT, **line)
+    return panel
 
 
 def _shapes_panel(

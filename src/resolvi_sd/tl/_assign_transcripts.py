@@ -36,6 +36,7 @@ def assign_transcripts(
     scale: float | None = None,
     reassign: bool = False,
     unassigned: str | int | None = None,
+    coordinate_system: str | None = None,
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
     copy: bool = False,
@@ -81,7 +82,7 @@ def assign_transcripts(
     gene_key
         Column of the points with the gene, named as in `table.var_names`. None: the feature key of the element.
     scale
-        Mean displacement :math:`\sigma` of molecules across a border, in the units of the coordinate system of the fit
+        Mean displacement :math:`\sigma` of molecules across a border, in the units of the coordinate system
         (micrometers, if those are its units). None: the value under which the positions of 20,000 transcripts are most
         likely, which is logged. Infinity: positions are ignored, and outlines are not needed.
     reassign
@@ -90,6 +91,8 @@ def assign_transcripts(
         Id for transcripts that are most probably background. None: the value that the column already has for
         transcripts without a cell ("UNASSIGNED", "", -1, 0 or missing); if there is none, "" or, for numeric ids, 0
         (-1 if a cell has the id 0).
+    coordinate_system
+        Coordinate system in which positions and outlines are compared. None: that of the fit.
     key_added
         Prefix of the results of the fit and of the new columns.
     rng
@@ -148,7 +151,7 @@ def assign_transcripts(
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"Assigning transcripts needs points: pass a SpatialData, not {type(sdata).__name__}.")
     adata = resolve_table(sdata, table_key)
-    system = read_fit(adata, keys).setup.coordinate_system
+    system = coordinate_system or read_fit(adata, keys).setup.coordinate_system
     transcripts = read_transcripts(
         sdata,
         points_key=points_key,

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
@@ -205,7 +204,11 @@ def differential_expression(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted.setup)
-    counts = fitted_counts(adata, fitted.setup.layer)
+    if weights == "importance":
+        fitted, tissue, graph = restore(adata, keys)
+        counts = tissue.counts
+    else:
+        counts = fitted_counts(adata, fitted.setup.layer)
     measured = fitted.measured
     depth = row_sums(counts)
     usable = depth > 0
@@ -215,15 +218,20 @@ def differential_expression(
     rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
     blocks: Iterable[CellBlock]
     if weights == "importance":
-        blocks = _weighted_blocks(adata, keys, rows, generator, batch_correction, show_progress_bar)
+        blocks = importance_blocks(
+            Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=generator),
+            graph,
+            rows,
+            batch_correction=batch_correction,
+            show_progress_bar=show_progress_bar,
+        )
     else:
         warn_of_other_counts(adata, fitted, keys, counts)
-        categories = category_codes(adata, fitted)
         blocks = blocks_at_mean(
             fitted.module,
             counts,
             corrected,
-            categories,
+            category_codes(adata, fitted),
             rows,
             batch_correction=batch_correction,
             show_progress_bar=show_progress_bar,
@@ -246,18 +254,3 @@ def differential_expression(
     adata.uns[keys.de] = result
     adata.uns[keys.rank_genes_groups] = rank_genes_groups(result, groupby=groupby, layer=keys.counts)
     return None
-
-
-def _weighted_blocks(
-    adata: AnnData,
-    keys: Keys,
-    rows: NDArray[np.int64],
-    rng: np.random.Generator,
-    batch_correction: bool,
-    show_progress_bar: bool,
-) -> Iterable[CellBlock]:
-    fitted, tissue, graph = restore(adata, keys)
-    sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=rng)
-    return importance_blocks(
-        sampler, graph, rows, batch_correction=batch_correction, show_progress_bar=show_progress_bar
-    )

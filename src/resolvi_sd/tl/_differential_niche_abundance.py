@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
-    Comparison,
     DecisionRule,
     Mode,
+    NicheSums,
     Weighting,
-    block_totals,
     bootstrap_means,
     cell_groups,
     check_draws,
@@ -35,7 +34,7 @@ from resolvi_sd._analysis import (
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator, draw_seed
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import Groups, annotation, cell_positions, cross, group_by, resolve_table
+from resolvi_sd._tables import cell_positions, cross, own_regions, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import check_positive_int, check_takes_results, shortened, warn_user
 
@@ -176,18 +175,20 @@ def differential_niche_abundance(
     usable = ~np.isnan(mean).any(axis=1) & (units >= 0)
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with labeled neighbors")
-    versions = [mean]
-    if not labels.certain:
-        versions = [neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS)]
     around = np.flatnonzero((mean[usable] > 0).any(axis=0))  # a category may remain of cells that are gone
+    place = np.where(usable, units, -1), np.where(usable, groups.codes, -1)
+    expected = NicheSums.of([mean[:, around]], *place)
+    drawn = expected
+    if not labels.certain:
+        versions = (neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS))
+        drawn = NicheSums.of((version[:, around] for version in versions), *place)
     seed = draw_seed(generator)
     tables = []
     few: dict[str, int] = {}
     for comparison in comparisons:
-        side = np.where(usable, _sides(groups, comparison), -1)
-        summed = [block_totals(version[:, around], units, side) for version in versions]
-        n_cells = summed[0][1]
-        totals = np.stack([total for total, _ in summed])
+        sides = (comparison.first,), comparison.second
+        (abundance,), n_cells = expected.of_sides(*sides)
+        totals, _ = drawn.of_sides(*sides)
         # The same draws for all comparisons, with the sides in a fixed order: the two directions are mirror images.
         draws, order = np.random.default_rng(seed), [0, 1] if comparison.first < min(comparison.second) else [1, 0]
         means = bootstrap_means(totals[:, :, order], n_cells[:, order], n_samples=n_samples, rng=draws)[:, order]
@@ -197,7 +198,7 @@ def differential_niche_abundance(
         logs = np.log2(means + np.float32(pseudocount))
         table = _summary(logs, n_units, rule, rng=draws)
         for i in range(2):
-            table[f"abundance{i + 1}"] = mean[side == i][:, around].mean(axis=0, dtype=np.float64)
+            table[f"abundance{i + 1}"] = abundance[:, i].sum(axis=0) / n_cells[:, i].sum()
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
             table[f"n_units{i + 1}"] = int(n_units[i])
         tables.append(table)
@@ -212,11 +213,6 @@ def differential_niche_abundance(
     adata.uns[keys.dna] = result
     write_niches(adata, keys, mean, labels, labels_key, weighting)
     return None
-
-
-def _sides(groups: Groups, comparison: Comparison) -> NDArray[np.int64]:
-    """Return 0 for cells of the first group, 1 for cells of the groups it is compared with, and -1 elsewhere."""
-    return np.select([groups.codes == comparison.first, np.isin(groups.codes, comparison.second)], [0, 1], -1)
 
 
 def _summary(
@@ -265,10 +261,9 @@ def _patches(
         coordinate_system=params.get("coordinate_system", "global"),
     )
     sections = positions.sections
-    columns = None if isinstance(data, SpatialData) else annotation(adata)
-    if columns is not None and not adata.obs[columns[0]].isna().any():
+    regions = None if isinstance(data, SpatialData) else own_regions(adata)
+    if regions is not None:
         # For a table on its own, the graph shows whether its regions were sections of the fit, or parts of one.
-        regions = group_by(adata, columns[0], argument="region_key")
         edges = sp.csr_matrix(adata.obsp[keys.connectivities]).tocoo()
         if not (regions.codes[edges.row] != regions.codes[edges.col]).any():
             sections = cross(regions, sections)

@@ -11,14 +11,14 @@ from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior
 from resolvi_sd._graphs import Distance
-from resolvi_sd._input import read_input
+from resolvi_sd._input import check_looked_at, read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import check_room, write_fit
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import annotation, resolve_table, size_unit
+from resolvi_sd._tables import resolve_table, size_unit
 from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
 from resolvi_sd.io import check_writable, write_results
 
@@ -213,7 +213,9 @@ def fit(
         size_factor_key=size_factor_key,
     )
     table = resolve_table(data, table_key)
-    _check_looked_at(data, table, setup)
+    check_looked_at(data, table, spatial_key=spatial_key, coordinate_system=coordinate_system)
+    if labels_key is None and setup.unlabeled_category != "unknown":
+        raise ValueError(f"unlabeled_category={unlabeled_category!r} would be ignored without `labels_key=`.")
     check_takes_results(table, copy=copy)
     if write:
         _check_store(data, table_key, setup, key_added, copy=copy)
@@ -251,21 +253,6 @@ def fit(
     if isinstance(data, SpatialData) and write:
         write_results(data, table_key, key_added=key_added)
     return target if copy else None
-
-
-def _check_looked_at(data: SpatialData | AnnData, table: AnnData, setup: Setup) -> None:
-    """Raise if settings would be ignored because others take their place."""
-    if not isinstance(data, SpatialData):
-        if setup.coordinate_system != "global":
-            raise ValueError(
-                f"coordinate_system={setup.coordinate_system!r} is for a SpatialData object, but `data` is an AnnData: "
-                f"distances are measured between the coordinates in obsm[{setup.spatial_key!r}]."
-            )
-    elif setup.spatial_key != "spatial" and annotation(table) is not None:
-        raise ValueError(
-            f"spatial_key={setup.spatial_key!r} would be ignored: the table annotates elements of the SpatialData "
-            "object, and the coordinates are their centroids. Leave it out, or pass the table itself."
-        )
 
 
 def _check_store(data: SpatialData | AnnData, table_key: str, setup: Setup, key_added: str, *, copy: bool) -> None:

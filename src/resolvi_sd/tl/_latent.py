@@ -85,7 +85,7 @@ def latent(
         why = "`return_dist` returns mean and variance" if return_dist else "other functions expect means in `obsm`"
         raise ValueError(f"`give_mean=False` gives a single draw, and only with `copy=True`: {why}.")
     adata = resolve_table(data, table_key)
-    if not copy:
+    if not copy and not return_dist:
         check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)

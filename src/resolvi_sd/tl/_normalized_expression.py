@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
@@ -94,7 +93,10 @@ def normalized_expression(
 
     - `.layers['resolvi_expression']`: cells × genes, float32, if `genes` is None; a dask array if it would take more
       than 2 GiB (`n_samples` must then be 1);
-    - `.obsm['resolvi_expression']`: DataFrame, cells × `genes`, float32, otherwise.
+    - `.obsm['resolvi_expression']`: cells × `genes`, float32, otherwise, with their names in
+      `.uns['resolvi_expression']`.
+
+    The one of them that an earlier call may have written is removed.
 
     Raises
     ------
@@ -159,10 +161,13 @@ def normalized_expression(
                 fitted.module, counts, categories, request, scale, rng=generator, show_progress_bar=show_progress_bar
             )
     target = adata.copy() if copy else adata
+    for entries in (target.layers, target.obsm, target.uns):
+        entries.pop(keys.expression, None)  # of an earlier call, with other genes or another scale
     if genes is None:
         target.layers[keys.expression] = expression
     else:
-        target.obsm[keys.expression] = pd.DataFrame(expression, index=adata.obs_names, columns=list(request.names))
+        target.obsm[keys.expression] = expression
+        target.uns[keys.expression] = np.array(request.names, dtype=object)
     return target if copy else None
 
 

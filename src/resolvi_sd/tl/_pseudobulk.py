@@ -108,7 +108,9 @@ def pseudobulk(
     else:
         values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]", check=_check_molecules)
     measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
-    sums = group_sums(values, place, n_places)[kept][:, measured]
+    row = np.full(n_places + 1, -1)  # the last entry is what -1 selects
+    row[kept] = np.arange(len(kept))
+    sums = group_sums(values, row[place], len(kept))[:, measured]
     of_sample, of_group = (
         np.array(x)[i] for x, i in zip((samples.names, groups.names), np.divmod(kept, n_groups), strict=True)
     )

@@ -6,12 +6,11 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import cell_groups
 from resolvi_sd._analysis import rank_genes_groups as scanpy_layout
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import read_fit
-from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_result, listing
+from resolvi_sd._tables import read_groups, resolve_table
+from resolvi_sd._validation import check_result, check_takes_results, listing
 
 __all__ = ["rank_genes_groups"]
 
@@ -44,9 +43,9 @@ def rank_genes_groups(
     Raises
     ------
     KeyError
-        If there is no fit, there are no differential expression results, or the column that was compared is missing.
+        If there is no fit, or there are no differential expression results.
     ValueError
-        If the groups that were compared are no longer in that column.
+        If the groups that were compared are no longer in their column, or the table cannot take results.
 
     Examples
     --------
@@ -61,13 +60,15 @@ def rank_genes_groups(
     ('type_0', 'type_1')
     """
     adata = resolve_table(data, table_key)
+    check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     tool = f"resolvi_sd.tl.differential_expression(..., key_added={keys.prefix!r})"
     check_result(keys.de, adata.uns, where="table.uns", tool=tool)
     result: pd.DataFrame = adata.uns[keys.de]
     groupby = str(result["groupby"].iloc[0])
-    known = cell_groups(adata, groupby, argument="groupby").names
+    # The comparisons may have been stored without the column, such as clusters that were found after the fit.
+    known = read_groups(adata.obs[groupby]).names if groupby in adata.obs else tuple(result["group1"].astype(str))
     unknown = sorted(set(result["group1"].astype(str)) - set(known))
     if unknown:
         raise ValueError(
