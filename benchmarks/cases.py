@@ -46,9 +46,9 @@ METHODS = {
     },
     POISSON: Method("resolvi_sd, Poisson counts", "ours.py", False, (2, 8), ("--likelihood", "poisson")),
     "scvi_shipped": Method("scvi RESOLVI, as shipped", "peer_scvi.py", True, (1, 3), ("--neighbors", "shipped")),
-    REFERENCE: Method("scvi RESOLVI, exact neighbours", "peer_scvi.py", True, (1, 3)),
+    REFERENCE: Method("scvi RESOLVI, exact neighbors", "peer_scvi.py", True, (1, 3)),
     "scvi_paper": Method(
-        "scvi RESOLVI, exact neighbours, paper's settings", "peer_scvi.py", True, (1, 3), ("--settings", "paper")
+        "scvi RESOLVI, exact neighbors, paper's settings", "peer_scvi.py", True, (1, 3), ("--settings", "paper")
     ),
 }
 

@@ -120,7 +120,7 @@ def power_scores(true: np.ndarray, called: np.ndarray, change: np.ndarray, stren
 
 
 def wilcoxon(counts: sp.csr_matrix, truth_path: Path) -> dict[str, np.ndarray]:
-    """Scanpy's rank-sum test on log-normalised counts; genes of adjusted p < 0.05 and a change of 0.25 are called."""
+    """Scanpy's rank-sum test on log-normalized counts; genes of adjusted p < 0.05 and a change of 0.25 are called."""
     import scanpy as sc
 
     truth = ad.read_h5ad(truth_path)

@@ -13,7 +13,7 @@ from exchange import LABEL, UNLABELED
 from sections import piece
 
 LABELLED = 0.1
-# Types with fewer cells are not labelled, and not scored.
+# Types with fewer cells are not labeled, and not scored.
 FEWEST_CELLS = 10
 
 
@@ -49,7 +49,7 @@ def score_labels(truth_path: Path, predicted: np.ndarray) -> dict[str, Any]:
 
 
 def predict_from_counts(truth_path: Path) -> np.ndarray:
-    """Labels by logistic regression on log-normalised counts, without any correction."""
+    """Labels by logistic regression on log-normalized counts, without any correction."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -57,6 +57,6 @@ def predict_from_counts(truth_path: Path) -> np.ndarray:
     counts, seen = truth.X.toarray(), truth.obs["seen"].astype(str).to_numpy()
     size = counts.sum(axis=1, keepdims=True)
     features = StandardScaler().fit_transform(np.log1p(counts / size * np.median(size)))
-    labelled = seen != UNLABELED
-    model = LogisticRegression(C=0.1, max_iter=500).fit(features[labelled], seen[labelled])
+    labeled = seen != UNLABELED
+    model = LogisticRegression(C=0.1, max_iter=500).fit(features[labeled], seen[labeled])
     return np.asarray(model.predict(features))

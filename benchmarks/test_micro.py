@@ -16,7 +16,7 @@ from torch import Tensor
 
 import resolvi_sd as rsd
 from resolvi_sd import ModelConfig, TrainingConfig
-from resolvi_sd._engine import summarise
+from resolvi_sd._engine import summarize
 from resolvi_sd._input import read_input
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
@@ -150,7 +150,7 @@ def step(request: pytest.FixtureRequest) -> Step:
     sdata = rsd.datasets.simulate_tissue(n_cells, n_genes, regime=request.param, transcripts=False, rng=0)
     model_input, config = read_input(sdata.tables["table"], Setup(n_neighbors=_N_NEIGHBORS)), TrainingConfig()
     torch.manual_seed(0)
-    module, view = ResolviModule(ModelConfig(), summarise(model_input)), model_input.view
+    module, view = ResolviModule(ModelConfig(), summarize(model_input)), model_input.view
     n_train = int(view.has_counts.sum())
     patches = cut_patches(
         view.coordinates, view.sections.codes, patch_size=patch_size_of(config, n_train), include=view.has_counts

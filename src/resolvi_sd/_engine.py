@@ -29,7 +29,7 @@ from resolvi_sd._results import FittedModel, label_colors
 from resolvi_sd._tables import Groups, align_genes, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
 
-__all__ = ["fit_model", "infer_posterior", "read_query", "summarise"]
+__all__ = ["fit_model", "infer_posterior", "read_query", "summarize"]
 
 # torch has one random state per process, so two fits in different threads would draw from the same state.
 _ONE_FIT_AT_A_TIME = threading.Lock()
@@ -54,7 +54,7 @@ def fit_model(
     with _ONE_FIT_AT_A_TIME, torch.random.fork_rng():
         seed = draw_seed(generator)
         torch.manual_seed(seed)
-        module = ResolviModule(config, summarise(model_input)) if mapped is None else copy_module(mapped.module)
+        module = ResolviModule(config, summarize(model_input)) if mapped is None else copy_module(mapped.module)
         patch_size = patch_size_of(training, module.data.n_train)
         patches = cut_patches(view.coordinates, view.sections.codes, patch_size=patch_size, include=view.has_counts)
         history = train_on_devices(
@@ -160,7 +160,7 @@ def read_query(
             f"provide both in the same way, from outlines or as `obs[{reference.setup.size_factor_key!r}]`."
         )
     data = replace(
-        summarise(model_input),
+        summarize(model_input),
         depth=before.depth,
         median_size=before.median_size,
         n_labels=len(reference.labels),
@@ -218,7 +218,7 @@ def infer_posterior(
     )
 
 
-def summarise(model_input: ModelInput) -> DataSummary:
+def summarize(model_input: ModelInput) -> DataSummary:
     """Return the summary of the data on which the priors depend."""
     view, graph, labels = model_input.view, model_input.graph, model_input.labels
     # Cells that coincide or touch carry no information about the length scale.

@@ -68,7 +68,7 @@ def test_the_latent_space_is_an_embedding_to_plot(fitted):
     )
 
 
-def test_corrected_counts_are_normalised_as_any_counts(fitted):
+def test_corrected_counts_are_normalized_as_any_counts(fitted):
     table = fitted["table"]
     before = table.X.copy()
     table.layers["logs"] = table.layers["resolvi_counts"].copy()

@@ -65,7 +65,7 @@ def two_sets():
 
 
 def test_against_numpy(two_sets):
-    """Weighted correlations of log-normalised counts, every type with the same weight."""
+    """Weighted correlations of log-normalized counts, every type with the same weight."""
     counts, labels, reference, other, genes = two_sets
     result = reference_fidelity(
         sp.csr_matrix(counts),

@@ -55,9 +55,9 @@ def exact(module, tissue):
     with torch.no_grad():
         r = module.concentration()[0].numpy().astype(float)
         weight = torch.softmax(module.component_logits, -1).numpy()
-        centre = module.component_means[:, 0].numpy()
+        center = module.component_means[:, 0].numpy()
         width = np.exp(module.component_log_scales[:, 0].numpy()) + 1e-4
-    prior = (weight * norm.pdf(GRID[:, None], centre, width)).sum(1)
+    prior = (weight * norm.pdf(GRID[:, None], center, width)).sum(1)
     expression, own = [], []
     for cell, (mine, theirs, background, profile) in zip(CELLS, sources(module, tissue, GRID), strict=True):
         log_p, signal = np.zeros(len(GRID)), np.zeros(mine.shape)

@@ -139,7 +139,7 @@ def test_genes_of_the_strongest_pairs(leaked):
 
 
 def test_types_without_cells(leaked):
-    """A type that never had a cell is left out; one whose cells were removed since is grey."""
+    """A type that never had a cell is left out; one whose cells were removed since is gray."""
     molecules = MOLECULES.copy()
     molecules[1] = molecules[:, 1] = 0
     leaked.uns["resolvi_leakage"] = make_leakage(molecules, np.array([20, 0, 100]))

@@ -60,9 +60,9 @@ def test_numbers_have_a_color_bar(embedded):
     embedded.obs.loc["cell7", "depth"] = np.nan
     (ax,) = rsd.pl.umap_compare(embedded, color="depth", representations=["X_map"], cmap="gray", return_ax=True)
     rows, colors = drawn_rows(ax)
-    grey = colors[np.argsort(rows)][:, 0]
-    np.testing.assert_allclose(grey[7], to_rgba("lightgrey")[0])
-    assert (np.diff(np.delete(grey, 7)) >= 0).all()
+    gray = colors[np.argsort(rows)][:, 0]
+    np.testing.assert_allclose(gray[7], to_rgba("lightgrey")[0])
+    assert (np.diff(np.delete(gray, 7)) >= 0).all()
     assert ax.child_axes[0].get_ylabel() == "depth"
 
 

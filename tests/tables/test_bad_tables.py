@@ -94,7 +94,7 @@ def test_no_counts_name_where_counts_are(table, value, message):
         table_view(with_value(table, value))
 
 
-def test_log_normalised_layer_names_x_and_raw(table):
+def test_log_normalized_layer_names_x_and_raw(table):
     table.raw = table.copy()
     table.layers["log"] = np.log1p(table.X)
     with pytest.raises(ValueError, match=r"layer='log' must .* in: layer=None \(X\), `table.raw` \(copy it into"):

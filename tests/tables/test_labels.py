@@ -20,7 +20,7 @@ def test_missing_values_and_the_unlabeled_category_are_no_labels(kind):
 
 
 def test_labels_with_a_single_cell_are_named_and_kept():
-    """Real sections have them: of 894 labelled cells of the preoptic area, one is the only one of its type."""
+    """Real sections have them: of 894 labeled cells of the preoptic area, one is the only one of its type."""
     table = table_with(["A", "T/NK", "A", "B", "B", "rare"])
     with pytest.warns(UserWarning, match=r"single cell in obs\['label'\].*'T/NK', 'rare'\. Merge them.*'unknown'"):
         labels = read_labels(table, "label", "unknown")

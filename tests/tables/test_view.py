@@ -155,7 +155,7 @@ def test_labels_have_the_mean_of_their_pixels(scale_factors):
         transformations={"global": Scale([10.0, 100.0], axes=("x", "y"))},
     )
     sdata = annotated({"cells": labels}, "cells", [9, 2, 5])
-    # Pixel i covers [i, i + 1], so its centre is at i + 1/2.
+    # Pixel i covers [i, i + 1], so its center is at i + 1/2.
     expected = [[235.0, 50.0], [105.0, 1550.0], [80.0, 800.0]]
     np.testing.assert_allclose(cell_positions(sdata).coordinates, expected)
     reference = sd.get_centroids(labels).compute().loc[[9, 2, 5], ["x", "y"]]
@@ -173,7 +173,7 @@ def test_labels_in_three_dimensions_keep_z():
         transformations={"global": Scale([0.5, 2.0, 10.0], axes=("x", "y", "z"))},
     )
     sdata = annotated({"cells": labels}, "cells", [3, 7])
-    # Voxel i covers [i, i + 1], so its centre is at i + 1/2.
+    # Voxel i covers [i, i + 1], so its center is at i + 1/2.
     np.testing.assert_allclose(cell_positions(sdata).coordinates, [[4.75, 15.0, 55.0], [2.5, 8.0, 40.0]])
 
 

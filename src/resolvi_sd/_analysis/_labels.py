@@ -47,8 +47,8 @@ def label_probabilities(adata: AnnData, keys: Keys, labels_key: str | None) -> L
     if labels_key is not None:
         groups = label_groups(adata, labels_key, fitted_setup(adata, keys))
         one_hot: NDArray[np.float32] = np.zeros((adata.n_obs, len(groups.names)), np.float32)
-        labelled = np.flatnonzero(groups.codes >= 0)
-        one_hot[labelled, groups.codes[labelled]] = 1
+        labeled = np.flatnonzero(groups.codes >= 0)
+        one_hot[labeled, groups.codes[labeled]] = 1
         return LabelProbabilities(one_hot, groups.names, certain=True)
     names = adata.uns.get(keys.model, {}).get("labels")
     if names is None or keys.probabilities not in adata.obsm:

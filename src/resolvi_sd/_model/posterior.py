@@ -104,7 +104,7 @@ def infer(
     weights, flow = np.zeros((2, n_cells, n_neighbors), np.float32)
     molecules = np.zeros((n_cells, 3))
     own = zeros_beside(tissue.counts.data, np.int32 if integer_counts else np.float32)
-    labelled = module.data.n_labels > 0
+    labeled = module.data.n_labels > 0
     probabilities = np.zeros((n_cells, module.data.n_labels), np.float32)
     noise = _noise(n_samples, n_cells, module.config.n_latent, rng)
     seed = rng.integers(0, 2**63, dtype=np.uint64) if integer_counts else None
@@ -128,7 +128,7 @@ def infer(
             molecules[core] += split.molecules.numpy() / len(draws)
             if seed is None:
                 own[entries] += split.own.numpy() / len(draws)
-            if labelled:
+            if labeled:
                 with torch.no_grad():
                     probabilities[core] += module.label_likelihood(draw[: len(core)]).probs.numpy() / len(draws)
         if seed is not None:
@@ -141,7 +141,7 @@ def infer(
     corrected: CSR = sp.csr_matrix((own, *structure), tissue.counts.shape)
     if integer_counts:
         corrected = map_rows(corrected, canonical)
-    return Posterior(latent, corrected, molecules, weights, flow, probabilities if labelled else None)
+    return Posterior(latent, corrected, molecules, weights, flow, probabilities if labeled else None)
 
 
 def _noise(n_samples: int, n_cells: int, n_latent: int, rng: np.random.Generator) -> list[tuple[Tensor, Tensor]] | None:

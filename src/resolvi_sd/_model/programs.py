@@ -32,9 +32,9 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
         counts = minibatch.counts.to_dense()
         pyro.sample("counts", module.likelihood(rates, 1 / overdispersion, minibatch), obs=counts)
         if module.data.n_labels:
-            labelled = minibatch.label >= 0
+            labeled = minibatch.label >= 0
             with scale(scale=module.config.classification_weight):
-                label = module.label_likelihood(latent).mask(labelled)
+                label = module.label_likelihood(latent).mask(labeled)
                 pyro.sample("label", label, obs=minibatch.label.clamp_min(0))
 
 

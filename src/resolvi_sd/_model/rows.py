@@ -31,8 +31,8 @@ def encode(
         rows = np.arange(start, min(start + _ROWS, counts.shape[0]))
         with torch.no_grad():
             features = encoder_features(SparseRows.from_scipy(counts[rows]))
-            centre, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
-        mean[rows], spread[rows] = centre.numpy(), width.numpy()
+            center, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
+        mean[rows], spread[rows] = center.numpy(), width.numpy()
     return mean, spread
 
 

@@ -61,11 +61,11 @@ def _block_outlines(block: NDArray[np.integer], positions: list[NDArray[np.float
     start = np.flatnonzero(begins)
     length = np.diff(start, append=block.size)
     ids = block.ravel()[start]
-    labelled = ids != 0
-    row, column = np.divmod(start[labelled], width)
+    labeled = ids != 0
+    row, column = np.divmod(start[labeled], width)
     y, x = (along[0] - 0.5 for along in positions)
-    runs = shapely.box(x + column, y + row, x + column + length[labelled], y + row + 1)
-    return _union(runs, ids[labelled])
+    runs = shapely.box(x + column, y + row, x + column + length[labeled], y + row + 1)
+    return _union(runs, ids[labeled])
 
 
 def _union(areas: NDArray[Any], ids: NDArray[np.integer]) -> pd.Series[Any]:

@@ -152,9 +152,9 @@ def neighbor_matrix(graph: Any, n_cells: int) -> sp.csr_matrix:
 
 def neighbor_counts(neighbors: sp.csr_matrix, codes: NDArray[np.int64], n_types: int) -> NDArray[np.int32]:
     """Return the number of neighbors of each type, cells × types; neighbors without a label are not counted."""
-    labelled = np.flatnonzero(codes >= 0)
-    ones = np.ones(len(labelled), dtype=np.int32)
-    types = sp.csr_matrix((ones, (labelled, codes[labelled])), shape=(len(codes), n_types))
+    labeled = np.flatnonzero(codes >= 0)
+    ones = np.ones(len(labeled), dtype=np.int32)
+    types = sp.csr_matrix((ones, (labeled, codes[labeled])), shape=(len(codes), n_types))
     counts: NDArray[np.int32] = (neighbors @ types).toarray()
     return counts
 

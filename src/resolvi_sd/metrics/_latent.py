@@ -106,18 +106,18 @@ def latent_quality(
         raise ValueError(f"`batch`: {(batches < 0).sum()} of {len(points)} cells have no batch.")
     check_positive_int(n_neighbors, argument="n_neighbors")
     check_positive_int(max_cells, argument="max_cells")
-    labelled = np.flatnonzero(codes >= 0)
-    drawn = np.arange(len(labelled))
-    if len(labelled) > max_cells:
-        drawn = np.sort(as_generator(rng).choice(len(labelled), max_cells, replace=False))
-    points, codes = points[labelled], codes[labelled]
+    labeled = np.flatnonzero(codes >= 0)
+    drawn = np.arange(len(labeled))
+    if len(labeled) > max_cells:
+        drawn = np.sort(as_generator(rng).choice(len(labeled), max_cells, replace=False))
+    points, codes = points[labeled], codes[labeled]
     right = _predicted(points, codes, drawn, n_neighbors, len(names)) == codes[drawn]
     recall = [right[codes[drawn] == code].mean() for code in np.unique(codes[drawn])]
     return LatentQuality(
         knn_accuracy=float(right.mean()),
         knn_accuracy_macro=float(np.mean(recall)),
         silhouette=_silhouette(points[drawn], codes[drawn]),
-        batch_mixing=float("nan") if batches is None else _mixing(points, codes, batches[labelled], drawn, n_neighbors),
+        batch_mixing=float("nan") if batches is None else _mixing(points, codes, batches[labeled], drawn, n_neighbors),
         n_cells=len(drawn),
     )
 

@@ -171,8 +171,8 @@ def _means(
     sizes = np.bincount(codes[codes >= 0], minlength=n_labels)[:, None]
     mean = group_sums(layer, codes, n_labels) / sizes
     with np.errstate(invalid="ignore"):
-        normalised = mean / mean.sum(axis=0)
-    return normalised, group_sums(expected_presence(layer), codes, n_labels) / sizes
+        normalized = mean / mean.sum(axis=0)
+    return normalized, group_sums(expected_presence(layer), codes, n_labels) / sizes
 
 
 def _purity(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

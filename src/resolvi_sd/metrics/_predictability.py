@@ -131,7 +131,7 @@ def leakage_predictability(
         truths = _truths(presence[:, enough], fold[rows], n_permutations, generator)
         if not enough.any():
             continue
-        features = _standardised(counts[rows], depth[rows], scale)
+        features = _standardized(counts[rows], depth[rows], scale)
         auc = _cross_validated(features, truths, fold[rows], neighbors, rows).reshape(1 + n_permutations, -1)
         tables.append(_rows(auc, presence[:, enough]).assign(target=name, source=np.array(names)[enough]))
     if not tables:
@@ -157,12 +157,12 @@ def _truths(
     return np.concatenate(sides, axis=1)
 
 
-def _standardised(counts: sp.csr_matrix, depth: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+def _standardized(counts: sp.csr_matrix, depth: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
     factor = np.divide(scale, depth, out=np.zeros_like(depth), where=depth > 0)
     values: NDArray[np.float64] = np.log1p(counts.toarray() * factor[:, None])
     spread = values.std(axis=0)
-    standardised: NDArray[np.float64] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    return standardised
+    standardized: NDArray[np.float64] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return standardized
 
 
 def _cross_validated(

@@ -206,8 +206,8 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
         color = dict(zip(groups.names, groups.colors, strict=True))
     else:  # the column is not in the store that the results were read from
         color = dict(zip(names, name_colors(names, palette, key=key), strict=True))
-    grey = np.array([0.6, 0.6, 0.6, 1.0])
-    return _Leakage(pairs, tables["genes"], names, np.array([color.get(name, grey) for name in names]))
+    gray = np.array([0.6, 0.6, 0.6, 1.0])
+    return _Leakage(pairs, tables["genes"], names, np.array([color.get(name, gray) for name in names]))
 
 
 def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
