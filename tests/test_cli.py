@@ -100,6 +100,21 @@ def test_options_of_a_file_and_settings_of_the_model(file, tmp_path):
     same(found, expected)
 
 
+def test_the_command_line_overrides_a_file_wherever_it_stands(file, tmp_path, capsys):
+    other = tmp_path / "other.h5ad"
+    other.write_bytes(file.read_bytes())
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", str(other), "--max_epochs", "2", *QUIET, "--print_config"])
+    (tmp_path / "run.yaml").write_text(capsys.readouterr().out)
+    before = other.read_bytes()
+    main(["fit", str(file), "--key_added", "mine", "--settings", str(tmp_path / "run.yaml")])
+    assert other.read_bytes() == before  # although the file names it
+    assert {"X_mine"} <= set(ad.read_h5ad(file).obsm)
+    new = tmp_path / "new.h5ad"
+    main(["fit", str(other), "--output", str(new), f"--settings={tmp_path / 'run.yaml'}"])
+    assert other.read_bytes() == before and new.exists()
+
+
 def test_tables_of_results_are_written_apart(store, fitted, tmp_path):
     main(fit_of(store))
     asked = ["--groupby", "cell_type", "--n_samples", "100", "--csv", str(tmp_path / "de.csv")]
@@ -128,8 +143,12 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
             main(["map_query", str(store), str(reference), "--table_key", "fewer", *backed, *QUIET])
     alone = tmp_path / "alone.h5ad"
     query["fewer"].write_h5ad(alone)
-    main(["map_query", str(alone), str(reference), *QUIET])
-    same(ad.read_h5ad(alone), found["fewer_resolvi"])
+    before = alone.read_bytes()
+    with pytest.raises(SystemExit, match="genes of the query are not those of the reference.*--output"):
+        main(["map_query", str(alone), str(reference), *QUIET])
+    assert alone.read_bytes() == before
+    main(["map_query", str(alone), str(reference), "--output", str(tmp_path / "mapped.h5ad"), *QUIET])
+    same(ad.read_h5ad(tmp_path / "mapped.h5ad"), found["fewer_resolvi"])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +156,7 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
     [
         (["--labels_key", "nope"], "labels_key='nope' is not in `table.obs`"),
         (["--output", "{there}"], "exists already"),
+        (["--output", "copy.zarr"], "must be of the kind of its input"),
         (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
     ],
 )

@@ -287,7 +287,7 @@ def test_a_folder_may_hold_the_table_too(adata, tmp_path):
     expected = model.get_corrected_counts().toarray()
     np.testing.assert_allclose(again.get_corrected_counts().toarray(), expected, atol=1e-4)
     model.save(tmp_path / "alone")
-    with pytest.raises(FileNotFoundError, match="There is no table in .*save_anndata=True"):
+    with pytest.raises(FileNotFoundError, match="There is no table of the model in .*save_anndata=True"):
         rsd.ResolVI.load(tmp_path / "alone")
 
 
@@ -550,13 +550,29 @@ def test_batches_to_decode_with_may_be_numbers(adata):
     np.testing.assert_array_equal(of(transform_batch=[0, 1, 0]), of(transform_batch=["0", "1"]))
 
 
-def test_a_model_beside_the_table_of_another_is_noticed(adata, tmp_path):
+def test_a_model_does_not_read_the_table_of_another(adata, tmp_path):
     trained(adata).save(tmp_path / "model", save_anndata=True)
-    other = adata.copy()
-    other.layers["counts"] = other.layers["counts"].minimum(2).tocsr()
-    trained(other).save(tmp_path / "model", overwrite=True)
-    with pytest.warns(UserWarning, match="do not seem to be those of the fit"):
+    trained(adata).save(tmp_path / "model", overwrite=True)
+    with pytest.raises(FileNotFoundError, match="There is no table of the model.*pass it"):
         rsd.ResolVI.load(tmp_path / "model")
+    assert (tmp_path / "model" / "adata.h5ad").exists()  # what is there may be the only copy
+
+
+def test_numbers_of_numpy_are_numbers(adata, tmp_path):
+    config = rsd.ModelConfig(n_latent=np.int64(5), profile_sparsity=np.float32(0.5), share_prior=np.array([6, 3, 1]))
+    rsd.ResolVI.setup_anndata(adata, layer="counts", n_neighbors=np.int64(6))
+    model = rsd.ResolVI(adata, config=config)
+    model.train(np.int64(2), batch_size=np.int64(100), show_progress_bar=False)
+    model.save(tmp_path)
+    again = rsd.ResolVI.load(tmp_path, adata)
+    assert again.config == config and config.share_prior == (6.0, 3.0, 1.0) and type(config.n_latent) is int
+    for settings in ({"encode_covariates": "false"}, {"adapt_share_prior": 0}):
+        with pytest.raises(TypeError, match="must be True or False"):
+            rsd.ModelConfig(**settings)
+    with pytest.raises(TypeError, match="`thin_counts` must be True or False"):
+        rsd.TrainingConfig(thin_counts="no")
+    with pytest.raises(ValueError, match="`checkpoint_dir` is empty"):
+        rsd.TrainingConfig(checkpoint_dir="")
 
 
 def test_other_counts_are_noticed(adata, tmp_path):

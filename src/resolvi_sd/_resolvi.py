@@ -20,7 +20,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     TABLE_FILE,
     FittedModel,
-    check_holds_model,
+    check_holds_table,
     check_room,
     load_folder,
     restore,
@@ -156,7 +156,7 @@ class ResolVI(Estimates):
             If an entry is missing or invalid.
         """
         check_is_table(adata)
-        check_positive_int(n_neighbors, argument="n_neighbors")
+        n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
         setup = Setup(
             n_neighbors=n_neighbors,
             layer=layer,
@@ -338,14 +338,8 @@ class ResolVI(Estimates):
             If the counts are not those that the model was fitted on.
         """
         if adata is None:
-            check_holds_model(Path(folder))
-            path = Path(folder) / TABLE_FILE
-            if not path.exists():
-                raise FileNotFoundError(
-                    f"There is no table in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the model "
-                    "with `save_anndata=True`."
-                )
-            adata = read_h5ad(path)
+            check_holds_table(Path(folder))
+            adata = read_h5ad(Path(folder) / TABLE_FILE)
         check_is_table(adata)
         stored = load_folder(Path(folder), adata.obs_names)
         setup = replace(stored.fitted.setup, labels_key=None)

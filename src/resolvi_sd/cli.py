@@ -15,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,14 +81,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     'complete'
     """
     parser = _make_parser()
-    parsed = parser.instantiate(parser.parse_args(arguments))
+    parsed = parser.instantiate(parser.parse_args(_settings_first(sys.argv[1:] if arguments is None else arguments)))
     name: str = parsed.command
     try:
         with _spoken():
             _run(name, vars(parsed[name]))
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+    except (ValueError, TypeError, KeyError, OSError, ArithmeticError, NotImplementedError) as error:
         message = error.args[0] if isinstance(error, KeyError) else error
         raise SystemExit(f"resolvi-sd {name}: {message}") from error
+
+
+def _settings_first(arguments: Sequence[str]) -> list[str]:
+    """Move `--settings FILE` behind the command, so that what else is on the command line overrides the file."""
+    files: list[str] = []
+    others: list[str] = []
+    parts = iter(arguments)
+    for part in parts:
+        if part == "--settings":
+            files += [part, *islice(parts, 1)]
+        else:
+            (files if part.startswith("--settings=") else others).append(part)
+    return [*others[:1], *files, *others[1:]]
 
 
 def _make_parser() -> ArgumentParser:
@@ -151,7 +165,7 @@ def _run(name: str, options: dict[str, Any]) -> None:
         with _copy_of(path, output) as store:
             data, table_key = _run_on_store(name, store, given, backed=options["backed"])
     else:
-        data, table_key = _run_on_table(name, path, output or path, given, backed=options["backed"]), given["table_key"]
+        data, table_key = _run_on_table(name, path, output, given, backed=options["backed"]), given["table_key"]
     keys = Keys(given["key_added"])
     plot, frame = _COMMANDS[name]
     if frame and options["csv"] is not None:
@@ -174,6 +188,10 @@ def _check_places(path: Path, output: Path | None, *, plot: Path | None, csv: Pa
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     if output is not None and output.exists():
         raise FileExistsError(f"--output {str(output)!r} exists already: remove it, or name another place.")
+    if output is not None and output.suffix == (".h5ad" if path.is_dir() else ".zarr"):
+        raise ValueError(f"--output {str(output)!r} must be of the kind of its input, {path.name!r}.")
+    if output is not None and path.absolute() in output.absolute().parents:
+        raise ValueError(f"--output {str(output)!r} lies in its input.")
     for place, argument in ((output, "--output"), (csv, "--csv")):
         if place is not None:
             check_folder(place, argument=argument)
@@ -233,13 +251,18 @@ def _reference_table(given: dict[str, Any]) -> AnnData:
     return resolve_table(given["reference"], given["reference_table_key"])
 
 
-def _run_on_table(name: str, path: Path, output: Path, given: dict[str, Any], *, backed: bool) -> AnnData:
+def _run_on_table(name: str, path: Path, output: Path | None, given: dict[str, Any], *, backed: bool) -> AnnData:
     table = _read(path, given["table_key"], backed=backed)
     if name == "map_query" and not table.var_names.equals(_reference_table(given).var_names):
-        table = tl.map_query(table, copy=True, **given)  # the genes differ
+        if output is None:
+            raise ValueError(
+                "The genes of the query are not those of the reference in the same order, so that the results go into "
+                "a new table with the reference's genes: name it with --output."
+            )
+        table = tl.map_query(table, copy=True, **given)
     else:
         getattr(tl, name)(table, **given)
-    _write_table(table, output)
+    _write_table(table, output or path)
     return table
 
 

@@ -1,6 +1,8 @@
 """Training: the ELBO rises, only the cells of a step are updated, and it stops when it should."""
 
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -229,3 +231,30 @@ def test_counts_are_thinned_around_three_quarters_of_the_median(monkeypatch):
     list(PatchStream(tissue, patches, batch_size=4, thin_counts=True, rng=np.random.default_rng(0)))
     median = np.median(tissue.library_size[tissue.library_size > 0])
     assert np.log(np.array(sizes) / median).mean() == pytest.approx(-0.3, abs=0.07)
+
+
+def test_a_slurm_job_is_no_reason_to_count_processes_or_to_resume(monkeypatch, tmp_path):
+    """Lightning resumes from `hpc_ckpt_*.ckpt` of any training in the folder, if it sees Slurm's variables."""
+    slurm = {"JOB_ID": "77", "JOB_NAME": "fit", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another training")
+    _, history = run(TrainingConfig(max_epochs=2, batch_size=50, patch_size=20))
+    assert len(history["elbo"]) == 2
+
+
+def test_a_terminated_process_has_not_succeeded():
+    code = """
+import signal
+import resolvi_sd as rsd
+from resolvi_sd._model import training
+objective = training.negative_elbo
+def terminated(*arguments):
+    signal.raise_signal(signal.SIGTERM)
+    return objective(*arguments)
+training.negative_elbo = terminated
+tissue = rsd.datasets.simulate_tissue(n_cells=150, n_genes=20, rng=0, transcripts=False)
+rsd.tl.fit(tissue, max_epochs=50, show_progress_bar=False)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 128 + signal.SIGTERM

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
-from resolvi_sd._validation import check_integer, check_number
+from resolvi_sd._validation import check_flag, check_integer, check_number
 
 __all__ = ["ModelConfig", "TrainingConfig", "combine_configs"]
 
@@ -96,8 +96,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_latent", "n_components", "n_hidden", "n_hidden_encoder", "n_hidden_share", "n_layers"):
-            check_integer(getattr(self, name), 1, argument=name)
-        check_number(self.dropout_rate, argument="dropout_rate", least=0, below=1)
+            _set(self, name, check_integer(getattr(self, name), 1, argument=name))
+        _set(self, "dropout_rate", check_number(self.dropout_rate, argument="dropout_rate", least=0, below=1))
         for name, known in (("likelihood", ("nb", "poisson")), ("dispersion", ("gene", "gene-batch"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"`{name}` must be {known[0]!r} or {known[1]!r}, not {getattr(self, name)!r}.")
@@ -105,8 +105,10 @@ class ModelConfig:
             raise ValueError(
                 f"`share_prior` must be three numbers (own, diffusion, background), not {self.share_prior}."
             )
-        for share in self.share_prior:
-            check_number(share, argument="share_prior", above=0)
+        shares = tuple(check_number(share, argument="share_prior", above=0) for share in self.share_prior)
+        _set(self, "share_prior", shares)
+        for name in ("adapt_share_prior", "encode_covariates"):
+            _set(self, name, check_flag(getattr(self, name), argument=name))
         for name in (
             "share_prior_weight",
             "background_prior_weight",
@@ -114,8 +116,9 @@ class ModelConfig:
             "label_prior_logit",
             "classification_weight",
         ):
-            check_number(getattr(self, name), argument=name, above=0)
-        check_number(self.profile_sparsity, argument="profile_sparsity", least=0, below=1)
+            _set(self, name, check_number(getattr(self, name), argument=name, above=0))
+        sparsity = check_number(self.profile_sparsity, argument="profile_sparsity", least=0, below=1)
+        _set(self, "profile_sparsity", sparsity)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ class TrainingConfig:
     checkpoint_dir
         Folder for checkpoints, written after every epoch; if None, none are written. A fit that finds a checkpoint
         there resumes from it, for example to train longer. It raises an error if the checkpoint has more epochs than
-        requested, belongs to other data, settings or another seed, or is that of a query of another reference.
+        requested, belongs to other data, settings or another seed, or is that of a query of another reference. A
+        resumed training draws other random numbers than an uninterrupted one, so results differ as between seeds.
 
     Examples
     --------
@@ -178,16 +182,25 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.checkpoint_dir is not None:
-            object.__setattr__(self, "checkpoint_dir", os.fspath(self.checkpoint_dir))  # text, which a store can hold
+            _set(self, "checkpoint_dir", os.fspath(self.checkpoint_dir))  # text, which a store can hold
+            if not self.checkpoint_dir:
+                raise ValueError("`checkpoint_dir` is empty: name a folder, or leave it out.")
         for name in ("max_epochs", "batch_size", "patch_size"):
             if getattr(self, name) is not None:
-                check_integer(getattr(self, name), 1, argument=name, why="or None")
-        check_integer(self.epoch_limit, 1, argument="epoch_limit")
+                _set(self, name, check_integer(getattr(self, name), 1, argument=name, why="or None"))
+        _set(self, "epoch_limit", check_integer(self.epoch_limit, 1, argument="epoch_limit"))
         for name in ("lr", "lr_cell"):
-            check_number(getattr(self, name), argument=name, above=0)
-        check_number(self.gradient_clip, argument="gradient_clip", above=0, finite=False)
+            _set(self, name, check_number(getattr(self, name), argument=name, above=0))
+        clip = check_number(self.gradient_clip, argument="gradient_clip", above=0, finite=False)
+        _set(self, "gradient_clip", clip)
+        _set(self, "thin_counts", check_flag(self.thin_counts, argument="thin_counts"))
         for name in ("kl_warmup_steps", "min_steps"):
-            check_integer(getattr(self, name), 0, argument=name)
+            _set(self, name, check_integer(getattr(self, name), 0, argument=name))
+
+
+def _set(config: ModelConfig | TrainingConfig, name: str, value: object) -> None:
+    """Set a setting of a frozen config to its plain value: numpy's numbers cannot be stored everywhere."""
+    object.__setattr__(config, name, value)
 
 
 def to_plain(config: ModelConfig | TrainingConfig) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
@@ -216,7 +218,7 @@ def train(
         if resume.exists():
             # Load the history before the trainer gets its number of epochs; none are left if the training had finished.
             _take_up(loop, resume)
-    with _quiet_lightning():
+    with _quiet_lightning(), TemporaryDirectory(prefix="resolvi-") as nowhere:
         trainer = pl.Trainer(
             accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
             devices=devices,
@@ -227,6 +229,10 @@ def train(
             enable_model_summary=False,
             logger=False,
             use_distributed_sampler=False,
+            # In a Slurm job, Lightning would take the number of processes from its variables, requeue the job on a
+            # signal and resume from any checkpoint that it finds in the working directory, whatever its data.
+            plugins=[LightningEnvironment()],
+            default_root_dir=nowhere,
         )
         try:
             with _interruptible():
@@ -286,13 +292,18 @@ def _take_up(loop: _Loop, path: Path) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Keep Ctrl-C a KeyboardInterrupt, since Lightning would end the process, and ignore further interrupts."""
+    """Keep Ctrl-C a KeyboardInterrupt, and a termination a failure.
+
+    Lightning would end the process for either, ignoring further interrupts, and with the status of a success.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        if end.code is None:  # SIGTERM
+            raise SystemExit(128 + signal.SIGTERM) from None
         raise
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():

@@ -2,7 +2,7 @@
 
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel
-from resolvi_sd._results._folder import TABLE_FILE, check_holds_model, load_folder, save_folder
+from resolvi_sd._results._folder import TABLE_FILE, check_holds_table, load_folder, save_folder
 from resolvi_sd._results._read import (
     category_codes,
     check_whole,
@@ -35,7 +35,7 @@ __all__ = [
     "FittedModel",
     "category_codes",
     "checked_counts",
-    "check_holds_model",
+    "check_holds_table",
     "check_room",
     "check_whole",
     "check_within_counts",

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
 
-__all__ = ["TABLE_FILE", "StoredModel", "check_holds_model", "load_folder", "save_folder"]
+__all__ = ["TABLE_FILE", "StoredModel", "check_holds_table", "load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION, TABLE_FILE = "model.safetensors", "model.json", "adata.h5ad"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
@@ -84,6 +84,7 @@ def save_folder(
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
+    state["has_table"] = table is not None
     state["cells"] = {"number": len(cells), "digest": _digest(cells)}
 
     # The model is written completely before it replaces an older one. The description is removed first and moved into
@@ -157,6 +158,16 @@ def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
     """Raise FileNotFoundError unless the folder holds a model, as indicated by the description, written last."""
     if not (folder / name).exists():
         raise FileNotFoundError(f"{folder} holds no model: {name} is missing. Models are written by `ResolVI.save`.")
+
+
+def check_holds_table(folder: Path) -> None:
+    """Raise FileNotFoundError unless the folder holds a model, and the table that was saved with it."""
+    check_holds_model(folder)
+    if not json.loads((folder / _DESCRIPTION).read_text()).get("has_table"):
+        raise FileNotFoundError(
+            f"There is no table of the model in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the "
+            "model with `save_anndata=True`."
+        )
 
 
 def _digest(cells: pd.Index[Any]) -> str:

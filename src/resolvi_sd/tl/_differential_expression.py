@@ -74,8 +74,9 @@ def differential_expression(
     their dispersion between cells. *Attribution*: the number of foreign molecules of a gene in a group is known up to a
     factor with a relative error of 0.15, which does not average out with more cells, so a gene whose molecules in a
     group are mostly foreign is uncertain there. *Draws*: `n_samples` draws from this posterior for each group, shared
-    by all comparisons in which it takes part; several groups together count as one group of all their cells. All cells
-    of the groups are used.
+    by all comparisons in which it takes part; several groups together have the mean expression of all their cells, with
+    the uncertainty of the groups (differences between them are not taken for variation between cells). All cells of the
+    groups are used.
 
     The decision rule is that of lvm-DE: the posterior probability that the log2 fold change is at least `delta`, and
     calls at an expected false discovery rate. That rate takes all genes of the comparison into account: if no more of

@@ -19,7 +19,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import check_room, write_fit
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import resolve_table, size_unit
-from resolvi_sd._validation import check_names, check_positive_int, check_takes_results
+from resolvi_sd._validation import check_flag, check_names, check_positive_int, check_takes_results
 from resolvi_sd.io import check_writable, write_results
 
 __all__ = ["fit"]
@@ -196,8 +196,10 @@ def fit(
         training, TrainingConfig(), "training", max_epochs=max_epochs, batch_size=batch_size
     )
     generator = as_generator(rng)
-    check_positive_int(n_neighbors, argument="n_neighbors")
-    check_positive_int(n_samples, argument="n_samples")
+    n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
+    n_samples = check_positive_int(n_samples, argument="n_samples")
+    for argument, flag in (("integer_counts", integer_counts), ("copy", copy), ("write", write)):
+        check_flag(flag, argument=argument)
     setup = Setup(
         n_neighbors=n_neighbors,
         layer=layer,
