@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,10 @@ class Keys:
         """`uns`: description of the neighbor graph, in the layout of squidpy."""
         return f"{self.prefix}_neighbors"
 
+    def mapped_table(self, table_key: str) -> str:
+        """Name of the new table of a query whose genes are not those of the reference."""
+        return f"{table_key}_{self.prefix}"
+
     @property
     def contacts(self) -> str:
         """Prefix of the graph of cells in contact; `Keys(keys.contacts)` names its entries in `obsp` and `uns`."""
@@ -220,10 +224,25 @@ class Keys:
         """Names of the results on neighborhoods, which require only a graph."""
         return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.niche_weighting, self.dna})
 
-    def case_variants(self, slot: str, names: Iterable[str]) -> list[str]:
-        """Return those names that differ from results in upper and lower case only; a store cannot hold both."""
-        results = {name.lower(): name for name in self.owned()[slot]}
-        return [name for name in names if results.get(str(name).lower(), name) != name]
+    def check_case(self, names: Callable[[str], Iterable[str]], *, where: str) -> None:
+        """Raise ValueError if entries differ from results in upper and lower case only; no store can hold both.
+
+        Parameters
+        ----------
+        names
+            Returns the names of the entries of a slot.
+        where
+            Where they are, for the message.
+        """
+        variants = []
+        for slot, results in self.owned().items():
+            known = {name.lower(): name for name in results}
+            variants += [f"{slot}/{name}" for name in names(slot) if known.get(str(name).lower(), name) != name]
+        if variants:
+            raise ValueError(
+                f"The names of results with key_added={self.prefix!r} would differ from {', '.join(variants)} of "
+                f"{where} in upper and lower case only, and no store can hold both. Choose another `key_added=`."
+            )
 
     def owned(self) -> dict[str, tuple[str, ...]]:
         """All keys that a fit may write, by slot of the table; `uns` ends with the commit mark."""

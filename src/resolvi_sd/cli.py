@@ -230,11 +230,10 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     table_key, key_added = given["table_key"], given["key_added"]
     sdata = _read(store, table_key, backed=backed)
     io.check_writable(sdata, table_key, key_added=key_added)
-    if name == "map_query":
+    if _gets_new_table(name, sdata.tables[table_key], given):
         # With `backed`, the object does not contain all tables of the store.
-        added = given["table_added"] or f"{table_key}_{key_added}"
-        genes = [table.var_names for table in (sdata.tables[table_key], _reference_table(given))]
-        if not genes[0].equals(genes[1]) and (store / "tables" / added).exists():
+        added = given["table_added"] or Keys(key_added).mapped_table(table_key)
+        if (store / "tables" / added).exists():
             raise ValueError(f"The store has a table {added!r} already: choose another --table_added.")
     tables = set(sdata.tables)
     getattr(tl, name)(sdata, **given)
@@ -247,13 +246,17 @@ def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool
     return sdata, table_key
 
 
-def _reference_table(given: dict[str, Any]) -> AnnData:
-    return resolve_table(given["reference"], given["reference_table_key"])
+def _gets_new_table(name: str, table: AnnData, given: dict[str, Any]) -> bool:
+    """Return whether the results go into a new table: those of a query whose genes are not those of the reference."""
+    if name != "map_query":
+        return False
+    reference = resolve_table(given["reference"], given["reference_table_key"])
+    return not table.var_names.equals(reference.var_names)
 
 
 def _run_on_table(name: str, path: Path, output: Path | None, given: dict[str, Any], *, backed: bool) -> AnnData:
     table = _read(path, given["table_key"], backed=backed)
-    if name == "map_query" and not table.var_names.equals(_reference_table(given).var_names):
+    if _gets_new_table(name, table, given):
         if output is None:
             raise ValueError(
                 "The genes of the query are not those of the reference in the same order, so that the results go into "

@@ -115,10 +115,11 @@ def _store_of_user(options: argparse.Namespace) -> Path:
 
 def _replace(store: Path) -> None:
     """Remove the store that an earlier run created in the default folder; a store elsewhere may be the user's own."""
-    if store.exists() and store.parent != _OUT:
+    if not store.exists():
+        return
+    if store.parent != _OUT:
         raise SystemExit(f"{store} exists already: remove it, or choose another --out.")
-    if store.exists():
-        shutil.rmtree(store)
+    shutil.rmtree(store)
 
 
 def _summary(table: Any, seconds: float) -> list[tuple[str, str]]:

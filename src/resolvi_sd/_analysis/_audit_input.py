@@ -138,9 +138,9 @@ def audit_input(
     labels = _audit_labels(adata, keys, labels_key, setup)
     reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
-    for label in markers or {}:
-        check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
     if markers is not None:
+        for label in markers:
+            check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
         check_markers(markers, adata.var_names)
     if known is not None:
         _check_matched(reference_labels, known.labels)

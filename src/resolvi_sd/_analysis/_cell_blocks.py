@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_blocks
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._model import ResolviModule, Sampler, decode, encode, weigh_draws, weighted_expression, weighted_own
 
@@ -69,7 +69,7 @@ def blocks_at_mean(
     show_progress_bar
         Whether to show a progress bar.
     """
-    parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    parts = [rows[block] for block in row_blocks(len(rows), _ROWS)]
     for some in _with_bar(parts, show_progress_bar):
         mean, _ = encode(module, counts[some], categories[some], show_progress_bar=False)
         expression = decode(module, mean, categories[some], slice(None))

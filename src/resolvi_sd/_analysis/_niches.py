@@ -75,7 +75,7 @@ def write_niches(
     labels_key: str | None,
     weighting: Weighting,
 ) -> None:
-    """Write neighborhoods, the column of its labels (empty for those of the fit), the weighting."""
+    """Write the neighborhoods, the column of their labels (empty for those of the fit), and the weighting."""
     adata.obsm[keys.niche] = composition
     adata.uns[keys.niche_labels] = np.array(labels.names, dtype=object)
     adata.uns[keys.niche_labels_key] = labels_key or ""

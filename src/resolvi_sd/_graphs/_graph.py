@@ -54,7 +54,7 @@ class NeighborGraph:
         rank = np.empty(self.n_cells, np.int64)
         rank[reverse_cuthill_mckee(self.to_sparse()[1], symmetric_mode=False)] = np.arange(self.n_cells)
         order = np.argsort(rank[cells])
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        return [order[block] for block in row_blocks(len(order), size)]
 
     @classmethod
     def empty(cls, n_cells: int, n_neighbors: int) -> Self:

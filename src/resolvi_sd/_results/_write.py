@@ -15,7 +15,6 @@ from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, to_state
 from resolvi_sd._setup import Setup
-from resolvi_sd._validation import shortened
 
 __all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
 
@@ -44,12 +43,7 @@ def _check_inputs_kept(setup: Setup, keys: Keys) -> None:
 
 
 def _check_name(adata: AnnData, keys: Keys) -> None:
-    variants = [f"{slot}[{name!r}]" for slot in keys.owned() for name in keys.case_variants(slot, getattr(adata, slot))]
-    if variants:
-        raise ValueError(
-            f"The names of results with key_added={keys.prefix!r} would differ from {shortened(variants)} in upper and "
-            "lower case only, and a store cannot hold both. Choose another `key_added=`."
-        )
+    keys.check_case(lambda slot: getattr(adata, slot), where="the table")
     for other in fits(adata.uns):
         if keys.prefix in Keys(other).owned()["uns"][:-1] or other in keys.owned()["uns"][:-1]:
             raise ValueError(

@@ -194,7 +194,8 @@ def id_positions(known: pd.Index[Any], ids: pd.Index[Any]) -> NDArray[np.intp]:
     """Return the position of each id among the known ones, -1 if it is not there; `7`, `7.0` and `"7"` are the same."""
     known, ids = _plain(known), _plain(ids)
     if not all(pd.api.types.is_integer_dtype(index.dtype) for index in (known, ids)):
-        known, ids = known.astype(str), ids.astype(str)
+        # Text is left as it is: transcripts are matched to all cells once for each partition.
+        known, ids = (index if index.inferred_type == "string" else index.astype(str) for index in (known, ids))
     return known.get_indexer(ids)
 
 

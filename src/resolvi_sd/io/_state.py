@@ -9,7 +9,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._validation import listing, shortened
+from resolvi_sd._validation import listing
 from resolvi_sd.io._hidden import Hidden
 from resolvi_sd.io._store import Element, TableStore, open_store
 
@@ -97,13 +97,7 @@ def check_store_free(store: TableStore, keys: Keys) -> None:
     keys
         Names of the results.
     """
-    variants = [f"{slot}/{name}" for slot in keys.owned() for name in keys.case_variants(slot, store.names(slot))]
-    if variants:
-        raise ValueError(
-            f"The names of results with key_added={keys.prefix!r} would differ from {shortened(variants)} of the table "
-            f"{store.table_key!r} of the store {str(store.root)!r} in upper and lower case only, and no store can hold "
-            "both. Choose another `key_added=`."
-        )
+    keys.check_case(store.names, where=f"the table {store.table_key!r} of the store {str(store.root)!r}")
     taken = [] if store.element(("uns", keys.model)).exists() else _of_fit(store, keys)
     if taken:
         raise ValueError(

@@ -96,7 +96,7 @@ def find_pairs(
     if markers is not None:
         check_markers(markers, adata.var_names)
         return pairs_from_markers(markers, adata.var_names)
-    labels = np.array([*groups.names, None], dtype=object)[groups.codes]  # a code of -1 is the last
+    labels = groups.of_cells()
     try:
         return exclusive_pairs(raw, labels, adata.var_names, max_relative=MAX_RELATIVE_RAW)
     except ValueError as error:

@@ -216,7 +216,7 @@ def fit(
     )
     table = resolve_table(data, table_key)
     check_looked_at(data, table, spatial_key=spatial_key, coordinate_system=coordinate_system)
-    if labels_key is None and setup.unlabeled_category != "unknown":
+    if labels_key is None and setup.unlabeled_category != Setup.unlabeled_category:
         raise ValueError(f"unlabeled_category={unlabeled_category!r} would be ignored without `labels_key=`.")
     check_takes_results(table, copy=copy)
     if write:

@@ -121,7 +121,7 @@ def map_query(
             "The query is the table of the reference, whose fit would be replaced. Name the query's table with "
             "`table_key=`, or pass `copy=True` to get the results in a new table."
         )
-    table_added = table_added or f"{table_key}_{key_added}"
+    table_added = table_added or keys.mapped_table(table_key)
     genes = tuple(table.var_names.astype(str))
     if genes == fitted.genes:
         check_takes_results(table, copy=copy)
