@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._cell_blocks import CellBlock
 from resolvi_sd._csr import CSR
+from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import Groups
 
 __all__ = ["GroupTotals", "draw_expression", "group_totals"]
@@ -163,7 +164,7 @@ def draw_expression(
     shape, rate = (part[rows, genes].astype(np.float32) for part in totals._gamma())
     scale = totals.reference[rows, genes] / np.maximum(totals.size[rows], _TINY)[:, None] / rate
     observed, own = totals.observed[rows, genes], totals.own[rows, genes]
-    share = np.divide(own, observed, out=np.ones_like(own), where=observed > 0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE)
+    share = ratio(own, observed, otherwise=1.0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE)
     spread = np.minimum(_ATTRIBUTION_ERROR / share, _LARGEST_LOGIT_SD).astype(np.float32)
     odds = ((1 - share) / share).astype(np.float32)
     size = (n_samples, *shape.shape)

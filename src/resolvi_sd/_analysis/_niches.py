@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._analysis._labels import LabelProbabilities
 from resolvi_sd._keys import Keys
+from resolvi_sd._ratio import ratio
 from resolvi_sd._results import warn_of_partial_niches
 from resolvi_sd._validation import check_result
 
@@ -61,10 +62,7 @@ def neighborhood_composition(edges: sp.csr_matrix, labels: NDArray[np.floating])
     Cells × labels, float32; rows sum to 1, and are NaN for cells that have no neighbor with a label.
     """
     found = np.asarray(edges @ labels.astype(np.float32))
-    total = found.sum(axis=1, keepdims=True)
-    composition: NDArray[np.float32] = np.full(found.shape, np.nan, dtype=np.float32)
-    np.divide(found, total, out=composition, where=total > 0)
-    return composition
+    return ratio(found, found.sum(axis=1, keepdims=True))
 
 
 def write_niches(

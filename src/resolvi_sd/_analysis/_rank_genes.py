@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from resolvi_sd._ratio import ratio
+
 __all__ = ["rank_genes_groups"]
 
 _METHOD = "posterior of group means, decision rule of lvm-DE"
@@ -40,7 +42,7 @@ def rank_genes_groups(table: pd.DataFrame, *, groupby: str, layer: str | None) -
     for group, rows in table.groupby("group1", observed=True, sort=False):
         spread = rows["lfc_std"].to_numpy()
         mean = rows["lfc_mean"].to_numpy()
-        score = np.divide(mean, spread, out=np.zeros_like(mean), where=spread > 0)
+        score = ratio(mean, spread, otherwise=0.0)
         order = np.argsort(-score, kind="stable")
         values = {
             "names": rows["gene"].astype(str).to_numpy(dtype=object),

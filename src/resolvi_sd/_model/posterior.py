@@ -16,6 +16,7 @@ from resolvi_sd._csr import CSR, canonical, map_rows
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
 from resolvi_sd._random import random_elements
+from resolvi_sd._ratio import ratio
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
@@ -55,10 +56,7 @@ class Posterior:
     @property
     def shares(self) -> NDArray[np.float64]:
         """Own, diffused and background shares of each cell's molecules, cells × 3; NaN for cells without molecules."""
-        total = self.molecules.sum(axis=1, keepdims=True)
-        shares = np.full_like(self.molecules, np.nan)
-        np.divide(self.molecules, total, out=shares, where=total > 0)
-        return shares
+        return ratio(self.molecules, self.molecules.sum(axis=1, keepdims=True))
 
 
 def infer(

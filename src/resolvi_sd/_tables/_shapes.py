@@ -10,6 +10,7 @@ import shapely
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
 
+from resolvi_sd._ratio import ratio
 from resolvi_sd._tables._instances import RegionCells, instance_rows
 from resolvi_sd._validation import check_unique, listing, warn_user
 
@@ -100,12 +101,11 @@ def _largest_part(geometry: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.floa
     order = np.lexsort((area, owner))
     last = np.flatnonzero(np.diff(owner[order], append=len(geometry)))
     largest = np.full(len(geometry), None, dtype=object)
-    largest_area, share = np.zeros(len(geometry)), np.zeros(len(geometry))
+    largest_area = np.zeros(len(geometry))
     chosen = order[last]
     largest[owner[chosen]], largest_area[owner[chosen]] = parts[chosen], area[chosen]
     total = np.bincount(owner, weights=area, minlength=len(geometry))
-    np.divide(largest_area, total, out=share, where=total > 0)
-    return largest, share
+    return largest, ratio(largest_area, total, otherwise=0.0)
 
 
 def _named(which: NDArray[np.bool_], cells: RegionCells, what: str) -> str:

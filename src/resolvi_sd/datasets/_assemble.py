@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from spatialdata import SpatialData
 from spatialdata.models import PointsModel, ShapesModel, TableModel
 
+from resolvi_sd._ratio import ratio
 from resolvi_sd.datasets._molecules import Molecules
 from resolvi_sd.datasets._profiles import TypeProfiles, exclusive_type
 from resolvi_sd.datasets._regimes import TissueRegime
@@ -117,8 +118,7 @@ def _table(study: Study, cell_ids: NDArray[np.object_]) -> AnnData:
     total = np.asarray(observed.sum(axis=1), dtype=np.float64).ravel()
     for source, matrix in (("own", own), ("leaked", leaked), ("background", background)):
         molecules = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
-        share = np.full(len(total), np.nan)
-        obs[f"true_{source}_share"] = np.divide(molecules, total, out=share, where=total > 0)
+        obs[f"true_{source}_share"] = ratio(molecules, total)
     centroids = shapely.centroid(np.concatenate([section.polygons for section in study.sections]))
     return AnnData(
         X=observed,

@@ -14,6 +14,7 @@ from spatialdata import SpatialData
 from spatialdata.models import ShapesModel, TableModel
 
 from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import check_integer, check_number, check_positive_int
 from resolvi_sd.datasets._generative import Cells, Parameters, draw_cells, draw_molecules, draw_parameters
 
@@ -176,7 +177,7 @@ def _table(
     total = np.asarray(observed.sum(axis=1), dtype=np.float64).ravel()
     for source, matrix in molecules.items():
         part = np.asarray(matrix.sum(axis=1), dtype=np.float64).ravel()
-        obs[f"true_{source}_share"] = np.divide(part, total, out=np.full(n_cells, np.nan), where=total > 0)
+        obs[f"true_{source}_share"] = ratio(part, total)
     genes = [f"gene_{gene:0{len(str(n_genes - 1))}d}" for gene in range(n_genes)]
     profile = cells.profile.astype(np.float32)
     return AnnData(

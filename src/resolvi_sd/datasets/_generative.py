@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._ratio import ratio
+
 if TYPE_CHECKING:
     from resolvi_sd._graphs import NeighborGraph
     from resolvi_sd._model import ModelConfig
@@ -146,7 +148,7 @@ def draw_molecules(
         own = amount[:, :1] * cells.profile[rows]
         rate = own + amount[:, 1:2] * cells.received(rows)
         not_background = rng.poisson(parameters.noisy(rate, rng=rng))
-        kept = rng.binomial(not_background, np.divide(own, rate, out=np.zeros_like(rate), where=rate > 0))
+        kept = rng.binomial(not_background, ratio(own, rate, otherwise=0.0))
         leaked = not_background - kept
         drawn = (kept, leaked, rng.poisson(amount[:, 2:] * parameters.background))
         for source, dense in zip(_SOURCES, drawn, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics._arrays import gene_index
 from resolvi_sd.metrics._layers import cooccurrence, count_layer, expected_presence
@@ -82,7 +83,7 @@ def coexpression_rate(counts: Any, gene_names: Sequence[str] | pd.Index[Any], pa
     """
     both, first, second, table, _ = _cells_with(counts, gene_names, pairs)
     either = first + second - both
-    rate = np.divide(both, either, out=np.full_like(both, np.nan), where=either > 0)
+    rate = ratio(both, either)
     return Coexpression(_mean(rate), table.assign(n_both=both, n_either=either, rate=rate))
 
 

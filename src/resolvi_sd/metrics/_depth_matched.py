@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._ratio import ratio
 from resolvi_sd.metrics._layers import counts_and_corrected
 
 __all__ = ["depth_matched"]
@@ -58,7 +59,7 @@ def depth_matched(counts: Any, corrected: Any, *, rng: RandomLike = 0) -> sp.csr
     raw, kept = counts_and_corrected(counts, corrected)
     generator = as_generator(rng)
     depth, target = (np.asarray(m.sum(axis=1, dtype=np.float64)).ravel() for m in (raw, kept))
-    keep = np.minimum(1.0, np.divide(target, depth, out=np.ones_like(depth), where=depth > 0))
+    keep = np.minimum(1.0, ratio(target, depth, otherwise=1.0))
     data = np.empty_like(raw.data)
     for start in range(0, raw.shape[0], _CELLS):
         cells = slice(start, min(start + _CELLS, raw.shape[0]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from resolvi_sd._csr import group_sums
+from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import check_integer, check_positive_int
 from resolvi_sd.metrics._arrays import (
     gene_index,
@@ -230,13 +231,6 @@ def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole > 0 else float("nan")
 
 
-def _shares_left(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return after / before, NaN where `before` is 0."""
-    left: NDArray[np.float64] = np.full(before.shape, np.nan)
-    np.divide(after, before, out=left, where=before > 0)
-    return left
-
-
 def _profile(sums: ExposureSums, source: int, markers: NDArray[np.int64], *, own: bool) -> pd.DataFrame:
     before, after = (m[source][:, markers].sum(axis=1) for m in (sums.before, sums.after))
     offset = sums.offset[source]
@@ -251,8 +245,8 @@ def _profile(sums: ExposureSums, source: int, markers: NDArray[np.int64], *, own
             "marker_molecules_corrected": after,
             "excess": above,
             "excess_corrected": above_after,
-            "sensitivity": 1 - _shares_left(above_after, above),
-            "removed": 1 - _shares_left(after, before),
+            "sensitivity": 1 - ratio(above_after, above),
+            "removed": 1 - ratio(after, before),
         }
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import listing
 from resolvi_sd.metrics._arrays import gene_index, label_codes, neighbor_matrix
 from resolvi_sd.metrics._layers import cell_blocks, count_layer
@@ -202,7 +203,7 @@ def _summary(
         judged = np.logical_or.reduceat(told, first, axis=1)
         absent = np.multiply.reduceat(np.where(told, 1 - np.minimum(counts, 1.0), 1.0), first, axis=1)
         leaked = np.add.reduceat(counts * told, first, axis=1, dtype=np.float64)
-        share = np.divide(leaked, total[cells, None], out=np.zeros_like(leaked), where=total[cells, None] > 0)
+        share = ratio(leaked, total[cells, None], otherwise=0.0)
         member = np.eye(len(names))[target]  # an arbitrary label for -1, for which all values are 0
         for table, values in zip(tables, (judged, 1 - absent, share), strict=True):
             table[leaking] += values.T @ member
@@ -217,7 +218,7 @@ def _result(
     with np.errstate(invalid="ignore"):
         return NeighborContamination(
             molecules=molecules,
-            share=np.divide(molecules, total, out=np.full_like(total, np.nan), where=total > 0),
+            share=ratio(molecules, total),
             contaminated=pd.DataFrame(hits / n_judged, rows, columns),
             mean_share=pd.DataFrame(shares / n_judged, rows, columns),
             n_judged=pd.DataFrame(n_judged.astype(np.int64), rows, columns),

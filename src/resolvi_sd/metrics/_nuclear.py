@@ -12,6 +12,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._csr import group_sums
 from resolvi_sd._random import RandomLike
+from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import read_transcripts
 from resolvi_sd._validation import check_key, listing
 from resolvi_sd.metrics._arrays import label_codes
@@ -160,7 +161,7 @@ def _check_part(part: sp.csr_matrix, raw: sp.csr_matrix, *, argument: str, hint:
 def _around(layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix) -> sp.csr_matrix:
     """Return the molecules of a layer around the nuclei, if all molecules of an entry are equally likely to be kept."""
     inverse = raw.copy()
-    inverse.data = np.divide(1.0, inverse.data, out=np.zeros_like(inverse.data), where=inverse.data > 0)
+    inverse.data = ratio(1.0, inverse.data, otherwise=0.0)
     return sp.csr_matrix((raw - nuclear).multiply(layer).multiply(inverse))
 
 
@@ -169,7 +170,7 @@ def _distance(
 ) -> NDArray[np.float64]:
     """Return the total variation distance between the nuclei of each label and the molecules around them."""
     depth, weight = (np.asarray(m.sum(axis=1)).ravel() for m in (around, nuclear))
-    weight = np.divide(weight, depth, out=np.zeros_like(depth), where=depth > 0)
+    weight = ratio(weight, depth, otherwise=0.0)
     weighted = sp.csr_matrix(sp.diags(weight) @ around)
     return profile_error(group_sums(weighted, codes, n_labels), group_sums(nuclear, codes, n_labels))
 
@@ -180,9 +181,7 @@ def _removed(
     """Return the share of each label's nuclear molecules that exceed the counts of `layer`."""
     total = group_sums(nuclear, codes, n_labels).sum(axis=1)
     left = group_sums(sp.csr_matrix(nuclear.minimum(layer)), codes, n_labels).sum(axis=1)
-    share: NDArray[np.float64] = np.full_like(total, np.nan)
-    np.divide(total - left, total, out=share, where=total > 0)
-    return share
+    return ratio(total - left, total)
 
 
 def nuclear_counts(

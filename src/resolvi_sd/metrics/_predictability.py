@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from resolvi_sd._random import RandomLike, as_generator
+from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import check_coordinates, check_positive_int
 from resolvi_sd.metrics._arrays import label_codes, matrix, neighbor_counts, neighbor_matrix
 from resolvi_sd.metrics._spatial_folds import spatial_folds, train_apart
@@ -158,7 +159,7 @@ def _truths(
 
 
 def _standardized(counts: sp.csr_matrix, depth: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    factor = np.divide(scale, depth, out=np.zeros_like(depth), where=depth > 0)
+    factor = ratio(scale, depth, otherwise=0.0)
     values: NDArray[np.float64] = np.log1p(counts.toarray() * factor[:, None])
     spread = values.std(axis=0)
     standardized: NDArray[np.float64] = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -180,7 +181,7 @@ def _cross_validated(
         rank_sum = (rankdata(scores, axis=0) * test).sum(axis=0)
         won += np.where(pairs > 0, rank_sum - positive * (positive + 1) / 2, 0)
         compared += pairs
-    return np.divide(won, compared, out=np.full_like(won, np.nan), where=compared > 0)
+    return ratio(won, compared)
 
 
 def _fold_scores(

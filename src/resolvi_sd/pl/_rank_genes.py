@@ -12,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
@@ -124,7 +125,7 @@ def rank_genes(
 
 def _top_genes(rows: pd.DataFrame, n_genes: int) -> pd.DataFrame:
     change, spread = (rows[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_std"))
-    score = np.divide(change, spread, out=np.zeros_like(change), where=spread > 0)
+    score = ratio(change, spread, otherwise=0.0)
     return rows.iloc[np.argsort(-score, kind="stable")[:n_genes]]
 
 

@@ -15,6 +15,7 @@ from resolvi_sd._analysis import label_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import leaked_molecules
+from resolvi_sd._ratio import ratio
 from resolvi_sd._results import restore
 from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import Groups, resolve_table
@@ -126,13 +127,6 @@ def _types(adata: AnnData, keys: Keys, labels_key: str | None) -> Groups:
     return label_groups(adata, labels_key or keys.predicted, fitted_setup(adata, keys))
 
 
-def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `part / whole`, NaN where `whole` is zero."""
-    result = np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan)
-    np.divide(part, whole, out=result, where=whole > 0)
-    return result
-
-
 def _named(codes: NDArray[np.int64], groups: Groups) -> pd.Categorical[str]:
     return pd.Categorical.from_codes(codes, categories=pd.Index(groups.names))
 
@@ -145,8 +139,8 @@ def _pairs(molecules: NDArray[np.float64], counted: NDArray[np.float64], groups:
             "source": _named(source, groups),
             "target": _named(target, groups),
             "molecules": total.ravel(),
-            "fraction": _share(total, counted.sum(axis=1)).ravel(),
-            "per_cell": _share(total, groups.sizes().astype(np.float64)).ravel(),
+            "fraction": ratio(total, counted.sum(axis=1)).ravel(),
+            "per_cell": ratio(total, groups.sizes()).ravel(),
         }
     )
 
@@ -169,6 +163,6 @@ def _top_genes(
             "target": _named(target, groups),
             "gene": genes[gene],
             "molecules": leaked,
-            "fraction": _share(leaked, counted[target, gene]),
+            "fraction": ratio(leaked, counted[target, gene]),
         }
     )
