@@ -421,6 +421,17 @@ def test_batches_are_those_of_the_fit_whatever_the_table_has_of_them(adata, load
         assert abs(part.get_corrected_counts() - corrected[rows]).max() < 1e-3
 
 
+def test_a_saved_model_recognizes_other_batches(adata, tmp_path):
+    model = trained(adata, batch_key="sample")
+    model.save(tmp_path / "model")
+    other = adata.copy()
+    first, second = (np.flatnonzero(other.obs["sample"] == name)[0] for name in other.obs["sample"].cat.categories)
+    other.obs["sample"] = other.obs["sample"].to_numpy()
+    other.obs.iloc[[first, second], other.obs.columns.get_loc("sample")] = other.obs["sample"].iloc[[second, first]]
+    with pytest.raises(ValueError, match=r"other values of the columns 'sample' of `obs`, in 2 of 400"):
+        rsd.ResolVI.load(tmp_path / "model", other)
+
+
 def test_a_query_of_a_new_batch_comes_back_as_it_was(adata, load_again):
     reference, query = two_sections(adata)
     mapped = rsd.ResolVI.load_query_data(query, trained(reference, batch_key="sample"))

@@ -304,6 +304,7 @@ class ResolVI(Estimates):
             self.fitted,
             self._cells,
             self._input.graph,
+            categories=self._input.categories,
             latent=self._some_latent(),
             sizes=measured,
             table=self.adata if save_anndata else None,
@@ -330,7 +331,7 @@ class ResolVI(Estimates):
         FileNotFoundError
             If the folder contains no model, or if no table is given and the folder contains none.
         KeyError, ValueError
-            If the cells, genes, layer or columns of the table do not match the model.
+            If the cells, genes, layer or columns of the table do not match the model, or cells have other batches.
 
         Warns
         -----
@@ -348,7 +349,9 @@ class ResolVI(Estimates):
         else:
             found = read_input(adata, replace(setup, size_factor_key=None), graph=stored.graph)
             model_input = replace(found, sizes=stored.sizes, setup=setup)
-        model = cls._of(stored.fitted, adata, as_fitted(model_input, stored.fitted), is_loaded=True)
+        model_input = as_fitted(model_input, stored.fitted)
+        stored.check_categories(model_input.categories)
+        model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
         warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")
         return model
 

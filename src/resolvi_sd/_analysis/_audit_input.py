@@ -26,7 +26,7 @@ from resolvi_sd._results import (
     warn_of_other_counts,
 )
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import cell_positions, column_text, read_matrix, table_counts
+from resolvi_sd._tables import cell_positions, read_groups, read_matrix, table_counts
 from resolvi_sd._validation import (
     check_is_table,
     check_key,
@@ -64,7 +64,7 @@ def _translated(
     """Return the labels with the names used by the reference."""
     if not label_map:
         return labels
-    known = pd.unique(column_text(adata.obs[labels_key]))
+    known = read_groups(adata.obs[labels_key]).with_cells().names
     for name in label_map:
         hint = "Its keys are names in the table, its values names in the reference."
         check_key(name, known, argument="label_map", where=f"table.obs[{labels_key!r}]", hint=hint)

@@ -17,7 +17,7 @@ from resolvi_sd._setup import Setup, plain_names
 
 __all__ = ["FittedModel", "check_format", "from_state", "to_state"]
 
-_FORMAT = 7
+_FORMAT = 8
 _PER_CELL = "neighbor_logits.weight"
 # Summary of the data on which the priors depend.
 _SUMMARY = ("n_cells", "n_train", "neighbor_distance", "depth", "median_size")

@@ -17,12 +17,13 @@ from safetensors.numpy import load_file, save_file
 
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
+from resolvi_sd._validation import listing
 
 __all__ = ["TABLE_FILE", "StoredModel", "check_holds_table", "load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION, TABLE_FILE = "model.safetensors", "model.json", "adata.h5ad"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
-_LOGITS, _SIZES, _LATENT = "neighbor_logits", "sizes", "some_latent"
+_LOGITS, _CATEGORIES, _SIZES, _LATENT = "neighbor_logits", "categories", "sizes", "some_latent"
 
 
 def save_folder(
@@ -31,6 +32,7 @@ def save_folder(
     cells: pd.Index[Any],
     graph: NeighborGraph,
     *,
+    categories: NDArray[np.int64],
     latent: NDArray[np.float32],
     sizes: NDArray[np.float32] | None = None,
     table: AnnData | None = None,
@@ -48,6 +50,8 @@ def save_folder(
         Names of the cells, stored to recognize them.
     graph
         Neighbors of the cells, in whose slots the neighbor weights are stored.
+    categories
+        Batch and further covariates of the cells, stored to recognize these columns.
     latent
         Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
     sizes
@@ -80,7 +84,7 @@ def save_folder(
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_LOGITS] = fitted.module.neighbor_logits.weight.detach().numpy()
     tensors |= {_GRAPH + name: array for name, array in vars(graph).items()}
-    tensors |= {_LATENT: latent} | ({} if sizes is None else {_SIZES: sizes})
+    tensors |= {_CATEGORIES: categories, _LATENT: latent} | ({} if sizes is None else {_SIZES: sizes})
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
@@ -111,6 +115,8 @@ class StoredModel:
         The model.
     graph
         Neighbors of the cells.
+    categories
+        Batch and further covariates of the cells, `(n_cells, 1 + n_covariates)`.
     latent
         Latent means of some cells.
     sizes
@@ -119,8 +125,20 @@ class StoredModel:
 
     fitted: FittedModel
     graph: NeighborGraph
+    categories: NDArray[np.int64]
     latent: NDArray[np.float32]
     sizes: NDArray[np.float32] | None
+
+    def check_categories(self, given: NDArray[np.int64]) -> None:
+        """Raise ValueError unless the cells have the batches and further covariates that they had in the fit."""
+        other = (given != self.categories).any(axis=1)
+        if other.any():
+            columns = (self.fitted.setup.batch_key, *self.fitted.setup.categorical_covariate_keys)
+            raise ValueError(
+                f"The model was fitted with other values of the columns {listing(columns)} of `obs`, in "
+                f"{int(other.sum()):,} of {len(other):,} cells, and expression and corrected counts depend on these. "
+                "Restore them, or train a model on this table."
+            )
 
 
 def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
@@ -151,7 +169,7 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
     graph = NeighborGraph(**{field.name: tensors[_GRAPH + field.name] for field in fields(NeighborGraph)})
-    return StoredModel(fitted, graph, tensors[_LATENT], tensors.get(_SIZES))
+    return StoredModel(fitted, graph, tensors[_CATEGORIES], tensors[_LATENT], tensors.get(_SIZES))
 
 
 def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:

@@ -15,8 +15,8 @@ from resolvi_sd._csr import CSR, row_blocks
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import column_text, read_matrix, table_counts
-from resolvi_sd._validation import check_key, check_result, first_fraction, listing
+from resolvi_sd._tables import read_groups, read_matrix, table_counts
+from resolvi_sd._validation import check_complete, check_key, check_result, first_fraction, listing
 
 __all__ = [
     "category_codes",
@@ -236,12 +236,12 @@ def category_codes(
 def _codes(obs: pd.DataFrame, argument: str, key: str, known: tuple[str, ...]) -> NDArray[np.int64]:
     if key not in obs:
         raise KeyError(f"The model was fitted with `{argument}={key!r}`, which `obs` lacks: {list(obs.columns)}.")
-    values = column_text(obs[key])
-    codes = pd.Index(known, dtype=object).get_indexer(pd.Index(values, dtype=object))
-    if (codes < 0).any():
-        new = listing(sorted(set(values) - set(known), key=str))
+    groups = read_groups(obs[key]).with_cells()
+    check_complete(obs[key], argument=argument)
+    new = sorted(set(groups.names) - set(known))
+    if new:
         raise ValueError(
-            f"`obs[{key!r}]` has categories that the model has not seen: {new}; it knows {listing(known)}. To map "
-            "cells of new categories onto a model, use `resolvi_sd.tl.map_query` or `ResolVI.load_query_data`."
+            f"`obs[{key!r}]` has categories that the model has not seen: {listing(new)}; it knows {listing(known)}. To "
+            "map cells of new categories onto a model, use `resolvi_sd.tl.map_query` or `ResolVI.load_query_data`."
         )
-    return codes.astype(np.int64)
+    return np.array([known.index(name) for name in groups.names], dtype=np.int64)[groups.codes]

@@ -3,7 +3,7 @@
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
-from resolvi_sd._tables._groups import Groups, column_text, cross, group_by, one_group, read_groups
+from resolvi_sd._tables._groups import Groups, cross, group_by, one_group, read_groups
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
 from resolvi_sd._tables._labels import read_labels
@@ -28,7 +28,6 @@ __all__ = [
     "cell_positions",
     "cell_sizes",
     "check_element",
-    "column_text",
     "cross",
     "full_resolution",
     "group_by",

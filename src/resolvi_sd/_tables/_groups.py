@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._validation import check_complete, check_key, check_unique
 
-__all__ = ["Groups", "column_text", "cross", "group_by", "one_group", "read_groups"]
+__all__ = ["Groups", "cross", "group_by", "one_group", "read_groups"]
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,6 @@ def read_groups(column: pd.Series[Any]) -> Groups:
     names = ordered.unique()
     place = np.append(names.get_indexer(text), -1)  # the last entry is what -1 selects
     return Groups(place[codes].astype(np.int64), tuple(names), key)
-
-
-def column_text(column: pd.Series[Any]) -> NDArray[np.object_]:
-    """Return the value of each cell as text, as in :func:`read_groups`; "nan" if it is missing."""
-    groups = read_groups(column)
-    return np.array([*groups.names, "nan"], dtype=object)[groups.codes]
 
 
 def _as_text(values: pd.Index[Any]) -> pd.Index[Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 
 from resolvi_sd._analysis import REST
-from resolvi_sd._tables import column_text
+from resolvi_sd._tables import read_groups
 from resolvi_sd._validation import check_key, check_result, group_names, listing, warn_user
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
@@ -101,16 +101,17 @@ def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[Comparison], *, key
     column = str(comparisons[0].rows["groupby"].iloc[0])  # the same for all comparisons
     if column not in adata.obs:
         return
-    now = pd.Series(column_text(adata.obs[column])).value_counts()
+    groups = read_groups(adata.obs[column])
+    sizes = dict(zip(groups.names, groups.sizes().tolist(), strict=True))
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
-        left = {comparison.group1: int(now.get(comparison.group1, 0))}
-        others = int(now.sum()) - left[comparison.group1] if comparison.group2 == REST else now.get(comparison.group2)
-        left |= {} if others is None else {comparison.group2: int(others)}
+        rest = sum(sizes.values()) - sizes.get(comparison.group1, 0)
+        # Groups that were compared as one have no size of their own.
+        now = {comparison.group1: 0, **sizes} | ({REST: rest} if comparison.group2 == REST else {})
         for name, then in ((comparison.group1, first["n_cells1"]), (comparison.group2, first["n_cells2"])):
-            if left.get(name, then) < then:
+            if now.get(name, then) < then:
                 warn_user(
-                    f"`table.uns[{key!r}]` compares {then:,} cells of {name!r}, but the table has {left[name]:,}: "
+                    f"`table.uns[{key!r}]` compares {then:,} cells of {name!r}, but the table has {now[name]:,}: "
                     f"cells were removed, or obs[{column!r}] has changed. Please run `{tool}` again."
                 )
                 return
