@@ -1,12 +1,14 @@
-"""Shared parts of the compiled functions: the lock that lets one run at a time, and random numbers."""
+"""Shared parts of the compiled functions: the lock that lets one run at a time, their threads, random numbers."""
 
 import threading
 from typing import Any
 
+import numpy as np
 import torch
-from numba import njit, uint64
+from numba import get_num_threads, njit, uint64
+from numpy.typing import NDArray
 
-__all__ = ["ONE_AT_A_TIME", "binomial", "is_compiled", "next_uniform"]
+__all__ = ["ONE_AT_A_TIME", "binomial", "is_compiled", "next_uniform", "thread_bounds"]
 
 # Numba's portable threading layer terminates the process if two threads enter a parallel function at once.
 ONE_AT_A_TIME = threading.Lock()
@@ -15,6 +17,14 @@ ONE_AT_A_TIME = threading.Lock()
 def is_compiled(tensor: torch.Tensor) -> bool:
     """Whether the compiled functions support a tensor, which must be float32 and on the CPU."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def thread_bounds(n: int) -> NDArray[np.int64]:
+    """Return the bounds of the parts of `n` rows, one for each thread.
+
+    Sums over rows are made part by part, so that no two threads write to the same place.
+    """
+    return np.linspace(0, n, get_num_threads() + 1).astype(np.int64)
 
 
 @njit(inline="always")

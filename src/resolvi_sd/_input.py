@@ -31,6 +31,7 @@ from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import (
     MOST_CATEGORIES,
     check_not_corrected,
+    matrix_name,
     warn_of_units,
     warn_overlapping_sections,
     warn_user,
@@ -90,7 +91,7 @@ class ModelInput:
 def check_looked_at(
     data: SpatialData | AnnData, table: AnnData, *, spatial_key: str | None, coordinate_system: str | None
 ) -> None:
-    """Raise ValueError if the place of the coordinates, where given, would be ignored because another takes its place.
+    """Raise ValueError if `spatial_key` or `coordinate_system` was given, but the coordinates do not come from there.
 
     Parameters
     ----------
@@ -224,11 +225,10 @@ def _warn_of_equal_depth(view: TableView, setup: Setup) -> None:
     """Warn if molecules per cell vary less than counting noise alone would make them vary in equally sized cells."""
     molecules = view.molecules[view.has_counts]
     if len(molecules) >= _ENOUGH_CELLS and molecules.var() < _LEAST_DISPERSION * molecules.mean():
-        where = "X" if setup.layer is None else f"layers[{setup.layer!r}]"
         warn_user(
-            f"All cells have nearly the same number of molecules in `{where}` ({molecules.mean():.0f} ± "
-            f"{molecules.std():.1f}): were these counts normalized and rounded? The model needs the counts as "
-            "measured."
+            f"All cells have nearly the same number of molecules in `{matrix_name(setup.layer)}` "
+            f"({molecules.mean():.0f} ± {molecules.std():.1f}): were these counts normalized and rounded? The model "
+            "needs the counts as measured."
         )
 
 

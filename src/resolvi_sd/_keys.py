@@ -224,6 +224,10 @@ class Keys:
         """Names of the results on neighborhoods, which require only a graph."""
         return frozenset({self.niche, self.niche_labels, self.niche_labels_key, self.niche_weighting, self.dna})
 
+    def call(self, function: str) -> str:
+        """Return the call of a function of `tl` that writes results under this prefix, for messages."""
+        return f"resolvi_sd.tl.{function}(..., key_added={self.prefix!r})"
+
     def check_case(self, names: Callable[[str], Iterable[str]], *, where: str) -> None:
         """Raise ValueError if entries differ from results in upper and lower case only; no store can hold both.
 

@@ -14,7 +14,7 @@ from spatialdata import SpatialData
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
 from resolvi_sd._input import ModelInput, as_fitted, read_input
-from resolvi_sd._keys import Keys
+from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
@@ -246,7 +246,7 @@ class ResolVI(Estimates):
         return pd.DataFrame(dict(self.fitted.history)).set_index("epoch")
 
     def write(
-        self, adata: AnnData | None = None, *, key_added: str = Keys.prefix, show_progress_bar: bool = True
+        self, adata: AnnData | None = None, *, key_added: str = DEFAULT_KEY, show_progress_bar: bool = True
     ) -> None:
         """Write all results into the table of the model (or a copy of it), as :func:`resolvi_sd.tl.fit` does.
 
@@ -357,7 +357,7 @@ class ResolVI(Estimates):
 
     @classmethod
     def from_table(
-        cls, data: SpatialData | AnnData, *, table_key: str = "table", key_added: str = "resolvi"
+        cls, data: SpatialData | AnnData, *, table_key: str = "table", key_added: str = DEFAULT_KEY
     ) -> ResolVI:
         """Restore the model from a table that was fitted with :func:`resolvi_sd.tl.fit`, in this session or earlier.
 

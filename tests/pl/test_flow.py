@@ -188,7 +188,7 @@ def test_errors_leave_no_figure(flowing):
     with pytest.raises(KeyError, match="color='kind'"):
         rsd.pl.flow(flowing, cell=MIDDLE, color="kind")
     del flowing.obsp["resolvi_flow"]
-    with pytest.raises(KeyError, match=r"'resolvi_flow'.*`table.obsp`.*tl.fit\(...\)` again"):
+    with pytest.raises(KeyError, match=r"'resolvi_flow'.*`table.obsp`.*tl.fit\(\.\.\., key_added='resolvi'\)` again"):
         rsd.pl.flow(flowing, cell=MIDDLE)
     assert not plt.get_fignums()
 

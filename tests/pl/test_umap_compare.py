@@ -141,7 +141,7 @@ def test_errors(embedded):
     with pytest.raises(ValueError, match=r"at least two columns, but its shape is \(64, 1\)"):
         rsd.pl.umap_compare(embedded, color="cell_type", representations=["X_line"])
     del embedded.layers["resolvi_counts"]
-    with pytest.raises(KeyError, match=r"'resolvi_counts'.*tl.fit\(...\)` again"):
+    with pytest.raises(KeyError, match=r"'resolvi_counts'.*tl.fit\(\.\.\., key_added='resolvi'\)` again"):
         rsd.pl.umap_compare(embedded, color="cell_type")
 
 

@@ -402,7 +402,7 @@ def test_counts_that_were_normalized_and_rounded_are_told(tissue):
     depth = np.asarray(table.X.sum(axis=1))
     rounded = sp.csr_matrix(np.rint(table.X.toarray() / depth.reshape(-1, 1) * 100))
     table.layers["rounded"] = rounded
-    with pytest.warns(UserWarning, match=r"same number of molecules in `layers\['rounded'\]` \(\d+ ± \d\.\d\)"):
+    with pytest.warns(UserWarning, match=r"same number of molecules in `table\.layers\['rounded'\]` \(\d+ ± \d\.\d\)"):
         rsd.tl.fit(tissue, layer="rounded", **QUICK)
 
 

@@ -1,6 +1,6 @@
 """Analyses of cells, groups and transcripts with a fitted model: comparisons, niches, expression, the audit."""
 
-from resolvi_sd._analysis._audit import MAX_RELATIVE_RAW, audit_rows
+from resolvi_sd._analysis._audit import CONTROL, CORRECTED, MAX_RELATIVE_RAW, RAW, audit_rows
 from resolvi_sd._analysis._audit_input import audit_input
 from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
@@ -40,7 +40,10 @@ from resolvi_sd._analysis._tables import stack_comparisons
 from resolvi_sd._analysis._transcript_columns import CellIds, Sample, SourceColumns
 
 __all__ = [
+    "CONTROL",
+    "CORRECTED",
     "MAX_RELATIVE_RAW",
+    "RAW",
     "MIN_OWN",
     "REST",
     "CellBlock",

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from resolvi_sd import metrics
 from resolvi_sd._csr import CSR
 
-__all__ = ["MAX_RELATIVE_RAW", "AuditInput", "Reference", "audit_rows"]
+__all__ = ["CONTROL", "CORRECTED", "MAX_RELATIVE_RAW", "RAW", "AuditInput", "Reference", "audit_rows"]
 
+# Names of the layers in an audit.
 RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
 
 # Leaked molecules obscure which genes a type lacks, so raw counts need a wider bound than a clean reference.
@@ -35,7 +36,7 @@ class Row(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Counts on which a metric is measured, with their type and correction."""
+    """Counts on which a metric is measured: raw, depth-matched or corrected, and by which correction."""
 
     layer: str
     counts: CSR

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis._audit import AuditInput, Reference
+from resolvi_sd._analysis._audit import CORRECTED, RAW, AuditInput, Reference
 from resolvi_sd._analysis._components import principal_components
 from resolvi_sd._analysis._groups import cell_groups, label_groups
 from resolvi_sd._csr import row_sums
@@ -44,7 +44,7 @@ _COMPONENTS = 30
 _TRUTH = "true_own"
 
 
-def _audit_labels(adata: AnnData, keys: Keys, labels_key: str, setup: Setup) -> NDArray[np.object_]:
+def _audit_labels(adata: AnnData, labels_key: str, setup: Setup) -> NDArray[np.object_]:
     """Return the label of each cell, None if it has none."""
     if labels_key in {Keys(prefix).predicted for prefix in fits(adata.uns)}:
         raise ValueError(
@@ -135,7 +135,7 @@ def audit_input(
 ) -> AuditInput:
     """Gather the input of an audit; the arguments are those of :func:`resolvi_sd.tl.audit`."""
     setup = fitted.setup
-    labels = _audit_labels(adata, keys, labels_key, setup)
+    labels = _audit_labels(adata, labels_key, setup)
     reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
     if markers is not None:
@@ -144,7 +144,7 @@ def audit_input(
         check_markers(markers, adata.var_names)
     if known is not None:
         _check_matched(reference_labels, known.labels)
-    tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
+    tool = keys.call("fit")
     layers = _corrected_layers(adata, keys, corrected_layer)
     check_result(keys.latent, adata.obsm, where="table.obsm", tool=tool)
     check_result(keys.connectivities, adata.obsp, where="table.obsp", tool=tool)
@@ -179,8 +179,8 @@ def audit_input(
         graph=adata.obsp[keys.connectivities],
         coordinates=positions.coordinates,
         latents={
-            "raw": principal_components(raw, _COMPONENTS, seed=seed),
-            "corrected": np.asarray(adata.obsm[keys.latent]),
+            RAW: principal_components(raw, _COMPONENTS, seed=seed),
+            CORRECTED: np.asarray(adata.obsm[keys.latent]),
         },
         batch=batch if batch is not None and len(np.unique(batch)) > 1 else None,
         reference=known,

@@ -23,6 +23,8 @@ _DETECTED = 0.5
 # Genes detected in a smaller fraction of cells than this in both groups show the level of genes that are not expressed.
 _HARDLY_DETECTED = 0.01
 _FEWEST_GENES = 10
+# If there are fewer such genes, their level is taken to be this, in molecules per cell.
+_FEW_MOLECULES = 0.01
 _QUANTILE = 0.9
 # Size of the draws held at a time, in bytes.
 _HELD = 1 << 28
@@ -86,7 +88,7 @@ def estimate_pseudocount(
     """
     hardly = np.maximum(fraction1, fraction2) < _HARDLY_DETECTED
     if hardly.sum() < _FEWEST_GENES:
-        return _HARDLY_DETECTED / depth
+        return _FEW_MOLECULES / depth
     return float(np.quantile(np.maximum(first[hardly], second[hardly]), _QUANTILE))
 
 

@@ -58,10 +58,10 @@ class GroupTotals:
 
     def mean_expression(self) -> NDArray[np.float64]:
         """Return the posterior mean of the expression without attribution errors, groups × genes."""
-        shape, rate = self._gamma()
+        shape, rate = self.factor_posterior()
         return self.reference / np.maximum(self.size, _TINY)[:, None] * shape / rate
 
-    def _gamma(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def factor_posterior(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return shape and rate of the posterior of the factor by which a group differs from the decoder."""
         dispersion = self.dispersion
         return _PRIOR_EVENTS + self.own / dispersion, _PRIOR_EVENTS + self.expected / dispersion
@@ -161,7 +161,7 @@ def draw_expression(
     Draws × groups × genes, float32; in each draw, genes and groups are independent.
     """
     rows = list(codes)
-    shape, rate = (part[rows, genes].astype(np.float32) for part in totals._gamma())
+    shape, rate = (part[rows, genes].astype(np.float32) for part in totals.factor_posterior())
     scale = totals.reference[rows, genes] / np.maximum(totals.size[rows], _TINY)[:, None] / rate
     observed, own = totals.observed[rows, genes], totals.own[rows, genes]
     share = ratio(own, observed, otherwise=1.0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE)

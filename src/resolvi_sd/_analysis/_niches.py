@@ -134,6 +134,6 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
     if weighting not in get_args(Weighting):
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
-    check_result(name, adata.obsp, where="table.obsp", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
+    check_result(name, adata.obsp, where="table.obsp", tool=keys.call("fit"))
     warn_of_partial_niches(adata, keys)
     return edge_weights(adata.obsp[name], weighting)

@@ -101,7 +101,7 @@ def posterior_expected_fdr(probability: NDArray[np.floating]) -> NDArray[np.floa
 
 
 def summarize_change(change: NDArray[np.float32], rule: DecisionRule) -> pd.DataFrame:
-    """Summarize draws of the log2 fold change of each feature, and call features, with the two functions below."""
+    """Describe draws of the log2 fold change of each feature, and call: :func:`describe_change`, :func:`add_calls`."""
     return add_calls(describe_change(change, rule), rule)
 
 

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from resolvi_sd._csr import row_blocks
+from resolvi_sd._csr import canonical, row_blocks
 
 __all__ = ["NeighborGraph"]
 
@@ -90,7 +90,7 @@ class NeighborGraph:
         """Return the entries of a cells × cells matrix at the edges, `(n_cells, k)`, 0 in empty slots."""
         row, slot = np.nonzero(self.mask)
         values = np.zeros(self.mask.shape, np.float32)
-        values[row, slot] = _entries(_canonical(matrix), row, self.index[row, slot])
+        values[row, slot] = _entries(canonical(matrix), row, self.index[row, slot])
         return values
 
     @classmethod
@@ -108,28 +108,19 @@ class NeighborGraph:
         connectivities
             `(n_cells, n_cells)`, sparse. The diagonal is ignored, since a cell is not its own neighbor.
         """
-        edges = _canonical(connectivities).tocoo()  # row by row, columns in order
-        used = (edges.data != 0) & (edges.row != edges.col)
+        edges = canonical(connectivities).tocoo()  # row by row, columns in order
+        used = edges.row != edges.col
         rows, columns = edges.row[used].astype(np.int64), edges.col[used].astype(np.int64)
         n_cells = edges.shape[0]
         degree = np.bincount(rows, minlength=n_cells)
         slot = np.arange(rows.size) - (np.cumsum(degree) - degree)[rows]
-        length = _entries(_canonical(distances), rows, columns)
+        length = _entries(canonical(distances), rows, columns)
         nearest = np.lexsort((length, rows))  # rows keep their places
         graph = cls.empty(n_cells, max(1, int(degree.max(initial=0))))
         graph.index[rows, slot] = columns[nearest]
         graph.distance[rows, slot] = length[nearest]
         graph.mask[rows, slot] = True
         return graph
-
-
-def _canonical(matrix: Any) -> sp.csr_matrix:
-    """Return the matrix as CSR with sorted, unique indices, leaving the caller's matrix unchanged."""
-    csr = sp.csr_matrix(matrix)
-    if not csr.has_canonical_format:
-        csr = csr.copy()
-        csr.sum_duplicates()
-    return csr
 
 
 def _entries(matrix: sp.csr_matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:

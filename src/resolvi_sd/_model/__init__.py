@@ -8,13 +8,14 @@ from resolvi_sd._model.extension import copy_module, extend_module
 from resolvi_sd._model.importance import Weights, check_weights, weigh_draws, weighted_expression, weighted_own
 from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
-from resolvi_sd._model.module import DataSummary, Rates, ResolviModule
+from resolvi_sd._model.module import PER_CELL, DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
 from resolvi_sd._model.rows import classify, decode, encode, latent_draws, latent_of
 from resolvi_sd._model.sampling import SITES, SOURCES, Sampler, Site
 
 __all__ = [
     "MEDIAN",
+    "PER_CELL",
     "SITES",
     "SOURCES",
     "DataSummary",

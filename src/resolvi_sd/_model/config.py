@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from resolvi_sd._validation import check_flag, check_integer, check_number
 
-__all__ = ["ModelConfig", "TrainingConfig", "combine_configs"]
+__all__ = ["ModelConfig", "TrainingConfig", "combine_configs", "from_plain", "to_plain"]
 
 _Config = TypeVar("_Config", "ModelConfig", "TrainingConfig")
 
@@ -53,7 +53,7 @@ class ModelConfig:
     classification_weight
         For fits with labels: weight of the label's log-probability in the objective.
     background_prior_weight
-        Dirichlet concentration of each gene in the background profile, per gene.
+        Dirichlet concentration of each gene in the background profile.
     neighbor_prior_weight
         Concentration of the Dirichlet prior of a cell's neighbor weights, summed over neighbors.
     profile_sparsity

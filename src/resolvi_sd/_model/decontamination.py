@@ -259,6 +259,6 @@ def _entries_of(
     for core in cores:
         minibatch = cut_minibatch(tissue, core)
         mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
-        beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
+        beta, shares = module.neighbor_weights(minibatch), module.shares(minibatch)
         rates, _ = core_rates(module, minibatch, mean, shares, beta)
         yield core, entry_rates(module, minibatch, rates)

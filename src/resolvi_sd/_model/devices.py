@@ -19,14 +19,13 @@ from torch.multiprocessing.spawn import spawn
 from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.extension import keep_known_rows
 from resolvi_sd._model.loader import PatchStream, batch_size_of
-from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.module import PER_CELL, ResolviModule
 from resolvi_sd._model.peers import Peers
 from resolvi_sd._scratch import scratch_folder
 from resolvi_sd._tiles import Patches, Tissue
 
 __all__ = ["train_on_devices"]
 
-_NEIGHBORS = "neighbor_logits.weight"
 _CSR = ("data", "indices", "indptr")
 
 
@@ -210,7 +209,7 @@ def _work(
         module, tissue, patches, config, rng=generators[rank], devices=devices[rank], peers=peers, **settings
     )
     state = module.state_dict()
-    np.save(folder / f"neighbors-{rank}.npy", state.pop(_NEIGHBORS)[_cells(patches, peers)].numpy())
+    np.save(folder / f"neighbors-{rank}.npy", state.pop(PER_CELL)[_cells(patches, peers)].numpy())
     if rank == 0:
         results = {"state": state, "history": {name: torch.from_numpy(values) for name, values in history.items()}}
         torch.save(results, folder / "results.pt")

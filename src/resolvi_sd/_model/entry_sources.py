@@ -45,7 +45,7 @@ def entry_sources(
     with torch.no_grad():
         latent, _ = module.latent_encoder(minibatch.features, minibatch.categories)
         profiles = module.expression(latent, minibatch.categories)
-        weights = module.neighbor_weights(minibatch, module.leakage_range())
+        weights = module.neighbor_weights(minibatch)
         amount = module.amount(minibatch, latent, module.shares(minibatch))
         rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
         counts = SparseRows(

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 from torch import Tensor
 
-from resolvi_sd._model.module import DataSummary, ResolviModule
+from resolvi_sd._model.module import PER_CELL, DataSummary, ResolviModule
 
 __all__ = ["copy_module", "extend_module", "keep_known_rows"]
 
@@ -32,7 +32,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
     known = reference.state_dict()
     module.origin = _digest(known)
     for name, value in module.state_dict().items():
-        if name == "neighbor_logits.weight":
+        if name == PER_CELL:
             continue
         old = known.get(name)
         if old is None:
@@ -45,7 +45,7 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
             value[len(old) :] = old.mean(dim=0)
     if freeze:
         for name, parameter in module.named_parameters():
-            if name != "neighbor_logits.weight":
+            if name != PER_CELL:
                 grows = name not in known or known[name].shape != parameter.shape
                 parameter.requires_grad_(grows)
                 if grows:
@@ -58,7 +58,7 @@ def _digest(parameters: dict[str, Tensor]) -> str:
     """Return a digest of the parameters that all cells share."""
     digest = hashlib.sha256()
     for name, value in parameters.items():
-        if name != "neighbor_logits.weight":
+        if name != PER_CELL:
             digest.update(name.encode())
             digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

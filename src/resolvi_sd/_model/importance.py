@@ -67,7 +67,7 @@ class _Conditional:
     def of(cls, module: ResolviModule, minibatch: Minibatch) -> _Conditional:
         mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
         profiles = module.expression(mean, minibatch.categories)
-        weights = module.neighbor_weights(minibatch, module.leakage_range())
+        weights = module.neighbor_weights(minibatch)
         around = module.neighbor_expression(minibatch, profiles, weights)
         background = module.background_profile()[minibatch.core_batch]
         return cls(module, minibatch, around, module.shares(minibatch), background)

@@ -45,7 +45,7 @@ def leaked_molecules(
     for core in cores:
         minibatch = cut_minibatch(tissue, core)
         mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
-        beta, shares = module.neighbor_weights(minibatch, module.leakage_range()), module.shares(minibatch)
+        beta, shares = module.neighbor_weights(minibatch), module.shares(minibatch)
         split = split_counts(module, minibatch, mean, shares, beta)
         groups = torch.from_numpy(group[minibatch.cells.numpy()])
         target, source = groups[: minibatch.n_core], groups[minibatch.neighbor]

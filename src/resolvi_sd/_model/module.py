@@ -21,7 +21,10 @@ from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL
 from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch, SparseRows
 
-__all__ = ["DataSummary", "Rates", "ResolviModule"]
+__all__ = ["PER_CELL", "DataSummary", "Rates", "ResolviModule"]
+
+# The parameter that each cell has its own row of.
+PER_CELL = "neighbor_logits.weight"
 
 # The prior mean of the shares is common to all cells, and has to keep pace with the shares of the cells.
 _SHARE_PRIOR_SPEED = 10.0
@@ -237,8 +240,12 @@ class ResolviModule(nn.Module):
         base = masked_softmax(self.neighbor_kernel(minibatch.distance, length), minibatch.mask)
         return MaskedDirichlet(self.config.neighbor_prior_weight * base + LEAST_CONCENTRATION, minibatch.mask)
 
-    def neighbor_weights(self, minibatch: Minibatch, length: Tensor) -> Tensor:
-        """Return the point estimate of the neighbor weights beta, core × k; rows sum to 1 (0 without neighbors)."""
+    def neighbor_weights(self, minibatch: Minibatch, length: Tensor | None = None) -> Tensor:
+        """Return the point estimate of the neighbor weights beta, core × k; rows sum to 1 (0 without neighbors).
+
+        `length` is the range of leakage, by default the learned one.
+        """
+        length = self.leakage_range() if length is None else length
         free = self.neighbor_logits(minibatch.cells[: minibatch.n_core])
         return masked_softmax(self.neighbor_kernel(minibatch.distance, length) + free, minibatch.mask)
 

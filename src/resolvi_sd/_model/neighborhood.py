@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from resolvi_sd._compiled import ONE_AT_A_TIME
+from resolvi_sd._compiled import ONE_AT_A_TIME, thread_bounds
 
 __all__ = ["LEAST_CONCENTRATION", "LEAST_LOG_KERNEL", "neighbor_sum", "weights_and_density"]
 
@@ -66,7 +66,7 @@ class _NeighborSum(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         neighbor, weights = ctx.saved_tensors
         grad = upstream[0].contiguous().numpy()
-        bounds = np.linspace(0, len(grad), get_num_threads() + 1).astype(np.int64)
+        bounds = thread_bounds(len(grad))
         out = np.zeros((len(bounds) - 1, ctx.rows, grad.shape[1]), np.float32)
         with ONE_AT_A_TIME:
             _spread_rows(grad, neighbor.numpy(), weights.numpy(), bounds, out)

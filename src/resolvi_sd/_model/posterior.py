@@ -113,7 +113,7 @@ def infer(
         entries = entry_positions(tissue.counts.indptr, core)
         with torch.no_grad():
             mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
-            beta = module.neighbor_weights(minibatch, module.leakage_range())
+            beta = module.neighbor_weights(minibatch)
             share_posterior = module.share_posterior(minibatch)
             draws = [(mean, share_posterior.mean)]
             if noise is not None:

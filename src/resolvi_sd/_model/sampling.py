@@ -221,7 +221,7 @@ class _Setting:
             spread,
             _Surroundings(
                 minibatch,
-                module.neighbor_weights(minibatch, module.leakage_range()),
+                module.neighbor_weights(minibatch),
                 module.share_posterior(minibatch),
             ),
         )

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from resolvi_sd._compiled import ONE_AT_A_TIME, is_compiled
+from resolvi_sd._compiled import ONE_AT_A_TIME, is_compiled, thread_bounds
 from resolvi_sd._tiles import SparseRows
 
 __all__ = ["SparseLinear"]
@@ -68,8 +68,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         rows, grad = ctx.rows, upstream[0].contiguous().numpy()
-        # Each part of the cells has its own sum, so that no two parts write to the same place.
-        bounds = np.linspace(0, len(grad), get_num_threads() + 1).astype(np.int64)
+        bounds = thread_bounds(len(grad))
         out = np.zeros((len(bounds) - 1, rows.shape[1], grad.shape[1]), np.float32)
         with ONE_AT_A_TIME:
             _transposed_times(rows.indptr.numpy(), rows.gene.numpy(), rows.value.numpy(), grad, bounds, out)

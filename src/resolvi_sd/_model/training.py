@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.loader import PatchStream, batch_size_of
-from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.module import PER_CELL, ResolviModule
 from resolvi_sd._model.peers import ALONE, Peers
 from resolvi_sd._model.row_adam import RowAdam
 from resolvi_sd._model.schedule import DecayWhenFlat
@@ -69,7 +69,7 @@ class _Loop(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         cells = RowAdam(self.module.neighbor_logits.parameters(), lr=self.config.lr_cell)
         named = self.module.named_parameters()
-        shared = [p for name, p in named if p.requires_grad and not name.startswith("neighbor_logits")]
+        shared = [p for name, p in named if p.requires_grad and name != PER_CELL]
         return [cells, torch.optim.Adam(shared, lr=self.config.lr, fused=True)] if shared else [cells]
 
     def transfer_batch_to_device(self, batch: Minibatch, device: torch.device, dataloader_idx: int) -> Minibatch:

@@ -12,13 +12,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
+from resolvi_sd._model import PER_CELL, DataSummary, ModelConfig, ResolviModule, TrainingConfig, from_plain, to_plain
 from resolvi_sd._setup import Setup, plain_names
 
 __all__ = ["FittedModel", "check_format", "from_state", "to_state"]
 
 _FORMAT = 8
-_PER_CELL = "neighbor_logits.weight"
 # Summary of the data on which the priors depend.
 _SUMMARY = ("n_cells", "n_train", "neighbor_distance", "depth", "median_size")
 _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
@@ -78,7 +77,7 @@ class FittedModel:
             if now == then:
                 raise ValueError(
                     "The genes of the table are those that the model was fitted on, in another order. Reorder them as "
-                    "in the fit: `table[:, genes].copy()` with `genes = table.uns['resolvi']['genes']`, or "
+                    "in the fit: `table[:, genes].copy()` with `genes = table.uns[key_added]['genes']`, or "
                     "`model.adata.var_names`."
                 )
             raise ValueError(
@@ -98,7 +97,7 @@ class FittedModel:
 def to_state(fitted: FittedModel) -> dict[str, Any]:
     """Return the entry for `uns`; neighbor weights are per cell and are stored in `obsp` instead."""
     data = fitted.module.data
-    weights = {k: v.cpu().numpy().copy() for k, v in fitted.module.state_dict().items() if k != _PER_CELL}
+    weights = {k: v.cpu().numpy().copy() for k, v in fitted.module.state_dict().items() if k != PER_CELL}
     return {
         "format": _FORMAT,
         "versions": {name: version(name) for name in _PACKAGES},
@@ -163,7 +162,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
     )
     module = ResolviModule.blank(config, data)
     weights = {k: torch.from_numpy(np.array(v)) for k, v in state["weights"].items()}
-    expected = set(module.state_dict()) - {_PER_CELL}
+    expected = set(module.state_dict()) - {PER_CELL}
     if set(weights) != expected:
         raise ValueError(
             f"The stored model is incomplete: missing {sorted(expected - set(weights))}, "

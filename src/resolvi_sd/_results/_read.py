@@ -16,7 +16,7 @@ from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import read_groups, read_matrix, table_counts
-from resolvi_sd._validation import check_complete, check_key, check_result, first_fraction, listing
+from resolvi_sd._validation import check_complete, check_key, check_result, first_fraction, listing, matrix_name
 
 __all__ = [
     "category_codes",
@@ -49,7 +49,7 @@ def read_fit(adata: AnnData, keys: Keys) -> FittedModel:
         hint = f" There are fits with `key_added` {others}." if others else ""
         raise KeyError(
             f"The table has no fit in `uns[{keys.model!r}]`.{hint} Please run "
-            f"`resolvi_sd.tl.fit(..., key_added={keys.prefix!r})` first, or `write()` the results of a trained "
+            f"`{keys.call('fit')}` first, or `write()` the results of a trained "
             "`ResolVI` object."
         )
     fitted = from_state(adata.uns[keys.model], n_cells=adata.n_obs, n_neighbors=1)
@@ -70,11 +70,10 @@ def naming_the_fit(layer: str | None) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        where = "table.X" if layer is None else f"table.layers[{layer!r}]"
         raise ValueError(
-            f"The fit read its counts from `{where}`; they are needed again here, but have changed since. {error} "
-            "Put them back, using the counts as measured (not a copy of corrected counts), or fit again from a layer "
-            "that stays unchanged, such as `layer='counts'`."
+            f"The fit read its counts from `{matrix_name(layer)}`; they are needed again here, but have changed since. "
+            f"{error} Put them back, using the counts as measured (not a copy of corrected counts), or fit again from "
+            "a layer that stays unchanged, such as `layer='counts'`."
         ) from error
 
 
@@ -145,7 +144,7 @@ def _check_no_logarithm(matrix: CSR, counts: CSR, layer: str) -> None:
 
 
 def _corrected_matrix(adata: AnnData, name: str, keys: Keys) -> CSR:
-    matrix = read_matrix(adata.layers[name], name=f"table.layers[{name!r}]")
+    matrix = read_matrix(adata.layers[name], name=matrix_name(name))
     check_whole(matrix.data, keys, name)
     return matrix
 
@@ -171,7 +170,7 @@ def corrected_layer_name(adata: AnnData, keys: Keys, layer: str | None) -> str:
     if layer is not None:
         check_key(layer, adata.layers, argument="corrected_layer", where="table.layers")
         return layer
-    tool = f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})"
+    tool = keys.call("fit")
     check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
     return keys.counts
 

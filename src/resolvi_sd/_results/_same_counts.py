@@ -12,7 +12,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._model import encode
 from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, fitted_counts
-from resolvi_sd._validation import warn_user
+from resolvi_sd._validation import matrix_name, warn_user
 
 __all__ = ["checked_counts", "encode_some", "some_rows", "warn_of_other_counts", "warn_of_other_latent"]
 
@@ -61,12 +61,11 @@ def warn_of_other_latent(
         return
     n_others = int((np.abs(again - written).max(axis=1) > _TOLERANCE).sum())
     if n_others:
-        where = "table.X" if fitted.setup.layer is None else f"table.layers[{fitted.setup.layer!r}]"
         warn_user(
-            f"The counts in `{where}` do not seem to be those of the fit: of {len(again)} cells that were encoded "
-            f"again, {n_others} have a different latent mean than {source}. Restore what was replaced or transformed "
-            "since (counts, batches and covariates, latent means), or fit again from a layer that stays unchanged, "
-            "such as `layer='counts'`."
+            f"The counts in `{matrix_name(fitted.setup.layer)}` do not seem to be those of the fit: of {len(again)} "
+            f"cells that were encoded again, {n_others} have a different latent mean than {source}. Restore what was "
+            "replaced or transformed since (counts, batches and covariates, latent means), or fit again from a layer "
+            "that stays unchanged, such as `layer='counts'`."
         )
 
 

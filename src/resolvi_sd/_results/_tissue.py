@@ -64,7 +64,7 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     """
     fitted = read_fit(adata, keys)
     for name in (keys.distances, keys.connectivities, keys.weights):
-        check_result(name, adata.obsp, where="table.obsp", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
+        check_result(name, adata.obsp, where="table.obsp", tool=keys.call("fit"))
     categories = category_codes(adata, fitted)
     size_key = fitted.setup.size_column(keys)
     sizes = None if size_key is None else read_sizes(adata, size_key)

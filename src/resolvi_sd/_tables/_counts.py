@@ -6,7 +6,7 @@ from anndata import AnnData
 
 from resolvi_sd._csr import CSR
 from resolvi_sd._tables._matrices import check_there, read_matrix
-from resolvi_sd._validation import check_counts, check_key, check_number_type
+from resolvi_sd._validation import check_counts, check_key, check_number_type, matrix_name
 
 __all__ = ["table_counts"]
 
@@ -45,7 +45,7 @@ def table_counts(adata: AnnData, layer: str | None) -> CSR:
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("The table has no X. Name the layer that holds the counts: layer=...")
-    name = "table.X" if layer is None else f"table.layers[{layer!r}]"
+    name = matrix_name(layer)
     check_there(matrix, name)
     check_number_type(matrix.dtype, layer=layer)
     return read_matrix(

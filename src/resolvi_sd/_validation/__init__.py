@@ -20,6 +20,7 @@ from resolvi_sd._validation._names import (
     check_unique,
     group_names,
     listing,
+    matrix_name,
     shortened,
 )
 from resolvi_sd._validation._numbers import check_flag, check_integer, check_number, check_positive_int
@@ -56,6 +57,7 @@ __all__ = [
     "first_fraction",
     "group_names",
     "listing",
+    "matrix_name",
     "shortened",
     "warn_of_units",
     "warn_overlapping_sections",

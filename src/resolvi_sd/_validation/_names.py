@@ -22,6 +22,7 @@ __all__ = [
     "check_unique",
     "group_names",
     "listing",
+    "matrix_name",
     "shortened",
 ]
 
@@ -36,6 +37,11 @@ def listing(names: Iterable[object], limit: int = MOST_LISTED) -> str:
     # anndata 0.13 lists X as layer `None`.
     plain = (name.item() if isinstance(name, np.generic) else name for name in names if name is not None)
     return shortened([repr(name) for name in plain], limit)
+
+
+def matrix_name(layer: str | None) -> str:
+    """Return how messages name a matrix of the table: a layer, or X if it is None."""
+    return "table.X" if layer is None else f"table.layers[{layer!r}]"
 
 
 def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:

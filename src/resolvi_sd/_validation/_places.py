@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from resolvi_sd._validation._warning import warn_user
 
-__all__ = ["check_coordinates", "warn_overlapping_sections", "warn_spots"]
+__all__ = ["check_coordinates", "warn_of_units", "warn_overlapping_sections", "warn_spots"]
 
 # Spots lie on a lattice: nearly all nearest-neighbor distances equal the pitch, up to rounding to pixels. Segmented
 # cells are far from this: at most a fifth of them are within 5% of the median (Xenium, MERFISH, CosMx, ISS).

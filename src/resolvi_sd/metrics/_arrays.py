@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._csr import of_plain_type
 from resolvi_sd._tables import read_groups
-from resolvi_sd._validation import check_unique, listing
+from resolvi_sd._validation import check_unique, first_fraction, listing
 
 __all__ = [
     "check_integers",
@@ -65,13 +65,12 @@ def check_integers(csr: sp.csr_matrix, *, argument: str) -> None:
     ValueError
         Naming one of the fractions.
     """
-    if csr.data.dtype.kind == "f":
-        fractions = np.flatnonzero(np.rint(csr.data) != csr.data)
-        if fractions.size:
-            raise ValueError(
-                f"`{argument}` must be raw molecule counts, but has values that are not integers, such as "
-                f"{csr.data[fractions[0]]:g}: rates and normalized expression are not counts."
-            )
+    fraction = first_fraction(csr.data) if csr.data.dtype.kind == "f" else None
+    if fraction is not None:
+        raise ValueError(
+            f"`{argument}` must be raw molecule counts, but has values that are not integers, such as {fraction:g}: "
+            "rates and normalized expression are not counts."
+        )
 
 
 def check_no_rates(corrected: sp.csr_matrix, counts: sp.csr_matrix) -> None:

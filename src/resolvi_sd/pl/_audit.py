@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from anndata import AnnData
 
+from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
-from resolvi_sd.pl._layers import BETTER, CONTROL, CORRECTED, LAYER_MARKS, RAW, WORSE
+from resolvi_sd.pl._layers import BETTER, LAYER_MARKS, WORSE
 from resolvi_sd.pl._results import warn_of_other_cells
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def audit(
     table = read_audit(adata, keys)
     n_cells = table.loc[table["metric"] == "molecules_removed", "n"]
     if len(n_cells):
-        tool = f"resolvi_sd.tl.audit(..., key_added={key_added!r})"
+        tool = keys.call("audit")
         warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool)
     sections, layers = audit_sections(table, metrics), judged_layers(table)
     check_save(save)

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
 from resolvi_sd._keys import Keys
 from resolvi_sd._validation import check_key, check_result, listing
-from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 
 __all__ = ["FEW", "LAYERS", "AuditRow", "AuditSection", "audit_sections", "judged_layers", "read_audit"]
 
@@ -137,7 +137,7 @@ def read_audit(adata: AnnData, keys: Keys) -> pd.DataFrame:
     ValueError
         If it lacks columns or rows.
     """
-    tool = f"resolvi_sd.tl.audit(..., key_added={keys.prefix!r})"
+    tool = keys.call("audit")
     check_result(keys.audit, adata.uns, where="table.uns", tool=tool)
     table = adata.uns[keys.audit]
     missing = [name for name in _COLUMNS if name not in getattr(table, "columns", ())]

@@ -15,6 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key, check_positive_int, listing
 from resolvi_sd.metrics import calibration as compare_shares
+from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
 from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares
@@ -32,8 +33,7 @@ _COVERAGE_TITLE = "intervals"
 _BEYOND = 0.005
 _PIXELS = 50  # pixels of the density across a panel
 _PANEL = (3.0, 3.2)  # inches
-# Vermilion of Okabe & Ito, which color-blind readers can tell from gray; then blue, green and purple.
-_COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+_COLORS = (VERMILION, BLUE, GREEN, PURPLE)
 _MARKERS = ("o", "s", "^", "D")
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike
 from resolvi_sd._tables import resolve_table
@@ -20,7 +21,7 @@ from resolvi_sd.pl._colored_groups import read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_panels, save_figure
 from resolvi_sd.pl._labels import label_points
-from resolvi_sd.pl._layers import CONTROL, CORRECTED, LAYER_MARKS, RAW
+from resolvi_sd.pl._layers import LAYER_MARKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

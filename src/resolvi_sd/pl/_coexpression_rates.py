@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._analysis import MAX_RELATIVE_RAW
+from resolvi_sd._analysis import CONTROL, CORRECTED, MAX_RELATIVE_RAW, RAW
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._random import RandomLike
@@ -20,7 +20,6 @@ from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_markers, listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.pl._colored_groups import ColoredGroups
-from resolvi_sd.pl._layers import CONTROL, CORRECTED, RAW
 from resolvi_sd.pl._results import fitted, setup_layer
 
 __all__ = ["Points", "find_pairs", "kept_genes", "pair_rates", "read_layers"]

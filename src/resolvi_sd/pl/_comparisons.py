@@ -11,11 +11,12 @@ from anndata import AnnData
 from resolvi_sd._analysis import REST
 from resolvi_sd._tables import read_groups
 from resolvi_sd._validation import check_key, check_result, group_names, listing, warn_user
+from resolvi_sd.pl._colors import BLUE, VERMILION
 
 __all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
 
-# Higher and lower in the first group: vermilion and blue of Okabe & Ito, which color-blind readers can tell apart.
-UP, DOWN, NOT_CALLED = "#d55e00", "#0072b2", "0.72"
+# Higher and lower in the first group, and neither.
+UP, DOWN, NOT_CALLED = VERMILION, BLUE, "0.72"
 
 
 @dataclass(frozen=True)

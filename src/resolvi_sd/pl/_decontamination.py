@@ -15,6 +15,7 @@ from resolvi_sd._analysis import MIN_OWN
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_result, listing
+from resolvi_sd.pl._colors import VERMILION
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._labels import label_points
@@ -33,8 +34,6 @@ _MARKED_LEVELS = (0.25, 0.5, 0.75)
 _SHOWN = 0.25
 # Share of foreign molecules below which levels are too close to each other to be labeled.
 _READABLE = 0.1
-# Vermilion of Okabe & Ito, which color-blind readers can tell from blue and gray.
-_CHOSEN = "#D55E00"
 
 
 @shared_docs
@@ -123,7 +122,7 @@ def decontamination(
 def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     fitted(adata, keys)
     key = keys.decontaminated
-    tool = f"resolvi_sd.tl.decontaminated_counts(..., key_added={keys.prefix!r})"
+    tool = keys.call("decontaminated_counts")
     check_result(key, adata.uns, where="table.uns", tool=tool)
     record: Mapping[str, Any] = adata.uns[key]
     numbers = ("n_cells", *_SHARES) if _by_gene(record) else ("n_cells", "level", *_SHARES)
@@ -170,7 +169,7 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[n
             color="C0",
             path_effects=[withStroke(linewidth=2, foreground="white")],
         )
-    ax.plot([x], [y], color=_CHOSEN, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
+    ax.plot([x], [y], color=VERMILION, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
     ax.set(xlim=(0, right), ylim=(0, 1.02), xlabel="own molecules removed", ylabel="foreign molecules removed")
     for axis, n_ticks in ((ax.xaxis, 3), (ax.yaxis, 5)):
         axis.set_major_locator(MaxNLocator(n_ticks, steps=[1, 2, 5, 10]))

@@ -16,9 +16,9 @@ from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_key, group_names
 from resolvi_sd.pl._results import check_written
 
-__all__ = ["CORRECTED", "COUNTS", "choose_cells", "embed", "is_embedding", "read_representations"]
+__all__ = ["CORRECTED_COUNTS", "COUNTS", "choose_cells", "embed", "is_embedding", "read_representations"]
 
-COUNTS, CORRECTED = "counts", "corrected"
+COUNTS, CORRECTED_COUNTS = "counts", "corrected"
 _N_COMPONENTS, _N_NEIGHBORS = 50, 15
 _FEWEST_CELLS = 3
 
@@ -50,18 +50,20 @@ def read_representations(
     """
     names = group_names(names)
     if not names:
-        raise ValueError(f"`representations` is empty; name {COUNTS!r}, {CORRECTED!r} or entries of `table.obsm`.")
+        raise ValueError(
+            f"`representations` is empty; name {COUNTS!r}, {CORRECTED_COUNTS!r} or entries of `table.obsm`."
+        )
     matrices: dict[str, Any] = {}
-    counts = fitted_counts(adata, layer) if {COUNTS, CORRECTED} & set(names) else None
+    counts = fitted_counts(adata, layer) if {COUNTS, CORRECTED_COUNTS} & set(names) else None
     for name in names:
         if name == COUNTS:
             matrices[name] = counts
-        elif name == CORRECTED:
+        elif name == CORRECTED_COUNTS:
             if corrected_layer is None:
                 check_written(keys, [keys.counts], adata.layers, where="table.layers")
             matrices[name] = corrected_counts(adata, keys, counts, layer=corrected_layer)
         else:
-            hint = f"Besides these, there are {COUNTS!r} and {CORRECTED!r}."
+            hint = f"Besides these, there are {COUNTS!r} and {CORRECTED_COUNTS!r}."
             check_key(name, adata.obsm, argument="representations", where="table.obsm", hint=hint)
             matrices[name] = np.asarray(adata.obsm[name], dtype=np.float32)
             if matrices[name].ndim != 2 or matrices[name].shape[1] < 2:

@@ -23,6 +23,7 @@ from resolvi_sd.pl._colored_groups import (
     one_colored_group,
     read_colored_groups,
 )
+from resolvi_sd.pl._colors import BLUE
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
@@ -45,7 +46,7 @@ _WIDEST, _NARROWEST = 0.2, 0.03
 _PALE = 0.6
 # Cells without a group: pale colors of groups come close to any gray.
 _NO_GROUP = "white"
-_ONE_COLOR, _BORDER = "#0072b2", "dimgrey"
+_ONE_COLOR, _BORDER = BLUE, "dimgrey"
 
 
 @shared_docs

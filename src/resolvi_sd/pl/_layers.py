@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["BETTER", "CONTROL", "CORRECTED", "LAYER_MARKS", "RAW", "WORSE"]
+from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
+from resolvi_sd.pl._colors import BLUE, VERMILION
 
-# Names of the layers in an audit.
-RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
-# Blue and vermilion of Okabe & Ito, which color-blind readers can tell apart; worse values also have another shape.
-BETTER, WORSE = "#0072b2", "#d55e00"
+__all__ = ["BETTER", "LAYER_MARKS", "WORSE"]
+
+# Worse values also have another shape.
+BETTER, WORSE = BLUE, VERMILION
 
 # Arguments of `Line2D`: hollow, gray and filled, so that the three differ even without color.
 LAYER_MARKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

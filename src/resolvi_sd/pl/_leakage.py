@@ -180,7 +180,7 @@ def _check_choice(value: str, kinds: Sequence[str]) -> None:
 
 
 def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None) -> _Leakage:
-    tool = f"resolvi_sd.tl.leakage(..., key_added={keys.prefix!r})"
+    tool = keys.call("leakage")
     check_result(keys.leakage, adata.uns, where="table.uns", tool=tool)
     entry = adata.uns[keys.leakage]
     tables = {}

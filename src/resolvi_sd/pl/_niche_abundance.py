@@ -69,7 +69,7 @@ def niche_abundance(
     :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups by the same labels, one panel per
     comparison follows, with the same rows: the mean log2 fold change of the share with its approximate 95 % interval
     (1.96 times `lfc_std` to either side). Dots are filled if the change was called at the false discovery rate of
-    the test: orange if the label is more abundant around the first group, blue if it is less abundant. The false
+    the test: vermilion if the label is more abundant around the first group, blue if it is less abundant. The false
     discovery rate is that of all calls of a comparison together, so the interval of a single call may include zero.
 
     Parameters
@@ -138,7 +138,7 @@ def niche_abundance(
 
 
 def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    tool = f"resolvi_sd.tl.niche_abundance(..., key_added={keys.prefix!r})"
+    tool = keys.call("niche_abundance")
     check_result(keys.niche, adata.obsm, where="table.obsm", tool=tool)
     check_result(keys.niche_labels, adata.uns, where="table.uns", tool=tool)
     niche = np.asarray(adata.obsm[keys.niche], dtype=np.float64)
@@ -146,7 +146,7 @@ def _read_niche(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], tuple[
     if niche.shape[1] != len(labels):
         raise ValueError(
             f"`table.obsm[{keys.niche!r}]` has {niche.shape[1]} columns, but `table.uns[{keys.niche_labels!r}]` names "
-            f"{len(labels)}: {listing(labels)}. Please run `resolvi_sd.tl.niche_abundance(...)` again."
+            f"{len(labels)}: {listing(labels)}. Please run `{keys.call('niche_abundance')}` again."
         )
     around = np.flatnonzero(np.nansum(niche, axis=0) > 0)  # a category may be left from removed cells
     return niche[:, around], tuple(labels[column] for column in around)
@@ -167,7 +167,7 @@ def _find_comparisons(
 ) -> list[Comparison]:
     if group1 is None and keys.dna not in adata.uns:
         return []
-    tool = f"resolvi_sd.tl.differential_niche_abundance(..., key_added={keys.prefix!r})"
+    tool = keys.call("differential_niche_abundance")
     comparisons = read_comparisons(adata, keys.dna, columns=_COLUMNS, tool=tool)
     groupby, *compared = (str(adata.uns[keys.dna][name].iloc[0]) for name in ("groupby", "labels_key", "weighting"))
     drawn = [str(adata.uns.get(key, "")) for key in (keys.niche_labels_key, keys.niche_weighting)]

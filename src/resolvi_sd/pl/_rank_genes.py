@@ -98,7 +98,7 @@ def rank_genes(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     check_positive_int(n_genes, argument="n_genes")
-    tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
+    tool = keys.call("differential_expression")
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
     warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool)

@@ -51,7 +51,7 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
         )
     raise KeyError(
         f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. {hint}"
-        "Please run `resolvi_sd.tl.fit(...)` first."
+        "Please run `resolvi_sd.tl.fit` first."
     )
 
 
@@ -74,7 +74,7 @@ def check_written(keys: Keys, wanted: Iterable[str], available: Iterable[object]
     if missing:
         raise KeyError(
             f"The results {listing(missing)} of the fit under key_added={keys.prefix!r} are not in `{where}`; it has: "
-            f"{listing(names)}. Please run `resolvi_sd.tl.fit(...)` again."
+            f"{listing(names)}. Please run `{keys.call('fit')}` again."
         )
 
 

@@ -20,7 +20,7 @@ from resolvi_sd._validation import check_key, check_positive_int
 from resolvi_sd.pl._colored_groups import Palette, add_legend, legend_inches, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
-from resolvi_sd.pl._embeddings import CORRECTED, COUNTS, choose_cells, embed, is_embedding, read_representations
+from resolvi_sd.pl._embeddings import CORRECTED_COUNTS, COUNTS, choose_cells, embed, is_embedding, read_representations
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import fitted, gene_counts, resolve_genes, setup_layer
@@ -45,7 +45,7 @@ def umap_compare(
     data: SpatialData | AnnData,
     color: str,
     *,
-    representations: Sequence[str] = (COUNTS, CORRECTED),
+    representations: Sequence[str] = (COUNTS, CORRECTED_COUNTS),
     n_cells: int = 10_000,
     corrected_layer: str | None = None,
     table_key: str = "table",
@@ -134,7 +134,7 @@ def umap_compare(
     else:
         colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
     check_save(save)
-    names = [{CORRECTED: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
+    names = [{CORRECTED_COUNTS: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
     beside = max(0.0, legend_inches(colors.groups[0]) - _LEGEND)
     axes = open_panels(
         names, ax=ax, size=_PANEL_SIZE, figsize=figsize, title=title, n_columns=len(names), beside=beside

@@ -57,10 +57,10 @@ def volcano(
 ) -> list[Axes] | None:
     """Draw the log fold change of each gene against the odds that it changes, one panel per comparison.
 
-    Genes that were called at the false discovery rate of the test are orange if they are higher in the first group and
-    blue if they are lower, with their numbers above the panel; all other genes are gray. The dashed line separates the
-    least probable gene that was called from the most probable one that was not, if they can be separated: the odds are
-    those of each gene alone, whereas calls take all genes into account. Probabilities are shares of the posterior
+    Genes that were called at the false discovery rate of the test are vermilion if they are higher in the first group
+    and blue if they are lower, with their numbers above the panel; all other genes are gray. The dashed line separates
+    the least probable gene that was called from the most probable one that was not, if they can be separated: the odds
+    are those of each gene alone, whereas calls take all genes into account. Probabilities are shares of the posterior
     draws: genes that change in every draw have no known odds, and are in a band at the top, above the dotted line, in
     the order of the mean change over its standard deviation.
 
@@ -102,7 +102,7 @@ def volcano(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    tool = f"resolvi_sd.tl.differential_expression(..., key_added={key_added!r})"
+    tool = keys.call("differential_expression")
     comparisons = read_comparisons(adata, keys.de, columns=_COLUMNS, tool=tool)
     comparisons = choose_comparisons(comparisons, group1, where=f"table.uns[{keys.de!r}]['group1']")
     warn_of_lost_cells(adata, comparisons, key=keys.de, tool=tool)

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import audit_input, audit_rows
+from resolvi_sd._analysis import CORRECTED, audit_input, audit_rows
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
@@ -185,7 +185,7 @@ def _report(result: pd.DataFrame, keys: Keys) -> None:
     """Log what could not be measured, and warn about corrections that removed too much or nothing."""
     for row in result[result["note"] != ""].drop_duplicates(["metric", "note"]).itertuples():
         logger.info("Left out of the audit: %s, because: %s", row.metric, row.note)
-    measured = result[result["layer"] == "corrected"]
+    measured = result[result["layer"] == CORRECTED]
     for layer, rows in measured.groupby("corrected_layer", sort=False):
         name = "The correction" if layer == keys.counts else f"The correction in `table.layers[{layer!r}]`"
         _warn_of_extremes(name, rows.set_index("metric")["value"])

@@ -177,7 +177,7 @@ def _scale(
     """Return the factor by which the expression of each cell is multiplied."""
     own = relative = None
     if request.needs_own:
-        check_result(keys.true, adata.obs, where="table.obs", tool=f"resolvi_sd.tl.fit(..., key_added={keys.prefix!r})")
+        check_result(keys.true, adata.obs, where="table.obs", tool=keys.call("fit"))
         own = np.nan_to_num(adata.obs[keys.true].to_numpy(np.float64)) * row_sums(counts)
     if request.size_scaling:
         relative = read_sizes(adata, str(fitted.setup.size_column(keys))) / fitted.module.data.median_size

@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts
 from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import one_group, read_matrix, resolve_table
-from resolvi_sd._validation import check_key, check_positive_int, check_result
+from resolvi_sd._validation import check_key, check_positive_int, check_result, matrix_name
 
 __all__ = ["pseudobulk"]
 
@@ -84,7 +84,7 @@ def pseudobulk(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     if layer is None:
-        tool = f"resolvi_sd.tl.fit(..., key_added={key_added!r})"
+        tool = keys.call("fit")
         check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
     else:
         check_key(layer, adata.layers, argument="layer", where="table.layers")
@@ -106,7 +106,7 @@ def pseudobulk(
         # Checked against the counts of the fit, if the table still has them: they may have been transformed in place.
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
     else:
-        values = read_matrix(adata.layers[layer], name=f"table.layers[{layer!r}]", check=_check_molecules)
+        values = read_matrix(adata.layers[layer], name=matrix_name(layer), check=_check_molecules)
     measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
     row = np.full(n_places + 1, -1)  # the last entry is what -1 selects
     row[kept] = np.arange(len(kept))

@@ -63,7 +63,7 @@ def rank_genes_groups(
     check_takes_results(adata)
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
-    tool = f"resolvi_sd.tl.differential_expression(..., key_added={keys.prefix!r})"
+    tool = keys.call("differential_expression")
     check_result(keys.de, adata.uns, where="table.uns", tool=tool)
     result: pd.DataFrame = adata.uns[keys.de]
     groupby = str(result["groupby"].iloc[0])

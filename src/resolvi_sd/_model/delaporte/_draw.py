@@ -10,11 +10,10 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME, binomial, next_uniform
+from resolvi_sd._model.delaporte._kernel import LARGE
+from resolvi_sd._model.delaporte._terms import TINY_MEAN
 
 __all__ = ["draw_sources"]
-
-_LARGE = 1e200
-_TINY_MEAN = 1e-30
 
 
 @njit(inline="always", error_model="numpy")
@@ -28,7 +27,7 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
         state, u = next_uniform(state)
         if u * total < term:
             chosen = k - 1
-        if total > _LARGE:
+        if total > LARGE:
             term /= total
             total = 1.0
     return state, chosen
@@ -37,7 +36,7 @@ def _signal(x: int, mu: float, lam: float, r: float, state: Any) -> tuple[Any, i
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
 def _draw_all(value: Any, own: Any, diffused: Any, lam: Any, r: Any, seeds: Any, kept: Any, received: Any) -> None:
     for i in prange(len(value)):
-        mu = max(float(own[i]) + float(diffused[i]), _TINY_MEAN)
+        mu = max(float(own[i]) + float(diffused[i]), TINY_MEAN)
         x, state = int(value[i]), seeds[i]
         if math.isinf(r[i]):
             state, k = binomial(x, mu / (mu + lam[i]), state)

@@ -21,17 +21,18 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from resolvi_sd._compiled import ONE_AT_A_TIME
+from resolvi_sd._model.delaporte._terms import TINY_MEAN
 
-__all__ = ["delaporte_entries"]
+__all__ = ["LARGE", "delaporte_entries", "entry_terms"]
 
-_LARGE = 1e200
-_TINY_MEAN = 1e-30
+# Sums beyond this are scaled down, before they overflow.
+LARGE = 1e200
 
 
 @njit(inline="always", error_model="numpy")
-def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float]:
+def entry_terms(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float]:
     """Return log(P(x) / P(0)), E[k | x], and d log(P(x) / P(0)) / dr, all in float64."""
-    mu = max(mu, _TINY_MEAN)
+    mu = max(mu, TINY_MEAN)
     q = mu / (r + mu)
     log_scale = 0.0
     leading = 1.0  # NB(x) / NB(0), up to log_scale
@@ -39,7 +40,7 @@ def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float
     for j in range(x):
         leading *= q * (r + j) / (j + 1.0)
         harmonic += 1.0 / (r + j)
-        if leading < 1.0 / _LARGE or leading > _LARGE:
+        if leading < 1.0 / LARGE or leading > LARGE:
             log_scale += math.log(leading)
             leading = 1.0
     step = lam / q
@@ -51,7 +52,7 @@ def _entry(x: int, mu: float, lam: float, r: float) -> tuple[float, float, float
         total += term
         total_k += term * (k - 1.0)
         total_h += term * harmonic
-        if total > _LARGE:
+        if total > LARGE:
             log_scale += math.log(total)
             term /= total
             total_k /= total
@@ -68,7 +69,7 @@ def _all_entries(
     for row in prange(len(indptr) - 1):
         for entry in range(indptr[row], indptr[row + 1]):
             g = gene[entry]
-            a, b, c = _entry(int(value[entry]), float(mu[row, g]), float(lam[row, g]), float(r[group[row], g]))
+            a, b, c = entry_terms(int(value[entry]), float(mu[row, g]), float(lam[row, g]), float(r[group[row], g]))
             log_ratio[entry], expected[entry], slope[entry] = a, b, c
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from resolvi_sd._compiled import ONE_AT_A_TIME
-from resolvi_sd._model.delaporte._kernel import _entry
+from resolvi_sd._compiled import ONE_AT_A_TIME, thread_bounds
+from resolvi_sd._model.delaporte._kernel import entry_terms
 
 __all__ = ["MixtureGradient", "mixture_pass"]
 
@@ -96,7 +96,7 @@ def _all_cells(
             outside = 0.0
             for e in range(indptr[cell], indptr[cell + 1]):
                 g = gene[e]
-                ratio, signal, by_r = _entry(
+                ratio, signal, by_r = entry_terms(
                     int(value[e]), float(mu[g]), float(a_background * ambient[g]), float(shape[g])
                 )
                 total += ratio
@@ -158,7 +158,7 @@ def mixture_pass(
     MixtureGradient.
     """
     n_core, n_genes = own_profiles.shape
-    bounds = np.linspace(0, n_core, get_num_threads() + 1).astype(np.int64)
+    bounds = thread_bounds(n_core)
     parts = len(bounds) - 1
     log_prob = np.zeros(parts)
     d_own = np.empty((n_core, n_genes), np.float32)

@@ -11,15 +11,15 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from numpy.typing import NDArray
 
-from resolvi_sd._compiled import ONE_AT_A_TIME
+from resolvi_sd._compiled import ONE_AT_A_TIME, thread_bounds
+from resolvi_sd._model.delaporte._kernel import LARGE
+from resolvi_sd._model.delaporte._terms import TINY_MEAN
 
 __all__ = ["EntryRates", "own_tails"]
 
-_LARGE = 1e200
-_TINY_MEAN = 1e-30
 # Probabilities below this value are left out of the sums.
 _NEGLIGIBLE = 1e-18
 
@@ -52,7 +52,7 @@ def _signal_weights(x: int, mu: float, lam: float, r: float, weight: Any) -> flo
     for k in range(x, 0, -1):
         weight[k - 1] = weight[k] * k * step / ((r + k - 1.0) * (x - k + 1.0))
         total += weight[k - 1]
-        if total > _LARGE:
+        if total > LARGE:
             weight[k - 1 : x + 1] /= total
             total = 1.0
     return total
@@ -64,9 +64,9 @@ def _tails(x: int, own: float, diffused: float, lam: float, r: float, weight: An
 
     The binomial of k molecules is computed from that of k - 1, between the first and the last non-negligible values.
     """
-    mu = max(own + diffused, _TINY_MEAN)
+    mu = max(own + diffused, TINY_MEAN)
     if math.isinf(r):
-        p, total = own / max(own + diffused + lam, _TINY_MEAN), 1.0
+        p, total = own / max(own + diffused + lam, TINY_MEAN), 1.0
         weight[:x] = 0.0
         weight[x] = 1.0
     else:
@@ -121,7 +121,7 @@ def own_tails(entries: EntryRates) -> tuple[NDArray[np.float64], NDArray[np.int6
     One probability for each molecule, `(n_molecules,)`, decreasing within each entry; and `(n_entries + 1,)` positions.
     """
     start = np.concatenate([[0], np.cumsum(entries.value, dtype=np.int64)])
-    bounds = np.linspace(0, len(entries.value), get_num_threads() + 1).astype(np.int64)
+    bounds = thread_bounds(len(entries.value))
     tail = np.empty(start[-1])
     with ONE_AT_A_TIME:
         _all_tails(*entries, start, bounds, int(entries.value.max(initial=1)), tail)
