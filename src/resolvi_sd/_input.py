@@ -256,7 +256,7 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
             warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
     if graph.mask.any():
         return
-    key, n_sections = setup.library_key or setup.batch_key, len(view.sections.names)
+    key, n_sections = setup.section_key, len(view.sections.names)
     if setup.neighbors_key is not None:
         reason = f"The graph of neighbors_key={setup.neighbors_key!r} has no edges"
     else:

@@ -45,7 +45,7 @@ class Setup:
         Columns of `obs` with further covariates.
     """
 
-    n_neighbors: int
+    n_neighbors: int = 10
     layer: str | None = None
     batch_key: str | None = None
     library_key: str | None = None
@@ -65,6 +65,11 @@ class Setup:
         sizes = self.size_factor_key if self.size_unit is None else None
         named = (self.batch_key, self.library_key, self.labels_key, sizes, *self.categorical_covariate_keys)
         return tuple(dict.fromkeys(key for key in named if key is not None))
+
+    @property
+    def section_key(self) -> str | None:
+        """Column of `obs` that distinguishes sections; None if there is none."""
+        return self.library_key or self.batch_key
 
     def size_column(self, keys: Keys) -> str | None:
         """Column of `obs` with the sizes of the cells of a fitted table; None without sizes."""

@@ -40,11 +40,10 @@ def test_totals_are_sums_over_the_cells_of_each_group():
     groups = Groups(codes, ("a", "b"), "key")
     order = rng.permutation(n_cells)
     blocks = [CellBlock(rows, own[rows], expression[rows], 2 * expression[rows]) for rows in np.split(order, [7, 30])]
-    found = group_totals(counts, groups, blocks, genes=np.arange(counts.shape[1]), among=among)
+    found = group_totals(np.ones((2, n_genes)), groups, blocks, genes=np.arange(n_genes), among=among)
     for code in range(2):
         cells = np.flatnonzero((codes == code) & among)
         mine, size = own[cells].toarray().astype(float), own[cells].toarray().sum(1, dtype=float)
-        np.testing.assert_allclose(found.observed[code], counts[cells].toarray().sum(0), rtol=1e-6)
         np.testing.assert_allclose(found.own[code], mine.sum(0), rtol=1e-6)
         np.testing.assert_allclose(found.expected[code], size @ expression[cells], rtol=1e-5)
         np.testing.assert_allclose(found.reference[code], 2 * size @ expression[cells], rtol=1e-5)
@@ -60,10 +59,10 @@ def test_totals_of_some_genes_are_those_of_a_table_without_the_others():
     expression = rng.dirichlet(np.ones(n_genes), n_cells).astype(np.float32)
     groups, rows = Groups(rng.integers(0, 2, n_cells), ("a", "b"), "key"), np.arange(n_cells)
     blocks = [CellBlock(rows, own, expression, expression)]
-    found = group_totals(counts, groups, blocks, genes=genes, among=np.ones(n_cells, bool))
+    found = group_totals(np.ones((2, 4)), groups, blocks, genes=genes, among=np.ones(n_cells, bool))
     among_them = expression[:, genes] / expression[:, genes].sum(1, keepdims=True)
     blocks = [CellBlock(rows, own[:, genes], among_them, among_them)]
-    expected = group_totals(counts[:, genes], groups, blocks, genes=np.arange(4), among=np.ones(n_cells, bool))
+    expected = group_totals(np.ones((2, 4)), groups, blocks, genes=np.arange(4), among=np.ones(n_cells, bool))
     for field in fields(found):
         np.testing.assert_allclose(getattr(found, field.name), getattr(expected, field.name), rtol=1e-6)
 

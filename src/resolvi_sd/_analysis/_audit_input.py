@@ -151,7 +151,7 @@ def audit_input(
     positions = cell_positions(
         data,
         table_key=table_key,
-        library_key=setup.library_key or setup.batch_key,
+        library_key=setup.section_key,
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
     )

@@ -12,7 +12,17 @@ from tqdm.auto import tqdm
 
 from resolvi_sd._csr import CSR, row_blocks
 from resolvi_sd._graphs import NeighborGraph
-from resolvi_sd._model import ResolviModule, Sampler, decode, encode, weigh_draws, weighted_expression, weighted_own
+from resolvi_sd._model import (
+    ResolviModule,
+    Sampler,
+    decode,
+    decode_mean,
+    encode,
+    in_batch,
+    weigh_draws,
+    weighted_expression,
+    weighted_own,
+)
 
 __all__ = ["CellBlock", "blocks_at_mean", "importance_blocks"]
 
@@ -75,9 +85,7 @@ def blocks_at_mean(
         expression = decode(module, mean, categories[some], slice(None))
         reference = expression
         if batch_correction:
-            settings = _all_batches(module, categories[some])
-            decoded = sum(decode(module, mean, setting, slice(None)) for setting in settings)
-            reference = np.asarray(decoded / np.float32(len(settings)))
+            reference = decode_mean(module, mean, _all_batches(module, categories[some]), slice(None))
         yield CellBlock(some, own[some], expression, reference)
 
 
@@ -129,7 +137,4 @@ def _with_bar(parts: Sequence[NDArray[np.int64]], show_progress_bar: bool) -> It
 
 def _all_batches(module: ResolviModule, categories: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the categories of the cells with every batch in turn."""
-    settings = [categories.copy() for _ in range(module.data.n_batches)]
-    for batch, setting in enumerate(settings):
-        setting[:, 0] = batch
-    return settings
+    return [in_batch(categories, batch) for batch in range(module.data.n_batches)]

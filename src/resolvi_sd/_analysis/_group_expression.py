@@ -10,7 +10,6 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis._cell_blocks import CellBlock
-from resolvi_sd._csr import CSR
 from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import Groups
 
@@ -68,7 +67,7 @@ class GroupTotals:
 
 
 def group_totals(
-    counts: CSR,
+    observed: NDArray[np.float64],
     groups: Groups,
     blocks: Iterable[CellBlock],
     *,
@@ -79,8 +78,8 @@ def group_totals(
 
     Parameters
     ----------
-    counts
-        Counts, cells × genes.
+    observed
+        Molecules of each group, groups × genes.
     groups
         The groups.
     blocks
@@ -91,18 +90,17 @@ def group_totals(
         Mask of the cells that may be used.
     """
     n_groups, n_genes = len(groups.names), len(genes)
-    observed, own, expected, reference, squared, product = np.zeros((6, n_groups, n_genes))
+    own, expected, reference, squared, product = np.zeros((5, n_groups, n_genes))
     size, size_squared = np.zeros((2, n_groups))
     for block in blocks:
         member = (groups.codes[block.rows] >= 0) & among[block.rows]
         codes, place = groups.codes[block.rows][member], np.flatnonzero(member)
         shape = (n_groups, len(block.rows))
         sums = sp.csr_matrix((np.ones(len(place)), (codes, place)), shape=shape)
-        if n_genes < counts.shape[1]:
+        if n_genes < block.own.shape[1]:
             block = _among(block, genes)
         mine = np.asarray(block.own.sum(axis=1), dtype=np.float64).ravel()
         by_size = sp.csr_matrix((mine[place], (codes, place)), shape=shape)
-        observed += (sums @ counts[block.rows]).toarray()[:, genes]
         own += (sums @ block.own).toarray()
         squared += (sums @ block.own.power(2)).toarray()
         product += (by_size @ block.own).toarray()

@@ -18,8 +18,9 @@ from resolvi_sd._model import (
     Sampler,
     Weights,
     check_weights,
-    decode,
+    decode_mean,
     encode,
+    in_batch,
     latent_draws,
     weigh_draws,
     weighted_expression,
@@ -133,11 +134,7 @@ def expression_draws(
     """Yield the expression rho at the mean of the latent, or from each of several draws, cells × genes."""
     mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     for latent in latent_draws(mean, spread, request.n_samples, rng):
-        drawn = decode(module, latent, request.settings[0], request.columns)
-        for setting in request.settings[1:]:
-            drawn += decode(module, latent, setting, request.columns)
-        drawn /= np.float32(len(request.settings))
-        yield drawn
+        yield decode_mean(module, latent, request.settings, request.columns)
 
 
 def mean_expression(
@@ -242,12 +239,8 @@ def _decoding_categories(
     names = list(dict.fromkeys(group_names(transform_batch)))
     if not names:
         raise ValueError(f"`transform_batch` is empty: name one of {listing(fitted.batches)}, or leave it out.")
-    settings = []
     if fitted.setup.batch_key is None:
         raise ValueError("`transform_batch` is for a fit with `batch_key=`; this one has a single batch.")
     for name in names:
         check_key(name, fitted.batches, argument="transform_batch", where=f"obs[{fitted.setup.batch_key!r}]")
-        setting = categories.copy()
-        setting[:, 0] = fitted.batches.index(name)
-        settings.append(setting)
-    return settings
+    return [in_batch(categories, fitted.batches.index(name)) for name in names]

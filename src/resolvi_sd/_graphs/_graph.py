@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from resolvi_sd._csr import canonical, row_blocks
+from resolvi_sd._csr import CSR, canonical, row_blocks
 
 __all__ = ["NeighborGraph"]
 
@@ -123,7 +123,7 @@ class NeighborGraph:
         return graph
 
 
-def _entries(matrix: sp.csr_matrix, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+def _entries(matrix: CSR, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return `matrix[rows, columns]`, 0 where nothing is stored, in time that grows with the number of entries."""
     values = np.zeros(rows.size, dtype=np.float64)
     if matrix.nnz == 0:

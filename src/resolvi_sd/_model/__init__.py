@@ -10,7 +10,7 @@ from resolvi_sd._model.leakage import leaked_molecules
 from resolvi_sd._model.loader import patch_size_of
 from resolvi_sd._model.module import PER_CELL, DataSummary, Rates, ResolviModule
 from resolvi_sd._model.posterior import Posterior, infer
-from resolvi_sd._model.rows import classify, decode, encode, latent_draws, latent_of
+from resolvi_sd._model.rows import classify, decode, decode_mean, encode, in_batch, latent_draws, latent_of
 from resolvi_sd._model.sampling import SITES, SOURCES, Sampler, Site
 
 __all__ = [
@@ -33,11 +33,13 @@ __all__ = [
     "combine_configs",
     "copy_module",
     "decode",
+    "decode_mean",
     "encode",
     "entry_sources",
     "extend_module",
     "from_plain",
     "highest_level",
+    "in_batch",
     "infer",
     "latent_draws",
     "latent_of",

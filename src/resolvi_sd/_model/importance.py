@@ -12,15 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resolvi_sd._model.module import Rates, ResolviModule
-from resolvi_sd._model.rows import decode
+from resolvi_sd._model.rows import decode_mean
 from resolvi_sd._model.sampling import Sampler
 from resolvi_sd._tiles import Minibatch, cut_minibatch
 
 __all__ = ["WeightedDraws", "Weights", "check_weights", "weigh_draws", "weighted_expression", "weighted_own"]
 
 Weights = Literal["uniform", "importance"]
-
-_TINY = 1e-30
 
 
 def check_weights(weights: str) -> None:
@@ -75,7 +73,7 @@ class _Conditional:
     def rates(self, latent: Tensor) -> Rates:
         amount = self.module.amount(self.minibatch, latent, self.shares)
         own = self.module.expression(latent, self.minibatch.core_categories)
-        return Rates(amount[:, 0:1] * own, amount[:, 1:2] * self.around, amount[:, 2:3] * self.background)
+        return Rates.of(amount, own, self.around, self.background)
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log-likelihood of each core cell's counts."""
@@ -83,10 +81,8 @@ class _Conditional:
 
     def own(self, latent: Tensor) -> Tensor:
         """Return the expected own molecules of every stored count of the core."""
-        counts, rates = self.minibatch.counts, self.rates(latent)
-        signal = self.module.expected_signal(counts, rates, self.minibatch.core_batch)
-        row, gene = counts.rows(), counts.gene
-        return signal * rates.own[row, gene] / rates.signal[row, gene].clamp_min(_TINY)
+        own, _ = self.module.expected_own(self.minibatch.counts, self.rates(latent), self.minibatch.core_batch)
+        return own
 
 
 def weigh_draws(sampler: Sampler, cells: NDArray[np.int64]) -> WeightedDraws:
@@ -137,11 +133,10 @@ def weighted_expression(
     `settings` contains the categories used for decoding, each cells × (1 + covariates); the mean over them is returned.
     """
     total = sum(
-        weight[:, None] * decode(module, latent, categories, genes)
+        weight[:, None] * decode_mean(module, latent, settings, genes)
         for latent, weight in zip(draws.latent, draws.weights, strict=True)
-        for categories in settings
     )
-    return np.asarray(total / len(settings), dtype=np.float32)
+    return np.asarray(total, dtype=np.float32)
 
 
 def weighted_own(sampler: Sampler, draws: WeightedDraws) -> NDArray[np.float32]:

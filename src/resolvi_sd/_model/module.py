@@ -34,6 +34,7 @@ _SHARE_SCALE = 0.4
 _LOG_CONCENTRATION = 4.0
 # Expression, relative to the mean over genes, below which the sparse prior of profiles makes no difference.
 _LEAST_EXPRESSION = 0.05
+_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Rates:
     own: Tensor
     diffused: Tensor
     background: Tensor
+
+    @classmethod
+    def of(cls, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Rates:
+        """Return the rates of cells that have these molecules of each source, cells × 3, from three profiles."""
+        return cls(amount[:, 0:1] * own, amount[:, 1:2] * around, amount[:, 2:3] * background)
 
     @property
     def signal(self) -> Tensor:
@@ -179,6 +185,13 @@ class ResolviModule(nn.Module):
         """Return the expected molecules of every stored count that are not background, given rates and batch."""
         r = None if self.config.likelihood == "poisson" else self.concentration()
         return expected_signal(counts, rates.signal, rates.background, r, self.concentration_group(batch))
+
+    def expected_own(self, counts: SparseRows, rates: Rates, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the expected own molecules of every stored count, and those that are not background."""
+        row, gene = counts.rows(), counts.gene
+        signal = self.expected_signal(counts, rates, batch)
+        own = signal * rates.own[row, gene] / rates.signal[row, gene].clamp_min(_TINY)
+        return torch.minimum(own, signal), signal  # rounding must not create more molecules than there are
 
     def background_profile(self) -> Tensor:
         """Return the background profile of each batch, batches × genes; rows sum to 1."""
@@ -354,11 +367,8 @@ class ResolviModule(nn.Module):
         self, minibatch: Minibatch, expression: Tensor, amount: Tensor, weights: Tensor, background: Tensor
     ) -> Rates:
         """Return the expected molecules of the core cells by source, from the profiles of all cells."""
-        return Rates(
-            own=amount[:, 0:1] * expression[: minibatch.n_core],
-            diffused=amount[:, 1:2] * self.neighbor_expression(minibatch, expression, weights),
-            background=amount[:, 2:3] * background[minibatch.core_batch],
-        )
+        around = self.neighbor_expression(minibatch, expression, weights)
+        return Rates.of(amount, expression[: minibatch.n_core], around, background[minibatch.core_batch])
 
     def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
         """Return the distribution of the core cells' counts given the rates."""

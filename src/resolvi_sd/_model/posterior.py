@@ -215,17 +215,14 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
     counts = minibatch.counts
     row, gene = counts.rows(), counts.gene
     rates, profiles = core_rates(module, minibatch, latent, shares, beta)
-    signal = module.expected_signal(counts, rates, minibatch.core_batch)
-    from_self, from_others = rates.own[row, gene], rates.diffused[row, gene]
-    # Rounding must not create more molecules than there are.
-    own = torch.minimum(signal * from_self / (from_self + from_others).clamp_min(_TINY), signal)
+    own, signal = module.expected_own(counts, rates, minibatch.core_batch)
     sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
     molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
     received = module.amount(minibatch, latent, shares)[:, 1]
-    mixture = from_others / received[row].clamp_min(_TINY)
-    ratio = torch.zeros_like(rates.own)
-    ratio[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
-    return Split(own, molecules, profiles, ratio)
+    mixture = rates.diffused[row, gene] / received[row].clamp_min(_TINY)
+    per_mixture = torch.zeros_like(rates.own)
+    per_mixture[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
+    return Split(own, molecules, profiles, per_mixture)
 
 
 def _flow(module: ResolviModule, minibatch: Minibatch, split: Split, beta: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._tiles import SparseRows, encoder_features
 
-__all__ = ["classify", "decode", "encode", "latent_draws", "latent_of"]
+__all__ = ["classify", "decode", "decode_mean", "encode", "in_batch", "latent_draws", "latent_of"]
 
 _ROWS = 8192
 
@@ -76,6 +76,27 @@ def decode(
             profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(categories[rows]))
         parts.append(profile.numpy()[:, genes])
     return np.concatenate(parts)
+
+
+def decode_mean(
+    module: ResolviModule,
+    latent: NDArray[np.float32],
+    settings: Sequence[NDArray[np.int64]],
+    genes: slice | NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the mean of :func:`decode` over several categories of the rows, such as all batches."""
+    total = decode(module, latent, settings[0], genes)
+    for categories in settings[1:]:
+        total += decode(module, latent, categories, genes)
+    total /= np.float32(len(settings))
+    return total
+
+
+def in_batch(categories: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
+    """Return the categories of rows as if all of them were in one batch."""
+    moved = categories.copy()
+    moved[:, 0] = batch
+    return moved
 
 
 def classify(

@@ -21,7 +21,7 @@ from resolvi_sd._results._same_counts import (
     warn_of_other_counts,
     warn_of_other_latent,
 )
-from resolvi_sd._results._tissue import restore, warn_of_lost_neighbors, warn_of_partial_niches
+from resolvi_sd._results._tissue import restore, restore_tissue, warn_of_lost_neighbors, warn_of_partial_niches
 from resolvi_sd._results._write import (
     check_room,
     most_probable,
@@ -51,6 +51,7 @@ __all__ = [
     "read_fit",
     "remove_audits",
     "restore",
+    "restore_tissue",
     "save_folder",
     "some_rows",
     "warn_of_lost_neighbors",

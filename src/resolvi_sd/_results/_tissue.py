@@ -22,7 +22,7 @@ from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result, warn_user
 
-__all__ = ["restore", "warn_of_lost_neighbors", "warn_of_partial_niches"]
+__all__ = ["restore", "restore_tissue", "warn_of_lost_neighbors", "warn_of_partial_niches"]
 
 # Lower bound of weights before taking logarithms; weights below the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
@@ -32,6 +32,15 @@ _WHOLE = 0.999
 
 def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGraph]:
     """Rebuild the fitted model, with the neighbor weights of its cells, and its tissue from a table.
+
+    See :func:`restore_tissue`; a missing fit raises KeyError as well.
+    """
+    fitted = read_fit(adata, keys)
+    return fitted, *restore_tissue(adata, keys, fitted)
+
+
+def restore_tissue(adata: AnnData, keys: Keys, fitted: FittedModel) -> tuple[Tissue, NeighborGraph]:
+    """Rebuild the tissue of a fit from its table, and give the model the neighbor weights of its cells.
 
     Posterior passes over them reproduce the results of the fit. If the table was subset since, the removed cells and
     edges are unknown: the weights of the remaining neighbors are scaled to sum to 1, shares are those of a cell with
@@ -44,16 +53,17 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         The table, in memory.
     keys
         Names of the fit's entries.
+    fitted
+        The fit, as read by :func:`read_fit`; its model gets as many slots for neighbors as the graph has.
 
     Returns
     -------
-    The model, in evaluation mode and with as many slots for neighbors as the graph; the tissue; the graph, whose slots
-    are those of the tissue. Labels are not read: every cell of the tissue is unlabeled.
+    The tissue, and the graph, whose slots are those of the tissue. Labels are not read: every cell is unlabeled.
 
     Raises
     ------
     KeyError
-        If there is no fit, or if its graph, weights, counts or batches are missing.
+        If the graph, the weights, the counts or the batches of the fit are missing.
     ValueError
         If genes or batches are not those of the fit, or if the counts are no longer counts.
 
@@ -62,7 +72,6 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
     UserWarning
         If neighbors of the fit are missing, or if the counts have changed.
     """
-    fitted = read_fit(adata, keys)
     for name in (keys.distances, keys.connectivities, keys.weights):
         check_result(name, adata.obsp, where="table.obsp", tool=keys.call("fit"))
     categories = category_codes(adata, fitted)
@@ -85,7 +94,7 @@ def restore(adata: AnnData, keys: Keys) -> tuple[FittedModel, Tissue, NeighborGr
         counts, categories, graph.index, graph.distance, graph.mask, molecules=molecules, size=sizes
     )
     _set_weights(fitted.module, tissue, graph.by_slot(adata.obsp[keys.weights]))
-    return fitted, tissue, graph
+    return tissue, graph
 
 
 def warn_of_lost_neighbors(

@@ -18,7 +18,7 @@ from resolvi_sd._tables._instances import annotation
 from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
 
-__all__ = ["CellPositions", "TableView", "cell_positions", "own_regions", "table_view"]
+__all__ = ["CellPositions", "TableView", "cell_positions", "cell_sections", "own_regions", "table_view"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def cell_positions(
     """
     adata = resolve_table(data, table_key)
     check_cells(adata.n_obs)
-    libraries = None if library_key is None else group_by(adata, library_key, argument="library_key")
+    sections = cell_sections(data, adata, library_key)
     columns = annotation(adata) if isinstance(data, SpatialData) else None
     if columns is None:
         hint = "Add them, e.g. `table.obsm['spatial'] = table.obs[['x', 'y']].to_numpy()`."
@@ -126,15 +126,29 @@ def cell_positions(
                 "that object, with `table_key=`."
             )
         coordinates = obsm_coordinates(adata, spatial_key, hint=hint)
-        sections = libraries or own_regions(adata) or one_group(adata.n_obs, "all")
     else:
         region_key, instance_key = columns
         regions = group_by(adata, region_key, argument="region_key")
         coordinates = element_coordinates(
             data, adata, regions, instance_key=instance_key, coordinate_system=coordinate_system
         )
-        sections = regions if libraries is None else cross(regions, libraries)
     return CellPositions(coordinates, sections)
+
+
+def cell_sections(data: SpatialData | AnnData, adata: AnnData, library_key: str | None) -> Groups:
+    """Return the section of each cell, as :func:`cell_positions` does.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If a column is missing or has missing values.
+    """
+    libraries = None if library_key is None else group_by(adata, library_key, argument="library_key")
+    columns = annotation(adata) if isinstance(data, SpatialData) else None
+    if columns is None:
+        return libraries or own_regions(adata) or one_group(adata.n_obs, "all")
+    regions = group_by(adata, columns[0], argument="region_key")
+    return regions if libraries is None else cross(regions, libraries)
 
 
 def own_regions(adata: AnnData) -> Groups | None:

@@ -18,7 +18,7 @@ from resolvi_sd.metrics import calibration as compare_shares
 from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
-from resolvi_sd.pl._results import SHARE_TITLES, fitted, read_shares
+from resolvi_sd.pl._results import SHARE_TITLES, fit_record, read_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def calibration(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    fitted(adata, keys)
+    fit_record(adata, keys)
     n_bins = check_positive_int(n_bins, argument="n_bins")
     predicted, true = read_shares(adata, keys), _read_truth(adata, true_keys)
     curves = _read_coverage(coverage)

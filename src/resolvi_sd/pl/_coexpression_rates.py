@@ -20,7 +20,7 @@ from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_markers, listing
 from resolvi_sd.metrics import coexpression_rate, depth_matched, exclusive_pairs, pairs_from_markers
 from resolvi_sd.pl._colored_groups import ColoredGroups
-from resolvi_sd.pl._results import fitted, setup_layer
+from resolvi_sd.pl._results import read_setup
 
 __all__ = ["Points", "find_pairs", "kept_genes", "pair_rates", "read_layers"]
 
@@ -63,8 +63,7 @@ def read_layers(adata: AnnData, keys: Keys, corrected_layer: str | None, rng: Ra
     KeyError
         If there is no fit, or one of its layers is missing.
     """
-    record = fitted(adata, keys)
-    raw = sp.csr_matrix(fitted_counts(adata, setup_layer(record)))
+    raw = sp.csr_matrix(fitted_counts(adata, read_setup(adata, keys).layer))
     corrected = sp.csr_matrix(corrected_counts(adata, keys, raw, layer=corrected_layer))
     return {RAW: raw, CONTROL: depth_matched(raw, corrected, rng=rng), CORRECTED: corrected}
 

@@ -19,7 +19,7 @@ from resolvi_sd.pl._colors import VERMILION
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._labels import label_points
-from resolvi_sd.pl._results import fitted, warn_of_other_cells
+from resolvi_sd.pl._results import fit_record, warn_of_other_cells
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def decontamination(
 
 
 def _record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
-    fitted(adata, keys)
+    fit_record(adata, keys)
     key = keys.decontaminated
     tool = keys.call("decontaminated_counts")
     check_result(key, adata.uns, where="table.uns", tool=tool)

@@ -29,7 +29,7 @@ from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
 from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
 from resolvi_sd.pl._panels import label_coordinates
-from resolvi_sd.pl._results import Place, check_written, fitted
+from resolvi_sd.pl._results import Place, check_written, read_setup
 from resolvi_sd.pl._sections import Section, find_sections
 
 if TYPE_CHECKING:
@@ -132,14 +132,14 @@ def flow(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    record = fitted(adata, keys)
+    setup = read_setup(adata, keys)
     check_written(keys, [keys.flow], adata.obsp, where="table.obsp")
     edges = sp.csr_matrix(adata.obsp[keys.flow])
     _check_choice(adata, edges, cell, window, size)
     groups = one_colored_group(adata.n_obs, "")
     if color is not None:
         groups = read_colored_groups(adata, color, argument="color", palette=palette)
-    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     positions = cell_positions(
         data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system

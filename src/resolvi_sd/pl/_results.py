@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit
+from resolvi_sd._setup import Setup
 from resolvi_sd._validation import check_counts, check_key, check_unique, listing, warn_user
 
 __all__ = [
     "SHARE_TITLES",
     "Place",
     "check_written",
-    "fitted",
+    "fit_record",
     "gene_counts",
+    "read_setup",
     "read_shares",
     "resolve_genes",
-    "setup_layer",
     "warn_of_other_cells",
 ]
 
@@ -31,7 +32,7 @@ __all__ = [
 SHARE_TITLES = ("own", "from neighbors", "background")
 
 
-def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
+def fit_record(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
     """Return the record of the fit, `uns[key_added]`.
 
     Raises
@@ -53,6 +54,17 @@ def fitted(adata: AnnData, keys: Keys) -> Mapping[str, Any]:
         f"No fit under key_added={keys.prefix!r} in this table; fits under: {listing(names)}. {hint}"
         "Please run `resolvi_sd.tl.fit` first."
     )
+
+
+def read_setup(adata: AnnData, keys: Keys) -> Setup:
+    """Return where the fit found its input.
+
+    Raises
+    ------
+    KeyError
+        If there is no fit, as :func:`fit_record`.
+    """
+    return Setup.from_plain(fit_record(adata, keys).get("setup", {}))
 
 
 def warn_of_other_cells(adata: AnnData, n_cells: int, *, what: str, tool: str) -> None:
@@ -87,20 +99,9 @@ def read_shares(adata: AnnData, keys: Keys) -> tuple[NDArray[np.float64], ...]:
         If a share is missing.
     """
     if keys.true not in adata.obs:
-        fitted(adata, keys)  # the message names the existing fits
+        fit_record(adata, keys)  # the message names the existing fits
     check_written(keys, keys.shares, adata.obs.columns, where="table.obs")
     return tuple(adata.obs[key].to_numpy(dtype=np.float64) for key in keys.shares)
-
-
-def _setup(record: Mapping[str, Any], key: str) -> str | None:
-    """Return an argument of the fit; one that was None may be missing from the record."""
-    value = record.get("setup", {}).get(key)
-    return None if value is None else str(value)
-
-
-def setup_layer(record: Mapping[str, Any]) -> str | None:
-    """Return the layer of the counts that were fitted; None for `X`."""
-    return _setup(record, "layer")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Place:
     @classmethod
     def of(
         cls,
-        record: Mapping[str, Any],
+        setup: Setup,
         *,
         coordinate_system: str | None,
         spatial_key: str | None,
@@ -132,9 +133,9 @@ class Place:
     ) -> Place:
         """Return the settings of the user, with those of the fit instead of None."""
         return cls(
-            coordinate_system or _setup(record, "coordinate_system") or "global",
-            spatial_key or _setup(record, "spatial_key") or "spatial",
-            library_key or _setup(record, "library_key") or _setup(record, "batch_key"),
+            coordinate_system or setup.coordinate_system,
+            spatial_key or setup.spatial_key,
+            library_key or setup.section_key,
         )
 
 

@@ -20,14 +20,11 @@ from resolvi_sd._tables import (
     Groups,
     annotation,
     cell_positions,
+    cell_sections,
     check_element,
-    cross,
     full_resolution,
-    group_by,
     instance_rows,
     label_axes,
-    one_group,
-    own_regions,
     system_of,
 )
 from resolvi_sd._validation import check_key, group_names, listing
@@ -127,17 +124,13 @@ def find_sections(
         )
         return found.coordinates[:, :2]
 
+    chosen = _choose(cell_sections(data, adata, place.library_key), library_id)
     columns = annotation(adata) if isinstance(data, SpatialData) else None
-    key = place.library_key
-    libraries = None if key is None else group_by(adata, key, argument="library_key")
     if columns is None:
-        groups = libraries or own_regions(adata) or one_group(adata.n_obs, "all")
-        return tuple(_dots(name, rows, positions()[rows]) for name, rows in _choose(groups, library_id))
-    regions = group_by(adata, columns[0], argument="region_key")
-    chosen = _choose(regions if libraries is None else cross(regions, libraries), library_id)
+        return tuple(_dots(name, rows, positions()[rows]) for name, rows in chosen)
     sections: list[Section] = []
     for name, rows in chosen:
-        region = regions.names[regions.codes[rows[0]]]
+        region = str(adata.obs[columns[0]].iloc[rows[0]])
         hint = "Add the element, or leave its cells out with library_id=."
         check_element(data, region, place.coordinate_system, hint=hint)
         if region in data.points or (region in data.labels and "z" in label_axes(data[region])):

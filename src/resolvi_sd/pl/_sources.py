@@ -15,7 +15,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import SHARE_TITLES, Place, fitted, read_shares
+from resolvi_sd.pl._results import SHARE_TITLES, Place, read_setup, read_shares
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -97,9 +97,9 @@ def sources(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    record = fitted(adata, keys)
+    setup = read_setup(adata, keys)
     values = read_shares(adata, keys)
-    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
     limits = [_limits(share[drawn], own=key == keys.true) for key, share in zip(keys.shares, values, strict=True)]

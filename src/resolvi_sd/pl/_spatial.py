@@ -15,7 +15,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import Place, fitted, gene_counts, resolve_genes, setup_layer
+from resolvi_sd.pl._results import Place, gene_counts, read_setup, resolve_genes
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ def spatial(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    record = fitted(adata, keys)
+    setup = read_setup(adata, keys)
     corrected = corrected_layer_name(adata, keys, corrected_layer)
     genes = resolve_genes(adata, gene)
-    place = Place.of(record, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
-    layers = (setup_layer(record), corrected)
+    layers = (setup.layer, corrected)
     rows = []
     for name in genes:
         pair = gene_counts(adata, keys, name, layers)

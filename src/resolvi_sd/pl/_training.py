@@ -15,7 +15,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_save, open_ax, save_figure
-from resolvi_sd.pl._results import fitted
+from resolvi_sd.pl._results import fit_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +78,7 @@ def training(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('epoch', 'ELBO (nats per cell)')
     """
-    history = _history(fitted(resolve_table(data, table_key), Keys(key_added)))
+    history = _history(fit_record(resolve_table(data, table_key), Keys(key_added)))
     check_save(save)
     ax = open_ax(ax, (5.0, 3.5), figsize=figsize, title=title)
     _draw(ax, history)

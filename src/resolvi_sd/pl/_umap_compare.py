@@ -23,7 +23,7 @@ from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import CORRECTED_COUNTS, COUNTS, choose_cells, embed, is_embedding, read_representations
 from resolvi_sd.pl._figures import check_save, open_panels, save_figure
 from resolvi_sd.pl._panels import add_colorbar
-from resolvi_sd.pl._results import fitted, gene_counts, resolve_genes, setup_layer
+from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,10 +115,9 @@ def umap_compare(
     """
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    record = fitted(adata, keys)
+    layer = read_setup(adata, keys).layer
     check_positive_int(n_cells, argument="n_cells")
     generator = as_generator(rng)
-    layer = setup_layer(record)
     is_gene = color not in adata.obs and color in adata.var_names
     if is_gene:
         resolve_genes(adata, color)

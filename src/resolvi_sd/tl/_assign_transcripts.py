@@ -13,7 +13,7 @@ from resolvi_sd._analysis import CellIds, Sample, SourceColumns
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
-from resolvi_sd._results import read_fit, restore
+from resolvi_sd._results import read_fit, restore_tissue
 from resolvi_sd._tables import Transcripts, cell_outlines, read_transcripts, resolve_table
 from resolvi_sd._validation import check_number
 
@@ -151,7 +151,8 @@ def assign_transcripts(
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"Assigning transcripts needs points: pass a SpatialData, not {type(sdata).__name__}.")
     adata = resolve_table(sdata, table_key)
-    system = coordinate_system or read_fit(adata, keys).setup.coordinate_system
+    fitted = read_fit(adata, keys)
+    system = coordinate_system or fitted.setup.coordinate_system
     transcripts = read_transcripts(
         sdata,
         points_key=points_key,
@@ -169,7 +170,7 @@ def assign_transcripts(
     if scale != np.inf:
         outlines = cell_outlines(sdata, table_key=table_key, coordinate_system=system, why=_WHY)
         polygons = outlines.in_plane()
-    fitted, tissue, _ = restore(adata, keys)
+    tissue, _ = restore_tissue(adata, keys, fitted)
     sources = SourceColumns(
         fitted.module, tissue.kept(), transcripts.columns, keys, polygons, np.inf if scale is None else scale, ids
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._analysis import (
-    CellBlock,
     DecisionRule,
     Mode,
     blocks_at_mean,
@@ -35,7 +34,7 @@ from resolvi_sd._results import (
     corrected_counts,
     fitted_counts,
     read_fit,
-    restore,
+    restore_tissue,
     warn_of_other_counts,
 )
 from resolvi_sd._tables import resolve_table
@@ -205,43 +204,29 @@ def differential_expression(
     keys = Keys(key_added)
     fitted = read_fit(adata, keys)
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted.setup)
-    if weights == "importance":
-        fitted, tissue, graph = restore(adata, keys)
-        counts = tissue.counts
-    else:
-        counts = fitted_counts(adata, fitted.setup.layer)
-    measured = fitted.measured
+    restored = restore_tissue(adata, keys, fitted) if weights == "importance" else None
+    counts = fitted_counts(adata, fitted.setup.layer) if restored is None else restored[0].counts
     depth = row_sums(counts)
     usable = depth > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
     corrected = corrected_counts(adata, keys, counts)
     rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
-    blocks: Iterable[CellBlock]
-    if weights == "importance":
-        blocks = importance_blocks(
-            Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=generator),
-            graph,
-            rows,
-            batch_correction=batch_correction,
-            show_progress_bar=show_progress_bar,
-        )
-    else:
+    how = {"batch_correction": batch_correction, "show_progress_bar": show_progress_bar}
+    if restored is None:
         warn_of_other_counts(adata, fitted, keys, counts)
-        blocks = blocks_at_mean(
-            fitted.module,
-            counts,
-            corrected,
-            category_codes(adata, fitted),
-            rows,
-            batch_correction=batch_correction,
-            show_progress_bar=show_progress_bar,
-        )
+        blocks = blocks_at_mean(fitted.module, counts, corrected, category_codes(adata, fitted), rows, **how)
+    else:
+        tissue, graph = restored
+        sampler = Sampler.create(fitted.module, tissue, n_samples=_WEIGHTED_DRAWS, rng=generator)
+        blocks = importance_blocks(sampler, graph, rows, **how)
+    measured = fitted.measured
+    raw, kept = (detection(matrix, groups, genes=measured, among=usable) for matrix in (counts, corrected))
     tables = compare_expression(
-        group_totals(counts, groups, blocks, genes=measured, among=usable),
+        group_totals(raw.total, groups, blocks, genes=measured, among=usable),
         comparisons,
-        detection(counts, groups, genes=measured, among=usable),
-        detection(corrected, groups, genes=measured, among=usable),
+        raw,
+        kept,
         rule,
         pseudocount=pseudocount,
         depth=float(np.median(depth[usable])),

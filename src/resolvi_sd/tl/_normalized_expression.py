@@ -20,7 +20,7 @@ from resolvi_sd._results import (
     category_codes,
     checked_counts,
     read_fit,
-    restore,
+    restore_tissue,
 )
 from resolvi_sd._tables import read_sizes, resolve_table
 from resolvi_sd._validation import check_result, check_takes_results
@@ -144,10 +144,10 @@ def normalized_expression(
         )
     generator = as_generator(rng)
     if request.weights == "importance":
-        restored, tissue, graph = restore(adata, keys)
+        tissue, graph = restore_tissue(adata, keys, fitted)
         scale = _scale(adata, fitted, keys, request, tissue.counts)
         expression = importance_expression(
-            restored.module, tissue, graph, request, scale, rng=generator, show_progress_bar=show_progress_bar
+            fitted.module, tissue, graph, request, scale, rng=generator, show_progress_bar=show_progress_bar
         )
     else:
         counts = checked_counts(adata, fitted, keys)
