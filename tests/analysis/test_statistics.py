@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from anndata import AnnData
 from scipy import stats
 from scipy.stats import norm
 
 from resolvi_sd._analysis import (
     DecisionRule,
+    adjacent_units,
     bootstrap_means,
     cell_groups,
     check_draws,
@@ -17,12 +19,14 @@ from resolvi_sd._analysis import (
     detection,
     draw_labels,
     edge_weights,
+    effective_units,
     estimate_pseudocount,
     label_probabilities,
     make_comparisons,
     neighborhood_composition,
     posterior_expected_fdr,
     rank_genes_groups,
+    spatial_dependence,
     summarize_change,
     widened,
 )
@@ -207,6 +211,44 @@ def test_draws_without_spread_are_no_error():
     same = np.zeros(5)
     np.testing.assert_array_equal(shrunk_probability(same, same, CHANGE), 0)
     np.testing.assert_allclose(shrunk_probability(same, same, DecisionRule("vanilla", delta=0.25, fdr=0.05)), 0.5)
+
+
+def test_with_a_varied_prior_a_label_may_have_been_missed_by_chance():
+    """Of blocks with one label each, a fifth have the label that a group of twelve blocks lacks."""
+    of_label = np.r_[np.zeros(12), np.tile([1.0, 0, 0, 0], 12)]
+    n_cells = np.stack([np.arange(60) < 12, np.arange(60) >= 12], axis=1) * 10.0
+    totals = (n_cells * of_label[:, None])[None, :, :, None]
+    mean, varied = (
+        bootstrap_means(totals, n_cells, varied_prior=varied, n_samples=4000, rng=np.random.default_rng(0))[:, 0, 0]
+        for varied in (False, True)
+    )
+    assert mean.max() < 0.2 < np.quantile(varied, 0.99)
+    assert mean.mean() == pytest.approx(varied.mean(), abs=0.005) == pytest.approx(0.2 / 13, abs=0.003)
+
+
+def test_one_large_unit_counts_as_little_more_than_one():
+    n_cells = np.array([[50, 900], [50, 60], [50, 60], [50, 0]])
+    np.testing.assert_allclose(effective_units(n_cells), [4, 1020**2 / (900**2 + 2 * 60**2)])
+
+
+@pytest.mark.parametrize(("shared", "expected"), [(False, 1.0), (True, 2.0)])
+def test_adjacent_units_that_share_half_of_their_deviation_double_the_variance(shared, expected):
+    """The variance of the sum of e[i] + e[i + 1] over a ring is twice that of independent ones of the same variance."""
+    noise = np.random.default_rng(0).normal(size=(2000, 2, 3))
+    value = noise + (np.roll(noise, 1, axis=0) if shared else np.random.default_rng(1).normal(size=noise.shape))
+    ring = sp.csr_matrix((np.ones(2000), (np.arange(2000), np.roll(np.arange(2000), 1))))
+    adjacent = adjacent_units(ring, np.arange(2000))
+    assert (adjacent != adjacent.T).nnz == 0 and adjacent.nnz == 4000 and set(adjacent.data) == {1.0}
+    found = spatial_dependence(value + 5, np.ones((2000, 2)), adjacent)
+    assert found == pytest.approx(expected, abs=0.06)
+
+
+def test_dependence_of_few_units_is_unbiased():
+    rng = np.random.default_rng(0)
+    every = sp.csr_matrix(np.ones((6, 6)) - np.eye(6))
+    for _ in range(5):  # deviations sum to zero, so that all of them together say nothing
+        value = rng.normal(size=(6, 2, 2))
+        assert spatial_dependence(value, np.ones((6, 2)), every) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("n_units", [3, 5, 12])

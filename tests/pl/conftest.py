@@ -94,6 +94,8 @@ def write_groups(adata: ad.AnnData) -> None:
         _compare(groups, comparisons, "label", list(names), reach=2.0)
         .rename(columns=lambda name: name.replace("_de", "_da"))
         .assign(labels_key="cell_type", weighting="uniform")
+        .assign(lfc_low=lambda rows: rows["lfc_mean"] - 2 * rows["lfc_std"])
+        .assign(lfc_high=lambda rows: rows["lfc_mean"] + 3 * rows["lfc_std"])
     )
     niche = np.random.default_rng(2).dirichlet(np.ones(3), size=adata.n_obs).astype(np.float32)
     niche[EMPTY] = np.nan

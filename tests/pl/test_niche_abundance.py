@@ -33,9 +33,9 @@ def test_intervals_and_calls(compared):
     for ax, group in zip(axes[1:], LABELS, strict=True):
         rows = table[table["group1"] == group].set_index("label").loc[LABELS]
         bars, dots = ax.collections
-        mean, spread = rows["lfc_mean"].to_numpy(), rows["lfc_std"].to_numpy()
+        mean = rows["lfc_mean"].to_numpy()
         ends = np.array([segment[:, 0] for segment in bars.get_segments()])
-        np.testing.assert_allclose(ends, np.column_stack([mean - 1.96 * spread, mean + 1.96 * spread]))
+        np.testing.assert_allclose(ends, rows[["lfc_low", "lfc_high"]])
         np.testing.assert_allclose(dots.get_offsets(), np.column_stack([mean, [0, 1, 2]]))
         hollow = (dots.get_facecolor() == to_rgba("white")).all(axis=1)
         np.testing.assert_array_equal(hollow, ~rows["is_da_fdr"])

@@ -2,7 +2,13 @@
 
 from resolvi_sd._analysis._audit import CONTROL, CORRECTED, MAX_RELATIVE_RAW, RAW, audit_rows
 from resolvi_sd._analysis._audit_input import audit_input
-from resolvi_sd._analysis._bootstrap import bootstrap_means, widened
+from resolvi_sd._analysis._bootstrap import (
+    adjacent_units,
+    bootstrap_means,
+    effective_units,
+    spatial_dependence,
+    widened,
+)
 from resolvi_sd._analysis._cell_blocks import CellBlock, blocks_at_mean, importance_blocks
 from resolvi_sd._analysis._components import principal_components
 from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_fpr, decontaminate
@@ -64,6 +70,7 @@ __all__ = [
     "Weighting",
     "audit_input",
     "audit_rows",
+    "adjacent_units",
     "blocks_at_mean",
     "bootstrap_means",
     "cell_groups",
@@ -77,6 +84,7 @@ __all__ = [
     "detection",
     "draw_expression",
     "draw_labels",
+    "effective_units",
     "edge_weights",
     "estimate_pseudocount",
     "expression_draws",
@@ -93,6 +101,7 @@ __all__ = [
     "principal_components",
     "rank_genes_groups",
     "selected_groups",
+    "spatial_dependence",
     "stack_comparisons",
     "summarize_change",
     "table_edges",

@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["niche_abundance"]
 
-_COLUMNS = ("label", "lfc_mean", "lfc_std", "is_da_fdr", "groupby", "labels_key", "weighting")
+_COLUMNS = ("label", "lfc_mean", "lfc_low", "lfc_high", "is_da_fdr", "groupby", "labels_key", "weighting")
 _COMPOSITION = "mean neighborhood"
-# Half the width of a 95 % interval of a normal distribution, in standard deviations.
-_INTERVAL = 1.96
 # In inches: a row, the margins above and below the rows, a column of the heatmap, the margins beside the columns
 # without the names, the panel of a comparison, and the smallest room for names.
 _ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL, _LEAST_NAME = 0.28, 0.7, 0.42, 1.4, 1.8, 0.8
@@ -67,10 +65,10 @@ def niche_abundance(
 
     The first panel shows the mean share (%) of each label among the neighbors of the cells of each group. If
     :func:`resolvi_sd.tl.differential_niche_abundance` compared these groups by the same labels, one panel per
-    comparison follows, with the same rows: the mean log2 fold change of the share with its approximate 95 % interval
-    (1.96 times `lfc_std` to either side). Dots are filled if the change was called at the false discovery rate of
-    the test: vermilion if the label is more abundant around the first group, blue if it is less abundant. The false
-    discovery rate is that of all calls of a comparison together, so the interval of a single call may include zero.
+    comparison follows, with the same rows: the mean log2 fold change of the share with its 95 % interval (`lfc_low` to
+    `lfc_high`). Dots are filled if the change was called at the false discovery rate of the test: vermilion if the
+    label is more abundant around the first group, blue if it is less abundant. The false discovery rate is that of all
+    calls of a comparison together, so the interval of a single call may include zero.
 
     Parameters
     ----------
@@ -233,12 +231,12 @@ def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> Non
     place = {name: row for row, name in enumerate(labels)}
     known = rows[rows["label"].astype(str).isin(place)]
     row = np.array([place[str(name)] for name in known["label"]])
-    change, spread = (known[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_std"))
+    change, low, high = (known[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_low", "lfc_high"))
     called = known["is_da_fdr"].to_numpy(dtype=bool)
     color = np.where(~called, NOT_CALLED, np.where(change > 0, UP, DOWN)).tolist()
     filled = [shade if yes else "white" for shade, yes in zip(color, called, strict=True)]
     ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
-    ax.hlines(row, change - _INTERVAL * spread, change + _INTERVAL * spread, color=color, linewidth=1.5, zorder=1)
+    ax.hlines(row, low, high, color=color, linewidth=1.5, zorder=1)
     ax.scatter(change, row, s=30, c=filled, edgecolors=color, linewidths=1.5, zorder=2)
     ax.set_yticks(np.arange(len(labels)), labels)
     ax.set(ylim=(len(labels) - 0.5, -0.5), xlabel="log2 FC of the share\n(95 % interval)")
