@@ -277,7 +277,15 @@ class ResolVI(Estimates):
         check_takes_results(target)
         check_room(target, self.fitted.setup, keys)
         posterior = self._given_away(show_progress_bar=show_progress_bar)
-        write_fit(target, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
+        write_fit(
+            target,
+            self.fitted,
+            posterior,
+            self._input.graph,
+            categories=self._input.categories,
+            sizes=self._input.sizes,
+            keys=keys,
+        )
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Save the model to a folder, as safetensors and JSON files.

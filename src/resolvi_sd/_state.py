@@ -126,5 +126,13 @@ class ModelState:
         # The functions of `tl` do not modify counts or latent means, so no copies are needed.
         posterior = self._infer(show_progress_bar=show_progress_bar)
         keys = Keys(RESULTS_KEY)
-        write_fit(table, self.fitted, posterior, self._input.graph, sizes=self._input.sizes, keys=keys)
+        write_fit(
+            table,
+            self.fitted,
+            posterior,
+            self._input.graph,
+            categories=self._input.categories,
+            sizes=self._input.sizes,
+            keys=keys,
+        )
         return table

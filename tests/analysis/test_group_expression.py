@@ -132,7 +132,7 @@ def test_several_groups_together_are_one_group_of_their_cells(monkeypatch, held)
         seen,
         DecisionRule("change", delta=0.25, fdr=0.05),
         pseudocount=1e-9,
-        depth=100.0,
+        depths=[100.0],
         n_samples=2000,
         rng=np.random.default_rng(1),
     )

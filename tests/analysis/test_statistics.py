@@ -274,10 +274,10 @@ def test_intervals_of_few_units_cover_the_truth(n_units):
         assert bare / runs < 0.86
 
 
-def test_names_that_are_the_same_text_are_told():
-    column = pd.Categorical([1, "1", 1, "1"], categories=[1, "1"])
+@pytest.mark.parametrize("column", [pd.Categorical([1, "1", 1, "1"], categories=[1, "1"]), [1, "1", 1, "1"]])
+def test_names_that_are_the_same_text_are_told(column):
     table = AnnData(np.ones((4, 1)), obs=pd.DataFrame({"group": column}, index=list("abcd")))
-    message = r"Categories of the column 'group', read as text, must be unique.* '1'"
+    message = r"Values of the column 'group', read as text, must be unique.* '1'"
     with pytest.raises(ValueError, match=message):
         cell_groups(table, "group", argument="groupby")
     with pytest.raises(ValueError, match=message):
@@ -308,14 +308,27 @@ def test_rules_that_make_no_sense_are_refused():
         check_pseudocount(None)
 
 
-def test_a_small_group_is_found_whatever_it_is_called():
+def test_a_group_must_not_be_named_as_all_others_are():
     table = AnnData(np.ones((6, 1)), obs=pd.DataFrame({"group": ["rest", *"aabbb"]}, index=list("uvwxyz")))
     groups = cell_groups(table, "group", argument="groupby")
     among = np.ones(6, bool)
+    with pytest.raises(ValueError, match=r"obs\['group'\] has a group named 'rest', which stands for all other groups"):
+        make_comparisons(groups, "a", None, among=among)
     with pytest.raises(ValueError, match=r"fewer than two cells with counts: 'rest' \(1 cell\)"):
-        check_sizes(groups, make_comparisons(groups, "rest", None, among=among), among=among, kind="with counts")
-    with pytest.warns(UserWarning, match="single cell are not compared: 'rest'"):
-        assert [c.name1 for c in make_comparisons(groups, None, None, among=among)] == ["a", "b"]
+        check_sizes(groups, make_comparisons(groups, "rest", "a", among=among), among=among, kind="with counts")
+
+
+def test_groups_of_a_single_cell_are_not_compared():
+    table = AnnData(np.ones((6, 1)), obs=pd.DataFrame({"group": ["one", *"aabbb"]}, index=list("uvwxyz")))
+    groups = cell_groups(table, "group", argument="groupby")
+    with pytest.warns(UserWarning, match="single cell are not compared: 'one'"):
+        assert [c.name1 for c in make_comparisons(groups, None, None, among=np.ones(6, bool))] == ["a", "b"]
+
+
+def test_text_that_stands_for_missing_values_is_told():
+    table = AnnData(np.ones((4, 1)), obs=pd.DataFrame({"group": ["nan", "a", "a", "None"]}, index=list("uvwx")))
+    with pytest.warns(UserWarning, match=r"obs\['group'\] has values that look like missing ones.*: 'None', 'nan'"):
+        cell_groups(table, "group", argument="groupby")
 
 
 def test_among_certain_hypotheses_none_is_called_that_is_probably_false():

@@ -19,6 +19,13 @@ def test_removing_all_nothing_and_the_right_ones(kept, expected):
     assert removal(np.array([[4, 3]]), np.array([[2, 1]]), np.array(kept)) == expected
 
 
+@pytest.mark.parametrize("name", ["true_own", "corrected"])
+def test_parts_do_not_exceed_the_counts(name):
+    parts = {"true_own": np.array([[2, 0]]), "corrected": np.array([[1, 0]])} | {name: np.array([[4, 3]])}
+    with pytest.raises(ValueError, match=f"`{name}` has up to 1 more than `counts`"):
+        removal(np.array([[4, 2]]), **parts)
+
+
 def test_profile_error_by_hand():
     error = profile_error(sp.csr_matrix([[2.0, 2.0, 0.0], [0, 0, 0]]), np.array([[0.25, 0.25, 0.5], [1, 0, 0]]))
     assert error[0] == 0.5

@@ -31,7 +31,9 @@ def mixed(square_table, add_results):
         leaked[np.flatnonzero(kind == name)[::2], table.var_names.get_loc(gene)] = 1
     table.X = sp.csr_matrix((own + leaked).astype(np.float32))
     add_results(table)
-    table.layers["resolvi_counts"] = sp.csr_matrix((0.9 * own + 0.5 * leaked).astype(np.float32))
+    kept = 0.9 * own + 0.5 * leaked
+    table.layers["resolvi_counts"] = sp.csr_matrix(kept.astype(np.float32))
+    table.obs["resolvi_true"] = kept.sum(axis=1) / (own + leaked).sum(axis=1)
     return table
 
 
@@ -193,6 +195,7 @@ def test_image(compare, add_results):
     add_results(table)
     kept = rng.uniform(0.85, 1, 9) * own + rng.uniform(0.1, 0.5, 9) * leaked
     table.layers["resolvi_counts"] = sp.csr_matrix(kept.astype(np.float32))
+    table.obs["resolvi_true"] = kept.sum(axis=1) / (own + leaked).sum(axis=1)
     pairs = [(a, b) for a, b in combinations("ABCDEFGHI", 2) if (ord(a) - ord(b)) % 3]
     draw = {"labels_key": "cell_type", "pairs": pairs}
     compare("coexpression", lambda path: rsd.pl.coexpression(table, save=path, **draw), tolerance=2)

@@ -71,6 +71,7 @@ def test_a_gene_is_colored_by_counts_before_and_after(embedded):
     gene, share = embedded.var_names[0], np.linspace(0.2, 1, 64)
     counted = embedded.X[:, [0]].toarray().ravel()
     embedded.layers["resolvi_counts"] = embedded.X.multiply(share[:, None]).tocsr().astype(np.float32)
+    embedded.obs["resolvi_true"] = share
     *umaps, in_place = rsd.pl.umap_compare(
         embedded, color=gene, representations=["counts", "corrected", "X_map"], cmap="gray", return_ax=True
     )

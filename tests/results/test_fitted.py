@@ -106,6 +106,44 @@ def test_counts_that_were_replaced_by_corrected_ones_are_noticed(table, integer_
         OF_TABLE["tl.differential_expression"](table)
 
 
+@pytest.mark.parametrize("transform", [np.log1p, lambda values: 0.3 * values], ids=["log1p", "scaled"])
+def test_corrected_counts_that_were_transformed_in_place_are_refused(table, transform):
+    """Of the counts of the fit, they are between 0 and these in any case."""
+    layer = table.layers["resolvi_counts"]
+    layer.data = transform(layer.data)
+    for ask in (
+        lambda: rsd.tl.differential_expression(table, groupby="cell_type", **QUIET),
+        lambda: rsd.tl.pseudobulk(table, groupby="cell_type"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"resolvi_counts'\]` does not have the molecules that the fit left in 300"
+        ):
+            ask()
+
+
+def test_draws_of_corrected_counts_have_sums_of_their_own():
+    table = rsd.datasets.simulate_tissue(n_cells=100, n_genes=30, rng=0, transcripts=False)["table"]
+    rsd.tl.fit(table, max_epochs=1, integer_counts=True, **QUIET)
+    bulk = rsd.tl.pseudobulk(table, groupby="cell_type", min_cells=1)
+    assert bulk.X.sum() == table.layers["resolvi_counts"].sum()
+
+
+@pytest.mark.parametrize("encode_covariates", [False, True])
+def test_other_batches_are_noticed(encode_covariates):
+    table = rsd.datasets.simulate_tissue(n_cells=300, n_genes=30, n_samples=2, n_batches=2, rng=0)["table"]
+    del table.uns["spatialdata_attrs"]
+    config = rsd.ModelConfig(encode_covariates=encode_covariates)
+    rsd.tl.fit(table, batch_key="batch", max_epochs=2, config=config, **QUIET)
+    half = table[table.obs_names.isin(table.obs_names[::2])][::-1].copy()
+    rsd.tl.latent(half, **QUIET)
+    half.obs["batch"] = half.obs["batch"].cat.rename_categories(half.obs["batch"].cat.categories[::-1])
+    n_seen = int(half.obs_names.isin(table.uns["resolvi"]["some_cells"]).sum())
+    message = f"columns 'batch' of `obs` are not those of the fit: of {n_seen} cells that were looked at, {n_seen} have"
+    with pytest.warns(UserWarning) as found:
+        rsd.tl.latent(half, **QUIET)
+    assert n_seen > 20 and any(message in str(warning.message) for warning in found)
+
+
 def test_what_took_the_place_of_the_model_is_not_called_an_old_model(table):
     table.uns["resolvi"] = {"connectivities_key": "resolvi_connectivities", "params": {}}
     with pytest.raises(ValueError, match=r"not a model of resolvi_sd; something else replaced it.*Fit again"):

@@ -34,6 +34,7 @@ def mixing(table):
 
 
 @pytest.mark.filterwarnings("ignore:The counts in `table.X` do not seem to be those of the fit")  # other covariates
+@pytest.mark.filterwarnings("ignore:The columns 'chemistry' of `obs` are not those of the fit")
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(encode_covariates=True)])
 def test_the_decoder_takes_the_effect_of_a_covariate_over(two_chemistries, config):
     settings = dict(n_neighbors=5, max_epochs=30, config=config, **QUIET)

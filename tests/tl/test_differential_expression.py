@@ -116,6 +116,19 @@ def test_the_same_seed_gives_the_same_and_copy_writes_nothing(fitted):
     assert not one["lfc_mean"].equals(three["lfc_mean"])
 
 
+def test_a_comparison_depends_on_its_own_cells_only(fitted):
+    """The depth of other cells does not enter the pseudocount."""
+    table = fitted.tables["table"]
+    row = np.arange(table.n_obs)
+    table.obs["group"] = np.select([row < 40, row < 80], ["a", "b"], "others")
+    arguments = {"groupby": "group", "group1": "a", "group2": "b", "copy": True, "show_progress_bar": False}
+    found = rsd.tl.differential_expression(table, **arguments)
+    part = rsd.tl.differential_expression(table[:80].copy(), **arguments)
+    depth = np.asarray(table.X.sum(axis=1)).ravel()
+    assert abs(np.median(depth) - np.median(depth[:80])) > 1
+    pd.testing.assert_frame_equal(part.drop(columns="groupby"), found.drop(columns="groupby"), rtol=1e-4)
+
+
 def test_batch_correction_takes_the_effect_of_the_batch_away():
     sdata = rsd.datasets.simulate_tissue(
         n_cells=900, n_genes=40, n_types=2, n_rare=0, n_samples=2, batch_effect=0.7, transcripts=False, rng=1

@@ -60,6 +60,14 @@ def test_bad_arguments(fitted, arguments, error, message):
 
 
 @pytest.mark.parametrize("value", [np.nan, -1.0])
+def test_names_that_would_be_the_same_are_refused(fitted):
+    obs = fitted.tables["table"].obs
+    obs["animal"] = np.where(np.arange(len(obs)) % 2, "a", "a:b")
+    obs["group"] = np.where(np.arange(len(obs)) % 2, "b:c", "c")
+    with pytest.raises(ValueError, match=r"Row names \(`sample:group`\) must be unique.*values of obs\['animal'\]"):
+        rsd.tl.pseudobulk(fitted, groupby="group", sample_key="animal")
+
+
 def test_values_that_are_no_molecules_are_not_summed(fitted, value):
     table = fitted.tables["table"]
     table.layers["other"] = table.X.toarray().astype(np.float64)

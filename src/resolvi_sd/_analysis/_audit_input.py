@@ -64,6 +64,7 @@ def _translated(
     """Return the labels with the names used by the reference."""
     if not label_map:
         return labels
+    label_map = {str(name): str(other) for name, other in label_map.items()}
     known = read_groups(adata.obs[labels_key]).with_cells().names
     for name in label_map:
         hint = "Its keys are names in the table, its values names in the reference."
@@ -139,6 +140,7 @@ def audit_input(
     reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)
     if markers is not None:
+        markers = {str(label): genes for label, genes in markers.items()}
         for label in markers:
             check_key(label, pd.unique(reference_labels), argument="markers", where="the labels of the table")
         check_markers(markers, adata.var_names)

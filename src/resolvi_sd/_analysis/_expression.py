@@ -100,7 +100,7 @@ def compare_expression(
     rule: DecisionRule,
     *,
     pseudocount: float | None,
-    depth: float,
+    depths: Sequence[float],
     n_samples: int,
     rng: np.random.Generator,
 ) -> list[pd.DataFrame]:
@@ -122,8 +122,8 @@ def compare_expression(
         When a gene is called.
     pseudocount
         Added to the expression; None uses :func:`estimate_pseudocount`.
-    depth
-        Median number of molecules of a cell.
+    depths
+        Median number of molecules of the cells of each comparison.
     n_samples
         Draws of each group.
     rng
@@ -138,7 +138,7 @@ def compare_expression(
     expression = totals.mean_expression()[codes]
     added = [
         pseudocount or _pseudocount(expression, weights, comparison, corrected, depth)
-        for comparison, weights in zip(comparisons, sides, strict=True)
+        for comparison, weights, depth in zip(comparisons, sides, depths, strict=True)
     ]
     parts: list[list[pd.DataFrame]] = [[] for _ in comparisons]
     n_genes = totals.own.shape[1]

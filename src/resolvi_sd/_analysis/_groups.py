@@ -10,7 +10,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import Groups, read_groups
+from resolvi_sd._tables import Groups, read_groups, warn_of_text_for_missing
 from resolvi_sd._validation import (
     MOST_LISTED,
     check_key,
@@ -63,11 +63,19 @@ def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None 
     KeyError
         If there is no such column.
     ValueError
-        If two categories are the same as text (1 and "1").
+        If two values are the same as text (1 and "1").
+
+    Warns
+    -----
+    UserWarning
+        If the name of a group looks like a missing value ("nan").
     """
     check_key(key, adata.obs.columns, argument=argument, where="table.obs")
     groups = read_groups(adata.obs[key])
-    return groups if setup is None or key != setup.labels_key else groups.without(setup.unlabeled_category)
+    if setup is not None and key == setup.labels_key:
+        groups = groups.without(setup.unlabeled_category)
+    warn_of_text_for_missing(groups)
+    return groups
 
 
 def label_groups(adata: AnnData, key: str, setup: Setup | None = None) -> Groups:
@@ -113,8 +121,14 @@ def make_comparisons(
     KeyError
         If a group does not exist.
     ValueError
-        If a group is named on both sides or has no cells, or if there is nothing to compare.
+        If a group is named on both sides or has no cells, if there is nothing to compare, or if a group is named
+        "rest" where that means all others.
     """
+    if group2 is None and REST in groups.names:
+        raise ValueError(
+            f"obs[{groups.key!r}] has a group named {REST!r}, which stands for all other groups in results: rename it, "
+            "or name the groups to compare with, `group2=`."
+        )
     sizes = groups.sizes(among)
     reference = None if group2 is None else _codes(groups, group2, argument="group2")
     if group1 is not None:

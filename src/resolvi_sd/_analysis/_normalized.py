@@ -81,12 +81,14 @@ class ExpressionRequest:
         Raises
         ------
         TypeError, ValueError
-            If a number is out of range, settings contradict each other or the fit, or a gene is named twice.
+            If a number is out of range, settings contradict each other or the fit, a gene is named twice, or none is.
         KeyError
             If a gene or batch is unknown.
         """
         _check_settings(fitted, library_size, n_samples, weights, size_scaling)
         names = fitted.genes if genes is None else check_names(genes, argument=argument)
+        if not names:
+            raise ValueError(f"`{argument}` is empty: name genes, or leave it out for all of them.")
         return cls(
             names=names,
             columns=slice(None) if genes is None else _gene_columns(names, fitted.genes, argument=argument),

@@ -53,6 +53,9 @@ def selected_groups(
         raise ValueError("`idx1` contains all cells of the table: there is nothing to compare them with.")
     if both := int((first & second).sum()):
         raise ValueError(f"{both:,} cells are in both `idx1` and `idx2`.")
+    for argument, side in (("idx1", first), ("idx2", second)):
+        if side.sum() == 1:
+            raise ValueError(f"`{argument}` selects a single cell, but a comparison needs at least two on each side.")
     sides = np.select([first, second], [0, 1], -1)
     table.obs[column] = pd.Categorical.from_codes(sides, categories=pd.Index(["idx1", "idx2"]))
     return {"groupby": column, "group1": "idx1", "group2": "idx2"}
@@ -76,7 +79,7 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
             ) from error
     else:
         values = _by_position(table, cells, argument=argument)
-        if values.ndim != 1 or values.dtype.kind not in "biu":
+        if values.ndim != 1 or (values.size and values.dtype.kind not in "biu"):
             raise TypeError(
                 f"`{argument}` must be a mask, positions or names of cells, or a query on `obs`, not a "
                 f"{values.ndim}-dimensional array of {values.dtype}."
@@ -89,7 +92,7 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
             raise TypeError(f"`{argument}` has an integer, 0 or 1, for every cell: pass a mask, `{argument} == 1`.")
         if values.dtype.kind != "b" and len(values) and not 0 <= values.min() <= values.max() < table.n_obs:
             raise ValueError(f"`{argument}` has positions beyond the {table.n_obs:,} cells of the table.")
-        chosen[values] = True
+        chosen[values[:0].astype(int) if not values.size else values] = True
     if not chosen.any():
         raise ValueError(
             f"{argument}={cells!r} selects no cells." if isinstance(cells, str) else f"`{argument}` is empty."

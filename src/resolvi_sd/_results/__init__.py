@@ -14,7 +14,7 @@ from resolvi_sd._results._read import (
     naming_the_fit,
     read_fit,
 )
-from resolvi_sd._results._same_counts import (
+from resolvi_sd._results._same_input import (
     checked_counts,
     encode_some,
     some_rows,

@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, row_blocks
+from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
 from resolvi_sd._setup import fitted_setup
@@ -132,7 +132,30 @@ def corrected_counts(adata: AnnData, keys: Keys, counts: CSR | None, *, layer: s
     if counts is not None:
         check_within_counts(matrix, counts, keys, name)
         _check_no_logarithm(matrix, counts, name)
+        if name == keys.counts:
+            _check_shares(adata, matrix, counts, keys)
     return matrix
+
+
+def _check_shares(adata: AnnData, matrix: CSR, counts: CSR, keys: Keys) -> None:
+    """Raise ValueError if cells do not have the share of own molecules in the corrected counts that the fit wrote.
+
+    A logarithm of the corrected counts, or rates, may be between 0 and the counts as well. Integers are draws, whose
+    sums vary.
+    """
+    some = next(row_blocks(counts.shape[0]))
+    if keys.true not in adata.obs or first_fraction(matrix[some].data) is None:
+        return
+    molecules = row_sums(counts[some])
+    expected = adata.obs[keys.true].to_numpy(dtype=np.float64)[some] * molecules
+    off = np.abs(row_sums(matrix[some]) - expected) > _ROUNDING * (1 + molecules)
+    if off.any():
+        raise ValueError(
+            f"`{matrix_name(keys.counts)}` does not have the molecules that the fit left in {int(off.sum()):,} of "
+            f"{len(off):,} cells, according to obs[{keys.true!r}]: it was transformed in place (log1p, normalized), or "
+            f"one of the two was replaced. Fit again. To transform the layer, use a copy "
+            f"(`table.X = {matrix_name(keys.counts)}.copy()`)."
+        )
 
 
 def _check_no_logarithm(matrix: CSR, counts: CSR, layer: str) -> None:

@@ -17,7 +17,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule
 from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, fitted_counts, read_fit
-from resolvi_sd._results._same_counts import warn_of_other_counts
+from resolvi_sd._results._same_input import warn_of_other_counts
 from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result, warn_user

@@ -14,6 +14,7 @@ from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, to_state
+from resolvi_sd._results._same_input import categories_to_recognize
 from resolvi_sd._setup import Setup
 
 __all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
@@ -77,6 +78,7 @@ def write_fit(
     posterior: Posterior,
     graph: NeighborGraph,
     *,
+    categories: NDArray[np.int64],
     sizes: NDArray[np.float32] | None,
     keys: Keys,
 ) -> None:
@@ -88,6 +90,8 @@ def write_fit(
         The table.
     fitted, posterior, graph
         The fitted model, its posterior for each cell, and the neighbors that were used.
+    categories
+        Batch and further covariates of each cell, `(n_cells, 1 + n_covariates)`; kept of some cells, to recognize them.
     sizes
         Size factor of each cell, if any; written if it was measured from outlines.
     keys
@@ -112,7 +116,7 @@ def write_fit(
     adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
     if posterior.probabilities is not None:
         write_labels(adata, fitted, posterior.probabilities, keys=keys)
-    adata.uns[keys.model] = to_state(fitted)
+    adata.uns[keys.model] = to_state(fitted) | categories_to_recognize(adata, categories)
 
 
 def _inverse_overdispersion(module: ResolviModule) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
 from resolvi_sd._tables._groups import Groups, cross, group_by, one_group, read_groups
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
-from resolvi_sd._tables._labels import read_labels
+from resolvi_sd._tables._labels import read_labels, warn_of_text_for_missing
 from resolvi_sd._tables._matrices import read_matrix
 from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import resolve_table
@@ -48,4 +48,5 @@ __all__ = [
     "system_of",
     "table_counts",
     "table_view",
+    "warn_of_text_for_missing",
 ]

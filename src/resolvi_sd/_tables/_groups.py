@@ -76,20 +76,24 @@ def read_groups(column: pd.Series[Any]) -> Groups:
     Raises
     ------
     ValueError
-        If two categories are the same as text (1 and "1").
+        If two values are the same as text (1 and "1").
     """
     key = "" if column.name is None else str(column.name)
     if isinstance(column.dtype, pd.CategoricalDtype):
         names = _as_text(column.cat.categories)
-        check_unique(names, what=f"Categories of the column {column.name!r}, read as text,", todo="Rename one of each.")
+        _check_distinct(names, column)
         return Groups(column.cat.codes.to_numpy().astype(np.int64), tuple(names), key)
     codes, values = pd.factorize(column)
     found = pd.Index(values)
     text = _as_text(found)
-    ordered = text[found.argsort()] if pd.api.types.is_numeric_dtype(found.dtype) else text.sort_values()
-    names = ordered.unique()
+    _check_distinct(text, column)
+    names = text[found.argsort()] if pd.api.types.is_numeric_dtype(found.dtype) else text.sort_values()
     place = np.append(names.get_indexer(text), -1)  # the last entry is what -1 selects
     return Groups(place[codes].astype(np.int64), tuple(names), key)
+
+
+def _check_distinct(names: pd.Index[Any], column: pd.Series[Any]) -> None:
+    check_unique(names, what=f"Values of the column {column.name!r}, read as text,", todo="Rename one of each.")
 
 
 def _as_text(values: pd.Index[Any]) -> pd.Index[Any]:

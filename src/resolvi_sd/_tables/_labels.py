@@ -7,13 +7,24 @@ from anndata import AnnData
 from resolvi_sd._tables._groups import Groups, read_groups
 from resolvi_sd._validation import check_key, listing, warn_user
 
-__all__ = ["read_labels"]
+__all__ = ["read_labels", "warn_of_text_for_missing"]
 
 # Default value of cells without a label.
 _UNLABELED = "unknown"
 
 # Compared without regard to case.
-_PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
+_NO_VALUE = {"", "<na>", "nan", "none", "null"}
+_PLACEHOLDERS = _NO_VALUE | {"na", "n/a", "unassigned", "unknown", "unlabeled", "unlabelled"}
+
+
+def warn_of_text_for_missing(groups: Groups) -> None:
+    """Warn about groups whose names are what missing values become as text ("nan", "None")."""
+    found = [name for name in groups.with_cells().names if name.strip().lower() in _NO_VALUE]
+    if found:
+        warn_user(
+            f"obs[{groups.key!r}] has values that look like missing ones that were turned into text, but are groups: "
+            f"{listing(found)}. If these cells are in no group, set theirs to NaN."
+        )
 
 
 def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Groups:

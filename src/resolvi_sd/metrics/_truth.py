@@ -11,6 +11,9 @@ from resolvi_sd.metrics._arrays import matrix
 
 __all__ = ["Removal", "profile_error", "removal"]
 
+# Number of molecules that rounding may add.
+_ROUNDING = 1e-3
+
 
 class Removal(NamedTuple):
     """Shares of molecules that a correction removed.
@@ -33,7 +36,7 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     Parameters
     ----------
     counts, true_own, corrected
-        Cells × genes, sparse or dense; `true_own` is between 0 and `counts`.
+        Cells × genes, sparse or dense; `true_own` and `corrected` are between 0 and `counts`.
 
     Returns
     -------
@@ -42,7 +45,8 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not a matrix of counts in memory, or the shapes differ.
+        If an argument is not a matrix of counts in memory, the shapes differ, or `true_own` or `corrected` exceeds the
+        counts.
 
     Examples
     --------
@@ -55,6 +59,12 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     x, own, kept = (matrix(values, argument=name).astype(np.float64) for name, values in given.items())
     if not x.shape == own.shape == kept.shape:
         raise ValueError(f"The shapes differ: counts {x.shape}, true_own {own.shape}, corrected {kept.shape}.")
+    for name, part in (("true_own", own), ("corrected", kept)):
+        excess = float((part - x).max())
+        if excess > _ROUNDING:
+            raise ValueError(
+                f"`{name}` has up to {excess:g} more than `counts`, but is the part of these that is left."
+            )
     agreed = own.minimum(kept).sum()
     foreign = x.sum() - own.sum()
     return Removal(

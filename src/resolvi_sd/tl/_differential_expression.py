@@ -206,12 +206,13 @@ def differential_expression(
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted.setup)
     restored = restore_tissue(adata, keys, fitted) if weights == "importance" else None
     counts = fitted_counts(adata, fitted.setup.layer) if restored is None else restored[0].counts
-    depth = row_sums(counts)
-    usable = depth > 0
+    molecules = row_sums(counts)
+    usable = molecules > 0
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
     corrected = corrected_counts(adata, keys, counts)
-    rows = groups.members(sorted({code for c in comparisons for code in (c.first, *c.second)}), usable)
+    compared = [groups.members((comparison.first, *comparison.second), usable) for comparison in comparisons]
+    rows = np.unique(np.concatenate(compared))
     how = {"batch_correction": batch_correction, "show_progress_bar": show_progress_bar}
     if restored is None:
         warn_of_other_counts(adata, fitted, keys, counts)
@@ -229,7 +230,7 @@ def differential_expression(
         kept,
         rule,
         pseudocount=pseudocount,
-        depth=float(np.median(depth[usable])),
+        depths=[float(np.median(molecules[cells])) for cells in compared],
         n_samples=n_samples,
         rng=generator,
     )

@@ -247,6 +247,7 @@ def fit(
         fitted,
         posterior,
         model_input.graph,
+        categories=model_input.categories,
         sizes=model_input.sizes,
         keys=keys,
     )

@@ -160,6 +160,7 @@ def map_query(
         mapped,
         posterior,
         model_input.graph,
+        categories=model_input.categories,
         sizes=model_input.sizes,
         keys=keys,
     )

@@ -16,7 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts
 from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import one_group, read_matrix, resolve_table
-from resolvi_sd._validation import check_key, check_positive_int, check_result, matrix_name
+from resolvi_sd._validation import check_flag, check_key, check_positive_int, check_result, check_unique, matrix_name
 
 __all__ = ["pseudobulk"]
 
@@ -81,6 +81,7 @@ def pseudobulk(
     300
     """
     check_positive_int(min_cells, argument="min_cells")
+    check_flag(integer_counts, argument="integer_counts")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     if layer is None:
@@ -122,6 +123,9 @@ def pseudobulk(
             "n_molecules": sums.sum(axis=1),
         },
         index=[f"{sample}:{group}" for sample, group in zip(of_sample, of_group, strict=True)],
+    )
+    check_unique(
+        obs.index, what="Row names (`sample:group`)", todo=f"Rename values of obs[{sample_key!r}] that hold a colon."
     )
     bulk = np.rint(sums).astype(np.int64) if integer_counts else sums
     return AnnData(bulk, obs=obs, var=adata.var[measured].copy())
