@@ -4,6 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -404,6 +405,29 @@ def test_genes_of_a_query_are_matched_by_name(adata):
         rsd.ResolVI.load_query_data(other, model)
 
 
+@pytest.mark.parametrize("n_samples", [1, 3])
+@pytest.mark.filterwarnings("ignore:.*genes")
+def test_the_scale_of_the_counts_is_that_of_the_genes_of_the_query(adata, n_samples):
+    model = trained(adata)
+    genes = np.arange(40) % 3 > 0
+    query = rsd.ResolVI.load_query_data(adata[:, genes].copy(), model)
+    own = query.get_corrected_counts()
+    for chosen in (None, list(adata.var_names[genes])):
+        rates = query.get_normalized_expression(library_size="latent", n_samples=n_samples, gene_list=chosen)
+        measured = rates[list(adata.var_names[genes])].to_numpy()
+        np.testing.assert_allclose(measured.sum(axis=1), np.asarray(own.sum(axis=1)).ravel(), rtol=1e-3)
+    query.write()
+    rsd.tl.normalized_expression(query.adata, library_size="latent", n_samples=n_samples)
+    np.testing.assert_allclose(
+        query.adata.layers["resolvi_expression"][:, genes].sum(axis=1), measured.sum(axis=1), rtol=1e-3
+    )
+    np.testing.assert_allclose(query.get_normalized_expression().sum(axis=1), 1, rtol=1e-4)
+
+
+def test_no_cells_have_no_expression(adata):
+    assert trained(adata).get_normalized_expression(adata[:0].copy()).shape == (0, 40)
+
+
 def test_batches_are_those_of_the_fit_whatever_the_table_has_of_them(adata, load_again):
     """The order of categories may change, and a section may be looked at by itself."""
     adata.obs["sample"] = adata.obs["sample"].cat.reorder_categories(adata.obs["sample"].cat.categories[::-1])
@@ -430,6 +454,85 @@ def test_a_saved_model_recognizes_other_batches(adata, tmp_path):
     other.obs.iloc[[first, second], other.obs.columns.get_loc("sample")] = other.obs["sample"].iloc[[second, first]]
     with pytest.raises(ValueError, match=r"other values of the columns 'sample' of `obs`, in 2 of 400"):
         rsd.ResolVI.load(tmp_path / "model", other)
+
+
+@pytest.mark.filterwarnings("ignore:The '(future.infer_string|mode.chained_assignment)' option:DeprecationWarning")
+def test_a_saved_model_recognizes_other_sizes(adata, tmp_path):
+    adata.obs["area"] = np.random.default_rng(0).gamma(5, 10, 400)
+    model = trained(adata, size_factor_key="area")
+    model.save(tmp_path / "model")
+    assert (
+        abs(rsd.ResolVI.load(tmp_path / "model", adata).get_corrected_counts() - model.get_corrected_counts()).max()
+        < 1e-3
+    )
+    model.write()
+    adata.obs["area"] *= 22
+    with pytest.raises(ValueError, match="other values of the columns 'area' of `obs`, in 400 of 400 cells"):
+        rsd.ResolVI.load(tmp_path / "model", adata)
+    with pytest.warns(UserWarning, match="columns 'area' of `obs` are not those of the fit: of 64 cells"):
+        rsd.tl.latent(adata, show_progress_bar=False)
+    with pytest.warns(UserWarning, match=r"cells of the query are 22 times as large as those of the reference"):
+        rsd.ResolVI.load_query_data(adata.copy(), model)
+    adata.obs["size"] = adata.obs.pop("area") / 22
+    rsd.ResolVI.load_query_data(adata.copy(), model, size_factor_key="size")
+    with pytest.raises(ValueError, match="size_factor_key='size' would be ignored"):
+        rsd.ResolVI.load_query_data(adata.copy(), trained(adata), size_factor_key="size")
+
+
+@pytest.mark.parametrize("part", ["model.json", "model.safetensors"])
+def test_a_damaged_file_is_named(adata, tmp_path, part):
+    trained(adata).save(tmp_path / "model")
+    path = tmp_path / "model" / part
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{part} is damaged"):
+        rsd.ResolVI.load(tmp_path / "model", adata)
+
+
+def test_cells_in_another_order_are_told_from_other_cells(adata, tmp_path):
+    trained(adata).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="the 400 of `adata` are the same in another order: restore that of the fit"):
+        rsd.ResolVI.load(tmp_path / "model", adata[::-1].copy())
+    with pytest.raises(ValueError, match="the 399 of `adata` are others: pass the table of the fit"):
+        rsd.ResolVI.load(tmp_path / "model", adata[1:].copy())
+
+
+def test_a_backed_table_stays_where_it_is(adata, tmp_path):
+    adata.write_h5ad(tmp_path / "own.h5ad")
+    backed = ad.read_h5ad(tmp_path / "own.h5ad", backed="r")
+    model = trained(backed)
+    latent = model.get_latent_representation()
+    for overwrite in (False, True):
+        model.save(tmp_path / "model", save_anndata=True, overwrite=overwrite)
+        assert str(backed.filename) == str(tmp_path / "own.h5ad")
+        np.testing.assert_array_equal(model.get_latent_representation(), latent)
+        np.testing.assert_allclose(
+            rsd.ResolVI.load(tmp_path / "model").get_latent_representation(), latent, rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_table_without_coordinates_is_saved_with_its_model(tmp_path):
+    sdata = rsd.datasets.simulate_tissue(n_cells=200, n_genes=30, rng=0, transcripts=False)
+    del sdata.tables["table"].obsm["spatial"]
+    rsd.tl.fit(sdata, **QUICK)
+    model = rsd.ResolVI.from_table(sdata)
+    model.save(tmp_path / "model", save_anndata=True)
+    for loaded in (rsd.ResolVI.load(tmp_path / "model"), rsd.ResolVI.load(tmp_path / "model", sdata.tables["table"])):
+        np.testing.assert_allclose(loaded.get_shares(), model.get_shares(), atol=1e-4)
+
+
+def test_a_table_whose_counts_changed_is_not_saved_with_the_model(adata, tmp_path):
+    model = trained(adata)
+    adata.layers["counts"] = adata.layers["counts"] / 2
+    with pytest.raises(ValueError, match="have changed since"):
+        model.save(tmp_path / "model", save_anndata=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_reference_is_not_its_own_query(adata):
+    model = trained(adata)
+    with pytest.raises(ValueError, match="query is the table of the reference"):
+        rsd.ResolVI.load_query_data(adata, model)
+    assert rsd.ResolVI.load_query_data(adata.copy(), model).is_trained
 
 
 def test_a_query_of_a_new_batch_comes_back_as_it_was(adata, load_again):

@@ -81,7 +81,7 @@ def test_without_labels_niches_need_a_column(model):
     rsd.ResolVI.setup_anndata(table, layer="counts")
     unlabelled = rsd.ResolVI(table)
     unlabelled.train(max_epochs=1, **QUIET)
-    with pytest.raises(KeyError, match="fit with `labels_key=` first, or name a column"):
+    with pytest.raises(KeyError, match="model has no labels: name a column of `obs`"):
         unlabelled.differential_niche_abundance(**GROUPS)
     niche = unlabelled.niche_abundance(labels_key="cell_type")
     np.testing.assert_allclose(niche.sum(axis=1), 1, rtol=1e-5)

@@ -28,6 +28,7 @@ from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, label_colors
 from resolvi_sd._tables import Groups, align_genes, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
+from resolvi_sd._validation import warn_user
 
 __all__ = ["fit_model", "infer_posterior", "read_query", "summarize"]
 
@@ -36,6 +37,8 @@ _ONE_FIT_AT_A_TIME = threading.Lock()
 
 # The minibatches of the posterior pass are neighboring patches, so larger ones would only save on bookkeeping.
 _INFERENCE_PATCH = 128
+# Factor by which the sizes of cells of two tables may differ; in other units, they differ by more.
+_SIMILAR = 4.0
 
 
 def fit_model(
@@ -100,6 +103,7 @@ def read_query(
     library_key: str | None = None,
     spatial_key: str | None = None,
     coordinate_system: str | None = None,
+    size_factor_key: str | None = None,
     freeze: bool = True,
 ) -> tuple[ModelInput, FittedModel]:
     """Read a query in the form expected by the reference, and extend its model to the cells of the query, untrained.
@@ -118,8 +122,8 @@ def read_query(
         Name of the query's table in a SpatialData object.
     layer
         Layer of the query with the counts, `"X"` for its X; None means the same as in the reference.
-    batch_key, library_key, spatial_key, coordinate_system
-        Where the query has its batches, sections and coordinates; None means the same as in the reference.
+    batch_key, library_key, spatial_key, coordinate_system, size_factor_key
+        Where the query has its batches, sections, coordinates and sizes; None means the same as in the reference.
     freeze
         Whether training keeps everything learned on the reference.
 
@@ -134,6 +138,10 @@ def read_query(
     layer = query_layer(given, layer, reference.setup.layer)
     table = align_genes(given, reference.genes, layer)
     same = reference.setup
+    if size_factor_key is not None and same.size_factor_key is None:
+        raise ValueError(
+            f"size_factor_key={size_factor_key!r} would be ignored: the reference was fitted without sizes of cells."
+        )
     setup = replace(
         same,
         layer=layer,
@@ -141,6 +149,7 @@ def read_query(
         library_key=library_key or same.library_key,
         spatial_key=spatial_key or same.spatial_key,
         coordinate_system=coordinate_system or same.coordinate_system,
+        size_factor_key=size_factor_key or same.size_factor_key,
         labels_key=None,
         neighbors_key=None,
     )
@@ -159,8 +168,15 @@ def read_query(
             f"reference in {reference.setup.size_unit or 'unknown units'}, and the model knows the latter only: "
             f"provide both in the same way, from outlines or as `obs[{reference.setup.size_factor_key!r}]`."
         )
+    found = summarize(model_input)
+    factor = found.median_size / before.median_size if before.median_size else 1.0
+    if not 1 / _SIMILAR <= factor <= _SIMILAR:
+        warn_user(
+            f"The cells of the query are {factor:.3g} times as large as those of the reference, by the median of "
+            f"obs[{setup.size_factor_key!r}]: are both in the same unit?"
+        )
     data = replace(
-        summarize(model_input),
+        found,
         depth=before.depth,
         median_size=before.median_size,
         n_labels=len(reference.labels),

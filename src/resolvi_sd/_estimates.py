@@ -344,4 +344,7 @@ class Estimates(TableTasks):
 
     def _check_own_cells(self, adata: AnnData | None, what: str) -> None:
         if adata is not None and adata is not self.adata:
-            raise ValueError(f"`{what}` is available only for the cells of the model: leave out `adata`.")
+            raise ValueError(
+                f"`{what}` is available only for the cells of the model: leave out `adata`. For the cells of another "
+                "table, use `ResolVI.load_query_data`."
+            )

@@ -115,9 +115,16 @@ def check_looked_at(
 
 
 def read_input(
-    data: SpatialData | AnnData, setup: Setup, *, table_key: str = "table", graph: NeighborGraph | None = None
+    data: SpatialData | AnnData,
+    setup: Setup,
+    *,
+    table_key: str = "table",
+    graph: NeighborGraph | None = None,
+    coordinates: NDArray[np.float64] | None = None,
 ) -> ModelInput:
     """Read and check everything that `setup` names, and build the graph unless it is given; nothing is written.
+
+    Known coordinates are not looked for.
 
     The name of the table in a SpatialData object is not part of the setup, since tables are renamed, filtered and
     copied.
@@ -143,6 +150,7 @@ def read_input(
         library_key=setup.library_key,
         spatial_key=setup.spatial_key,
         coordinate_system=setup.coordinate_system,
+        coordinates=coordinates,
     )
     labels = None
     if setup.labels_key is not None:

@@ -20,8 +20,10 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     TABLE_FILE,
     FittedModel,
+    category_codes,
     check_holds_table,
     check_room,
+    check_same_columns,
     load_folder,
     restore,
     save_folder,
@@ -116,7 +118,7 @@ class ResolVI(Estimates):
         library_key: str | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | float = "unknown",
-        categorical_covariate_keys: Sequence[str] = (),
+        categorical_covariate_keys: Sequence[str] | None = None,
         size_factor_key: str | None = None,
         n_neighbors: int = 10,
         neighbors_key: str | None = None,
@@ -157,6 +159,8 @@ class ResolVI(Estimates):
         """
         check_is_table(adata)
         n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
+        covariates = () if categorical_covariate_keys is None else categorical_covariate_keys
+        covariates = check_names(covariates, argument="categorical_covariate_keys")
         setup = Setup(
             n_neighbors=n_neighbors,
             layer=layer,
@@ -166,7 +170,7 @@ class ResolVI(Estimates):
             neighbors_key=neighbors_key,
             labels_key=labels_key,
             unlabeled_category=str(unlabeled_category),
-            categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
+            categorical_covariate_keys=covariates,
             size_factor_key=size_factor_key,
         )
         table_counts(adata, layer)
@@ -196,8 +200,10 @@ class ResolVI(Estimates):
         """Fit the model, and infer the posterior of all cells.
 
         Every call trains from scratch, even if the model was trained or loaded before; only the model of a query
-        continues from its current state. To train longer, increase `max_epochs`, or resume with
-        `TrainingConfig(checkpoint_dir=...)`.
+        continues from its current state (unless a checkpoint of a finished training is given: that is taken up, and
+        there is nothing left to do). To train longer, increase `max_epochs`, or resume with
+        `TrainingConfig(checkpoint_dir=...)`. Without checkpoints, an interrupted call leaves the model as it was
+        before, and its epochs are lost.
 
         Parameters
         ----------
@@ -302,19 +308,22 @@ class ResolVI(Estimates):
         Raises
         ------
         ValueError
-            With `save_anndata`, if the cells or genes of the table have changed.
+            With `save_anndata`, if the cells, genes, counts or batches of the table have changed.
         """
         if save_anndata:
             self._check_unchanged()
-        measured = None if self.fitted.setup.size_unit is None else self._input.sizes
+            known = self._input.categories
+            check_same_columns(self.fitted, category_codes(self.adata, self.fitted), known, None, None)
+            self._counts(self.adata, known)
         save_folder(
-            Path(folder),
+            Path(folder).expanduser(),
             self.fitted,
             self._cells,
             self._input.graph,
+            coordinates=self._input.view.coordinates,
             categories=self._input.categories,
             latent=self._some_latent(),
-            sizes=measured,
+            sizes=self._input.sizes,
             table=self.adata if save_anndata else None,
             overwrite=overwrite,
         )
@@ -339,26 +348,27 @@ class ResolVI(Estimates):
         FileNotFoundError
             If the folder contains no model, or if no table is given and the folder contains none.
         KeyError, ValueError
-            If the cells, genes, layer or columns of the table do not match the model, or cells have other batches.
+            If the cells, genes, layer or columns of the table do not match the model, cells have other batches or
+            sizes, or a file of the model is damaged.
 
         Warns
         -----
         UserWarning
             If the counts are not those that the model was fitted on.
         """
+        folder = Path(folder).expanduser()
         if adata is None:
-            check_holds_table(Path(folder))
-            adata = read_h5ad(Path(folder) / TABLE_FILE)
+            check_holds_table(folder)
+            adata = read_h5ad(folder / TABLE_FILE)
         check_is_table(adata)
-        stored = load_folder(Path(folder), adata.obs_names)
+        stored = load_folder(folder, adata.obs_names)
         setup = replace(stored.fitted.setup, labels_key=None)
-        if stored.sizes is None:
-            model_input = read_input(adata, setup, graph=stored.graph)
-        else:
-            found = read_input(adata, replace(setup, size_factor_key=None), graph=stored.graph)
-            model_input = replace(found, sizes=stored.sizes, setup=setup)
-        model_input = as_fitted(model_input, stored.fitted)
-        stored.check_categories(model_input.categories)
+        # Sizes that were measured from outlines are not in the table.
+        read = replace(setup, size_factor_key=None) if setup.size_unit is not None else setup
+        found = read_input(adata, read, graph=stored.graph, coordinates=stored.coordinates)
+        found = as_fitted(found, stored.fitted)
+        check_same_columns(stored.fitted, found.categories, stored.categories, found.sizes, stored.sizes)
+        model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
         warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")
         return model
@@ -415,6 +425,7 @@ class ResolVI(Estimates):
         batch_key: str | None = None,
         library_key: str | None = None,
         spatial_key: str | None = None,
+        size_factor_key: str | None = None,
         freeze: bool = True,
     ) -> ResolVI:
         """Extend a trained model to the cells of another table.
@@ -435,9 +446,9 @@ class ResolVI(Estimates):
             The trained model of the reference.
         layer
             Layer of the query with the counts, `"X"` for its X; None means the same as in the reference.
-        batch_key, library_key, spatial_key
-            Columns of `obs` with the batches and sections of the query, and entry of `obsm` with its coordinates; None
-            means the same as in the reference.
+        batch_key, library_key, spatial_key, size_factor_key
+            Columns of `obs` with the batches and sections of the query, entry of `obsm` with its coordinates, and
+            column of `obs` with the sizes of its cells; None means the same as in the reference.
         freeze
             Whether training keeps everything learned on the reference. If False, training starts from the reference
             but may change every parameter of the query's model; `reference_model` itself is not modified.
@@ -449,7 +460,7 @@ class ResolVI(Estimates):
         Raises
         ------
         ValueError
-            If the query and the reference have no genes in common.
+            If the query and the reference have no genes in common, or the query is the table of the reference.
         KeyError
             If the query lacks a layer, column or coordinates of the reference.
 
@@ -464,6 +475,11 @@ class ResolVI(Estimates):
                 "`ResolVI.load(folder, adata)`."
             )
         check_is_table(adata)
+        if adata is reference_model.adata:
+            raise ValueError(
+                "The query is the table of the reference, whose results `write` would replace: pass other cells, or a "
+                "copy (`adata.copy()`)."
+            )
         model_input, fitted = read_query(
             adata,
             reference_model.fitted,
@@ -472,6 +488,7 @@ class ResolVI(Estimates):
             batch_key=batch_key,
             library_key=library_key,
             spatial_key=spatial_key,
+            size_factor_key=size_factor_key,
             freeze=freeze,
         )
         table = model_input.view.adata

@@ -15,6 +15,7 @@ from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 from resolvi_sd._state import RESULTS_KEY, ModelState
+from resolvi_sd._validation import check_key
 
 __all__ = ["TableTasks"]
 
@@ -147,6 +148,7 @@ class TableTasks(ModelState):
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.differential_expression`.
         """
+        self._check_column(groupby)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
             table,
@@ -188,6 +190,7 @@ class TableTasks(ModelState):
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.niche_abundance`.
         """
+        self._check_labels(labels_key)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.niche_abundance(table, labels_key=labels_key, weighting=weighting, key_added=RESULTS_KEY, copy=True)
         return cast(pd.DataFrame, result)
@@ -234,6 +237,8 @@ class TableTasks(ModelState):
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.differential_niche_abundance`.
         """
+        self._check_column(groupby)
+        self._check_labels(labels_key)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_niche_abundance(
             table,
@@ -283,6 +288,7 @@ class TableTasks(ModelState):
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.pseudobulk`.
         """
+        self._check_column(groupby)
         return tl.pseudobulk(
             self._results_table(show_progress_bar=show_progress_bar),
             groupby=groupby,
@@ -292,3 +298,23 @@ class TableTasks(ModelState):
             integer_counts=integer_counts,
             key_added=RESULTS_KEY,
         )
+
+    def _check_column(self, groupby: str | None) -> None:
+        """Raise before the posterior is inferred if the column of the groups is missing, or is another table."""
+        if isinstance(groupby, AnnData):
+            raise TypeError(
+                "Comparisons use the cells of the model, so no table is passed: `groupby=` comes first. For other "
+                "cells, use `ResolVI.load_query_data`."
+            )
+        if groupby is not None:
+            check_key(groupby, self.adata.obs.columns, argument="groupby", where="adata.obs")
+
+    def _check_labels(self, labels_key: str | None) -> None:
+        """Raise before the posterior is inferred if there are no labels of the neighbors."""
+        if labels_key is not None:
+            check_key(labels_key, self.adata.obs.columns, argument="labels_key", where="adata.obs")
+        elif not self.fitted.labels:
+            raise KeyError(
+                "The model has no labels: name a column of `obs` with the labels of the cells, `labels_key=...`, or "
+                "train a model with labels (`setup_anndata(..., labels_key=)`, `ResolVI(adata, semisupervised=True)`)."
+            )

@@ -44,6 +44,8 @@ class ExpressionRequest:
     ----------
     names, columns
         The genes, and their columns.
+    among
+        Columns of the genes over which the expression of a cell sums to `library_size`.
     settings
         Batch and covariates to decode with, cells × (1 + covariates), for each batch that is averaged over.
     library_size
@@ -56,6 +58,7 @@ class ExpressionRequest:
 
     names: Sequence[str]
     columns: slice | NDArray[np.int64]
+    among: slice | NDArray[np.intp]
     settings: Sequence[NDArray[np.int64]]
     library_size: LibrarySize
     size_scaling: bool
@@ -92,6 +95,8 @@ class ExpressionRequest:
         return cls(
             names=names,
             columns=slice(None) if genes is None else _gene_columns(names, fitted.genes, argument=argument),
+            # The own molecules of a query are those of the genes that it has.
+            among=fitted.measured if library_size == "latent" and fitted.unmeasured else slice(None),
             settings=_decoding_categories(fitted, categories, transform_batch),
             library_size=library_size,
             size_scaling=size_scaling,
@@ -136,7 +141,7 @@ def expression_draws(
     """Yield the expression rho at the mean of the latent, or from each of several draws, cells × genes."""
     mean, spread = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     for latent in latent_draws(mean, spread, request.n_samples, rng):
-        yield decode_mean(module, latent, request.settings, request.columns)
+        yield decode_mean(module, latent, request.settings, request.columns, request.among)
 
 
 def mean_expression(
@@ -174,7 +179,7 @@ def importance_expression(
     for rows in tqdm(graph.compact_parts(_ROWS), desc="Weighing draws", disable=not show_progress_bar):
         draws = weigh_draws(sampler, rows)
         expression[rows] = weighted_expression(
-            module, draws, [setting[rows] for setting in request.settings], request.columns
+            module, draws, [setting[rows] for setting in request.settings], request.columns, request.among
         )
     expression *= scale
     return expression

@@ -127,13 +127,14 @@ def weighted_expression(
     draws: WeightedDraws,
     settings: Sequence[NDArray[np.int64]],
     genes: slice | NDArray[np.int64],
+    among: slice | NDArray[np.intp] = slice(None),
 ) -> NDArray[np.float32]:
-    """Return the weighted mean of the expression rho, cells × `genes`, float32.
+    """Return the weighted mean of the expression rho, cells × `genes`, float32; see :func:`decode`.
 
     `settings` contains the categories used for decoding, each cells × (1 + covariates); the mean over them is returned.
     """
     total = sum(
-        weight[:, None] * decode_mean(module, latent, settings, genes)
+        weight[:, None] * decode_mean(module, latent, settings, genes, among)
         for latent, weight in zip(draws.latent, draws.weights, strict=True)
     )
     return np.asarray(total, dtype=np.float32)

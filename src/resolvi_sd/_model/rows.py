@@ -65,16 +65,22 @@ def latent_draws(
 
 
 def decode(
-    module: ResolviModule, latent: NDArray[np.float32], categories: NDArray[np.int64], genes: slice | NDArray[np.int64]
+    module: ResolviModule,
+    latent: NDArray[np.float32],
+    categories: NDArray[np.int64],
+    genes: slice | NDArray[np.int64],
+    among: slice | NDArray[np.intp] = slice(None),
 ) -> NDArray[np.float32]:
-    """Return the expression profile rho of each row, rows × `genes`, float32."""
+    """Return the expression rho of each row, rows × `genes`, float32; all genes of `among` together sum to 1."""
     module.eval()
-    parts = []
+    parts = [np.empty((0, module.data.n_genes), np.float32)[:, genes]]
     for start in range(0, len(latent), _ROWS):
         rows = slice(start, start + _ROWS)
         with torch.no_grad():
-            profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(categories[rows]))
-        parts.append(profile.numpy()[:, genes])
+            profile = module.expression(torch.from_numpy(latent[rows]), torch.from_numpy(categories[rows])).numpy()
+        if not isinstance(among, slice):
+            profile /= profile[:, among].sum(axis=1, keepdims=True)
+        parts.append(profile[:, genes])
     return np.concatenate(parts)
 
 
@@ -83,11 +89,12 @@ def decode_mean(
     latent: NDArray[np.float32],
     settings: Sequence[NDArray[np.int64]],
     genes: slice | NDArray[np.int64],
+    among: slice | NDArray[np.intp] = slice(None),
 ) -> NDArray[np.float32]:
     """Return the mean of :func:`decode` over several categories of the rows, such as all batches."""
-    total = decode(module, latent, settings[0], genes)
+    total = decode(module, latent, settings[0], genes, among)
     for categories in settings[1:]:
-        total += decode(module, latent, categories, genes)
+        total += decode(module, latent, categories, genes, among)
     total /= np.float32(len(settings))
     return total
 

@@ -77,8 +77,8 @@ class FittedModel:
             if now == then:
                 raise ValueError(
                     "The genes of the table are those that the model was fitted on, in another order. Reorder them as "
-                    "in the fit: `table[:, genes].copy()` with `genes = table.uns[key_added]['genes']`, or "
-                    "`model.adata.var_names`."
+                    "in the fit: `table[:, genes].copy()` with `genes = table.uns[key_added]['genes']`, "
+                    "`model.adata.var_names`, or the `genes` in the `model.json` of a saved model."
                 )
             raise ValueError(
                 f"The genes of the table are not those that the model was fitted on: {len(then - now)} of {len(then)} "

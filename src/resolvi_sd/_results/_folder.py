@@ -12,18 +12,20 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from anndata.io import write_h5ad
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from resolvi_sd._graphs import NeighborGraph
 from resolvi_sd._results._fitted import FittedModel, check_format, from_state, to_state
-from resolvi_sd._validation import listing
 
 __all__ = ["TABLE_FILE", "StoredModel", "check_holds_table", "load_folder", "save_folder"]
 
 _TENSORS, _DESCRIPTION, TABLE_FILE = "model.safetensors", "model.json", "adata.h5ad"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
-_LOGITS, _CATEGORIES, _SIZES, _LATENT = "neighbor_logits", "categories", "sizes", "some_latent"
+_LOGITS, _COORDINATES, _CATEGORIES = "neighbor_logits", "coordinates", "categories"
+_SIZES, _LATENT = "sizes", "some_latent"
 
 
 def save_folder(
@@ -32,6 +34,7 @@ def save_folder(
     cells: pd.Index[Any],
     graph: NeighborGraph,
     *,
+    coordinates: NDArray[np.float64],
     categories: NDArray[np.int64],
     latent: NDArray[np.float32],
     sizes: NDArray[np.float32] | None = None,
@@ -50,12 +53,14 @@ def save_folder(
         Names of the cells, stored to recognize them.
     graph
         Neighbors of the cells, in whose slots the neighbor weights are stored.
+    coordinates
+        Coordinates of the cells, which the table lacks if they are those of elements of a SpatialData object.
     categories
         Batch and further covariates of the cells, stored to recognize these columns.
     latent
         Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
     sizes
-        Sizes of the cells, if these were measured from outlines.
+        Sizes of the cells, if the model uses them.
     table
         Table to store with the model, if any.
     overwrite
@@ -84,19 +89,24 @@ def save_folder(
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_LOGITS] = fitted.module.neighbor_logits.weight.detach().numpy()
     tensors |= {_GRAPH + name: array for name, array in vars(graph).items()}
-    tensors |= {_CATEGORIES: categories, _LATENT: latent} | ({} if sizes is None else {_SIZES: sizes})
+    tensors |= {_COORDINATES: coordinates, _CATEGORIES: categories, _LATENT: latent}
+    tensors |= {} if sizes is None else {_SIZES: sizes}
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
     state["setup"] = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state["setup"].items()}
     state["has_table"] = table is not None
-    state["cells"] = {"number": len(cells), "digest": _digest(cells)}
+    state["cells"] = {
+        "number": len(cells),
+        "digest": _digest(cells),
+        "digest_in_any_order": _digest(cells.sort_values()),
+    }
 
     # The model is written completely before it replaces an older one. The description is removed first and moved into
     # place last: a folder without it holds no model, and no folder ever holds parts of two models.
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
     if table is not None:
-        table.write_h5ad(staging[TABLE_FILE])
+        write_h5ad(staging[TABLE_FILE], table)  # its method would make a backed table that of the new file
     staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
     (folder / _DESCRIPTION).unlink(missing_ok=True)
     if table is None:
@@ -115,30 +125,22 @@ class StoredModel:
         The model.
     graph
         Neighbors of the cells.
+    coordinates
+        Coordinates of the cells.
     categories
         Batch and further covariates of the cells, `(n_cells, 1 + n_covariates)`.
     latent
         Latent means of some cells.
     sizes
-        Sizes of the cells, if they were measured.
+        Sizes of the cells, if the model uses them.
     """
 
     fitted: FittedModel
     graph: NeighborGraph
+    coordinates: NDArray[np.float64]
     categories: NDArray[np.int64]
     latent: NDArray[np.float32]
     sizes: NDArray[np.float32] | None
-
-    def check_categories(self, given: NDArray[np.int64]) -> None:
-        """Raise ValueError unless the cells have the batches and further covariates that they had in the fit."""
-        other = (given != self.categories).any(axis=1)
-        if other.any():
-            columns = (self.fitted.setup.batch_key, *self.fitted.setup.categorical_covariate_keys)
-            raise ValueError(
-                f"The model was fitted with other values of the columns {listing(columns)} of `obs`, in "
-                f"{int(other.sum()):,} of {len(other):,} cells, and expression and corrected counts depend on these. "
-                "Restore them, or train a model on this table."
-            )
 
 
 def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
@@ -152,15 +154,20 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
         If it has another format, is incomplete, or was fitted on other cells.
     """
     check_holds_model(folder)
-    state: dict[str, Any] = json.loads((folder / _DESCRIPTION).read_text())
+    state = _description(folder)
     check_format(state)
     check_holds_model(folder, _TENSORS)
-    tensors: dict[str, NDArray[Any]] = load_file(folder / _TENSORS)
-    known = state.get("cells", {})
-    if known.get("number") != len(cells) or known.get("digest") != _digest(cells):
+    try:
+        tensors: dict[str, NDArray[Any]] = load_file(folder / _TENSORS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / _TENSORS} is damaged, or was not written completely: {error}") from error
+    known = state["cells"]
+    if known["digest"] != _digest(cells):
+        same = known["digest_in_any_order"] == _digest(cells.sort_values())
+        what = "the same in another order: restore that of the fit" if same else "others: pass the table of the fit"
         raise ValueError(
-            f"The model was fitted on {known.get('number'):,} cells, but `adata` holds {len(cells):,}, which are not "
-            "the same in the same order. Pass the table of the fit; for other cells use `ResolVI.load_query_data`."
+            f"The model was fitted on {known['number']:,} cells, and the {len(cells):,} of `adata` are {what}. For "
+            "other cells use `ResolVI.load_query_data`."
         )
     logits = tensors[_LOGITS]
     for part, prefix in (("weights", _WEIGHT), ("history", _HISTORY)):
@@ -169,7 +176,9 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
     graph = NeighborGraph(**{field.name: tensors[_GRAPH + field.name] for field in fields(NeighborGraph)})
-    return StoredModel(fitted, graph, tensors[_CATEGORIES], tensors[_LATENT], tensors.get(_SIZES))
+    return StoredModel(
+        fitted, graph, tensors[_COORDINATES], tensors[_CATEGORIES], tensors[_LATENT], tensors.get(_SIZES)
+    )
 
 
 def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
@@ -181,11 +190,27 @@ def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
 def check_holds_table(folder: Path) -> None:
     """Raise FileNotFoundError unless the folder holds a model, and the table that was saved with it."""
     check_holds_model(folder)
-    if not json.loads((folder / _DESCRIPTION).read_text()).get("has_table"):
+    if not _description(folder).get("has_table"):
         raise FileNotFoundError(
             f"There is no table of the model in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the "
             "model with `save_anndata=True`."
         )
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of its model.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = folder / _DESCRIPTION
+    try:
+        state: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, or is not of a model of `ResolVI.save`: {error}") from error
+    return state
 
 
 def _digest(cells: pd.Index[Any]) -> str:

@@ -16,10 +16,12 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._model import encode
 from resolvi_sd._results._fitted import FittedModel
 from resolvi_sd._results._read import category_codes, fitted_counts
+from resolvi_sd._tables import read_sizes
 from resolvi_sd._validation import listing, matrix_name, warn_user
 
 __all__ = [
-    "categories_to_recognize",
+    "check_same_columns",
+    "columns_to_recognize",
     "checked_counts",
     "encode_some",
     "some_rows",
@@ -31,8 +33,10 @@ __all__ = [
 _N_CELLS = 64
 # Larger differences between latent means are not rounding errors.
 _TOLERANCE = 0.01
-# Entries of the record of a fit: names of some cells, and their batches and covariates.
-_CELLS, _CATEGORIES = "some_cells", "some_categories"
+# Relative difference of sizes beyond rounding.
+_SIZE_TOLERANCE = 1e-4
+# Entries of the record of a fit: names of some cells, their batches and covariates, and their sizes.
+_CELLS, _CATEGORIES, _SIZES = "some_cells", "some_categories", "some_sizes"
 
 
 def some_rows(n_cells: int) -> NDArray[np.int64]:
@@ -82,45 +86,87 @@ def warn_of_other_latent(
         )
 
 
-def categories_to_recognize(adata: AnnData, categories: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Return entries of the record of a fit by which :func:`warn_of_other_counts` recognizes batches and covariates.
+def check_same_columns(
+    fitted: FittedModel,
+    categories: NDArray[np.int64],
+    known_categories: NDArray[np.int64],
+    sizes: NDArray[np.float32] | None,
+    known_sizes: NDArray[np.float32] | None,
+) -> None:
+    """Raise ValueError unless cells have the batches, covariates and sizes that they had in the fit."""
+    n_others, columns = _others(fitted, categories, known_categories, sizes, known_sizes)
+    if n_others:
+        raise ValueError(
+            f"The model was fitted with other values of the columns {columns} of `obs`, in {n_others:,} of "
+            f"{len(categories):,} cells, and expression and corrected counts depend on these. Restore them, or train a "
+            "model on this table."
+        )
 
-    These are the names of some cells, which no other cell has, and their categories; none if all cells have the same.
+
+def columns_to_recognize(
+    adata: AnnData, categories: NDArray[np.int64], sizes: NDArray[np.float32] | None
+) -> dict[str, NDArray[Any]]:
+    """Return entries of the record of a fit by which :func:`warn_of_other_counts` recognizes columns of `obs`.
+
+    These are the names of some cells, which no other cell has, and their batches and covariates, and sizes; nothing if
+    all cells have the same.
     """
-    if (categories == categories[:1]).all():
+    if sizes is None and (categories == categories[:1]).all():
         return {}
     rows = some_rows(adata.n_obs)
     rows = rows[~adata.obs_names.duplicated(keep=False)[rows]]
-    return {_CELLS: adata.obs_names[rows].astype(str).to_numpy(dtype=object), _CATEGORIES: categories[rows]}
+    names = adata.obs_names[rows].astype(str).to_numpy(dtype=object)
+    return {_CELLS: names, _CATEGORIES: categories[rows]} | ({} if sizes is None else {_SIZES: sizes[rows]})
 
 
-def _warn_of_other_categories(adata: AnnData, fitted: FittedModel, record: Mapping[str, Any]) -> None:
-    """Warn if cells whose categories were recorded have others now; the latent need not depend on these."""
+def _warn_of_other_columns(adata: AnnData, fitted: FittedModel, record: Mapping[str, Any]) -> None:
+    """Warn if cells whose columns were recorded have other values now; the latent need not depend on these."""
     if _CELLS not in record:
         return
     place = pd.Index(record[_CELLS]).get_indexer(adata.obs_names.astype(str))
     rows = np.flatnonzero(place >= 0)
-    then, now = np.asarray(record[_CATEGORIES])[place[rows]], category_codes(adata, fitted, rows)
-    n_others = int((then != now).any(axis=1).sum())
+    key = fitted.setup.size_factor_key
+    sizes = known_sizes = None
+    if _SIZES in record and key in adata.obs:
+        known_sizes = np.asarray(record[_SIZES])[place[rows]]
+        sizes = read_sizes(adata[rows], str(key))
+    categories, known = category_codes(adata, fitted, rows), np.asarray(record[_CATEGORIES])[place[rows]]
+    n_others, columns = _others(fitted, categories, known, sizes, known_sizes)
     if n_others:
-        columns = (fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys)
         warn_user(
-            f"The columns {listing(columns)} of `obs` are not those of the fit: of {len(rows)} cells that were looked "
-            f"at, {n_others} have other values. Expression and corrected counts depend on these: restore them, or fit "
+            f"The columns {columns} of `obs` are not those of the fit: of {len(rows)} cells that were looked at, "
+            f"{n_others} have other values. Expression and corrected counts depend on these: restore them, or fit "
             "again."
         )
+
+
+def _others(
+    fitted: FittedModel,
+    categories: NDArray[np.int64],
+    known_categories: NDArray[np.int64],
+    sizes: NDArray[np.float32] | None,
+    known_sizes: NDArray[np.float32] | None,
+) -> tuple[int, str]:
+    """Return the number of cells with other values, and the columns that differ."""
+    other = categories != known_categories
+    keys: list[str | None] = [fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys]
+    if sizes is not None and known_sizes is not None:
+        other = np.column_stack([other, ~np.isclose(sizes, known_sizes, rtol=_SIZE_TOLERANCE)])
+        keys.append(fitted.setup.size_factor_key)
+    differ = [key for key, column in zip(keys, other.T, strict=True) if column.any()]
+    return int(other.any(axis=1).sum()), listing(differ)
 
 
 def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
     """Warn as :func:`warn_of_other_latent` does, comparing with the latent means that the fit wrote into the table.
 
-    Batches and further covariates are compared as well.
+    Batches, further covariates and sizes are compared as well.
     """
     written = adata.obsm.get(keys.latent)
     known = {fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys} - {None} <= set(adata.obs.columns)
     if written is None or sp.issparse(written) or not known or not adata.n_obs:
         return
-    _warn_of_other_categories(adata, fitted, adata.uns[keys.model])
+    _warn_of_other_columns(adata, fitted, adata.uns[keys.model])
     rows = some_rows(adata.n_obs)
     source = f"the fit wrote into `obsm[{keys.latent!r}]`"
     # Only of these rows: reading the categories of all cells takes long in large tables.

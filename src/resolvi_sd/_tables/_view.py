@@ -168,6 +168,7 @@ def table_view(
     library_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
+    coordinates: NDArray[np.float64] | None = None,
 ) -> TableView:
     """Return a common view of counts, coordinates, sections and batches; the data are checked but not copied.
 
@@ -187,6 +188,8 @@ def table_view(
         Entry of `obsm` with the coordinates, used if no element is annotated.
     coordinate_system
         Coordinate system of the SpatialData object.
+    coordinates
+        Known coordinates of the cells, `(n_cells, 2 or 3)`, which are then not looked for.
 
     Raises
     ------
@@ -203,13 +206,17 @@ def table_view(
     batches = one_group(adata.n_obs, "all")
     if batch_key is not None:
         batches = group_by(adata, batch_key, argument="batch_key")
-    positions = cell_positions(
-        data,
-        table_key=table_key,
-        library_key=batch_key if library_key is None else library_key,
-        spatial_key=spatial_key,
-        coordinate_system=coordinate_system,
-    )
+    library_key = batch_key if library_key is None else library_key
+    if coordinates is None:
+        positions = cell_positions(
+            data,
+            table_key=table_key,
+            library_key=library_key,
+            spatial_key=spatial_key,
+            coordinate_system=coordinate_system,
+        )
+    else:
+        positions = CellPositions(coordinates, cell_sections(data, adata, library_key))
     counts = table_counts(adata, layer)
     molecules = row_sums(counts)
     check_has_molecules(molecules > 0, layer=layer)

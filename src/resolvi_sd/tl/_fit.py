@@ -34,7 +34,7 @@ def fit(
     library_key: str | None = None,
     labels_key: str | None = None,
     unlabeled_category: str | float = "unknown",
-    categorical_covariate_keys: Sequence[str] = (),
+    categorical_covariate_keys: Sequence[str] | None = None,
     size_factor_key: str | None = None,
     spatial_key: str = "spatial",
     coordinate_system: str = "global",
@@ -200,6 +200,8 @@ def fit(
     n_samples = check_positive_int(n_samples, argument="n_samples")
     for argument, flag in (("integer_counts", integer_counts), ("copy", copy), ("write", write)):
         check_flag(flag, argument=argument)
+    covariates = () if categorical_covariate_keys is None else categorical_covariate_keys
+    covariates = check_names(covariates, argument="categorical_covariate_keys")
     setup = Setup(
         n_neighbors=n_neighbors,
         layer=layer,
@@ -211,7 +213,7 @@ def fit(
         distance=distance,
         labels_key=labels_key,
         unlabeled_category=str(unlabeled_category),
-        categorical_covariate_keys=check_names(categorical_covariate_keys, argument="categorical_covariate_keys"),
+        categorical_covariate_keys=covariates,
         size_factor_key=size_factor_key,
     )
     table = resolve_table(data, table_key)

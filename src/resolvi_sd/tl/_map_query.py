@@ -32,6 +32,7 @@ def map_query(
     library_key: str | None = None,
     spatial_key: str | None = None,
     coordinate_system: str | None = None,
+    size_factor_key: str | None = None,
     accelerator: str = "auto",
     devices: int | str | list[int] = "auto",
     rng: RandomLike = 0,
@@ -50,7 +51,10 @@ def map_query(
     with the reference's genes, in which genes that the query lacks count as zero, with a warning, and genes that the
     reference lacks are dropped. This table is returned with `copy`, or added to the SpatialData object. The genes that
     the query lacks are recorded in `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit leave them
-    out, and their normalized expression is that of reference cells with the same latent values.
+    out, and their normalized expression is that of reference cells with the same latent values. The latent space and
+    labels get worse the fewer genes there are: in simulated cells, the accuracy of labels was 0.96 with all of 60
+    genes, and 0.80, 0.55 and 0.32 with 45, 30 and 20 of them. If the query lacks many genes, fit the reference anew
+    with those that both have.
 
     Parameters
     ----------
@@ -72,7 +76,7 @@ def map_query(
         `f"{table_key}_{key_added}"`. The query's own table is then left unchanged.
     key_added
         Prefix of the results of the fit in the reference, and of the results in the query.
-    layer, batch_key, library_key, spatial_key, coordinate_system
+    layer, batch_key, library_key, spatial_key, coordinate_system, size_factor_key
         Where to find the query's input, see :func:`resolvi_sd.tl.fit`. None: as in the reference. `layer="X"`: the
         counts are in `X`, if those of the reference are in a layer.
     accelerator, devices
@@ -137,6 +141,7 @@ def map_query(
         library_key=library_key,
         spatial_key=spatial_key,
         coordinate_system=coordinate_system,
+        size_factor_key=size_factor_key,
         freeze=freeze,
     )
     aligned = model_input.view.adata

@@ -153,9 +153,7 @@ def normalized_expression(
         counts = checked_counts(adata, fitted, keys)
         scale = _scale(adata, fitted, keys, request, counts)
         if lazy:
-            expression = _lazy_expression(
-                fitted.module, counts, categories, request.settings[0], scale, show_progress_bar
-            )
+            expression = _lazy_expression(fitted.module, counts, categories, request, scale, show_progress_bar)
         else:
             expression = mean_expression(
                 fitted.module, counts, categories, request, scale, rng=generator, show_progress_bar=show_progress_bar
@@ -188,7 +186,7 @@ def _lazy_expression(
     module: ResolviModule,
     counts: CSR,
     categories: NDArray[np.int64],
-    setting: NDArray[np.int64],
+    request: ExpressionRequest,
     scale: np.float32 | NDArray[np.float32],
     show_progress_bar: bool,
 ) -> Any:
@@ -198,9 +196,9 @@ def _lazy_expression(
     latent, _ = encode(module, counts, categories, show_progress_bar=show_progress_bar)
     blocks = (_CHUNK, latent.shape[1])
     return da.map_blocks(
-        lambda rows, codes, factor: factor * decode(module, rows, codes, slice(None)),
+        lambda rows, codes, factor: factor * decode(module, rows, codes, slice(None), request.among),
         da.from_array(latent, chunks=blocks),
-        da.from_array(setting, chunks=(_CHUNK, setting.shape[1])),
+        da.from_array(request.settings[0], chunks=(_CHUNK, categories.shape[1])),
         da.from_array(np.broadcast_to(scale, (len(latent), 1)), chunks=(_CHUNK, 1)),
         dtype=np.float32,
         chunks=(da.from_array(latent, chunks=blocks).chunks[0], (module.data.n_genes,)),
