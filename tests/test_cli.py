@@ -156,7 +156,7 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
     [
         (["--labels_key", "nope"], "labels_key='nope' is not in `table.obs`"),
         (["--output", "{there}"], "exists already"),
-        (["--output", "copy.zarr"], "must be of the kind of its input"),
+        (["--output", "copy.zarr"], "must be of the kind '.h5ad'"),
         (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
     ],
 )
@@ -231,3 +231,12 @@ def test_sums_are_a_table_of_their_own(fitted, tmp_path):
     with pytest.raises(SystemExit, match="exists already"):
         main(asked)
     assert (tmp_path / "fitted.h5ad").read_bytes() == before
+
+
+def test_sums_of_a_store_are_a_table(store, tmp_path):
+    main(["fit", str(store), *FIT])
+    main(["pseudobulk", str(store), str(tmp_path / "bulk.h5ad"), "--groupby", "cell_type", "--min_cells", "1"])
+    expected = rsd.tl.pseudobulk(sd.read_zarr(store), "cell_type", min_cells=1)
+    np.testing.assert_array_equal(ad.read_h5ad(tmp_path / "bulk.h5ad").X, expected.X)
+    with pytest.raises(SystemExit, match="'bulk.zarr' must be of the kind '.h5ad'"):
+        main(["pseudobulk", str(store), "bulk.zarr", "--groupby", "cell_type"])

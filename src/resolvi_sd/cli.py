@@ -154,7 +154,8 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 def _run(name: str, options: dict[str, Any]) -> None:
     path, output = options["data"], options["output"]
-    _check_places(path, output, plot=options.get("plot"), csv=options.get("csv"))
+    kind = ".h5ad" if name == _EXPORT or path.is_file() else ".zarr"
+    _check_places(path, output, kind=kind, plot=options.get("plot"), csv=options.get("csv"))
     given = {key: value for key, value in options.items() if key not in _NO_ARGUMENTS}
     if name == _EXPORT:
         _write_table(tl.pseudobulk(_read(path, given["table_key"], backed=options["backed"]), **given), output)
@@ -182,16 +183,16 @@ def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
     plt.close((axes[0] if isinstance(axes, list) else axes).get_figure(root=True))
 
 
-def _check_places(path: Path, output: Path | None, *, plot: Path | None, csv: Path | None) -> None:
+def _check_places(path: Path, output: Path | None, *, kind: str, plot: Path | None, csv: Path | None) -> None:
     """Raise, before anything is computed, if an input cannot be read or an output cannot be written."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     if output is not None and output.exists():
-        raise FileExistsError(f"--output {str(output)!r} exists already: remove it, or name another place.")
-    if output is not None and output.suffix == (".h5ad" if path.is_dir() else ".zarr"):
-        raise ValueError(f"--output {str(output)!r} must be of the kind of its input, {path.name!r}.")
+        raise FileExistsError(f"The output {str(output)!r} exists already: remove it, or name another place.")
+    if output is not None and output.suffix in {".h5ad", ".zarr"} - {kind}:
+        raise ValueError(f"The output {str(output)!r} must be of the kind {kind!r}.")
     if output is not None and path.absolute() in output.absolute().parents:
-        raise ValueError(f"--output {str(output)!r} lies in its input.")
+        raise ValueError(f"The output {str(output)!r} lies in its input.")
     for place, argument in ((output, "--output"), (csv, "--csv")):
         if place is not None:
             check_folder(place, argument=argument)

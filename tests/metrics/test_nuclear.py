@@ -95,6 +95,17 @@ def test_counts_of_the_nuclei(tissue):
         assert nuclear[row, table.var_names.get_loc(gene)] == counted[cell, gene]
 
 
+def test_a_value_may_mark_the_nuclei(tissue):
+    expected = nuclear_counts(tissue)
+    points = tissue.points["transcripts"]
+    column = points["overlaps_nucleus"].map({0: "Cytoplasm", 1: "Nuclear"}, meta=("overlaps_nucleus", "object"))
+    tissue.points["transcripts"]["CellComp"] = column
+    found = nuclear_counts(tissue, nucleus_key="CellComp", nucleus_value="Nuclear")
+    assert (found != expected).nnz == 0 and expected.nnz
+    with pytest.raises(ValueError, match=r"nucleus_key='CellComp' has values such as .*'Cytoplasm'.*nucleus_value="):
+        nuclear_counts(tissue, nucleus_key="CellComp")
+
+
 def test_errors_say_what_to_do(tissue):
     counts = np.array([[2, 1, 0]])
     with pytest.raises(ValueError, match=r"more molecules than `counts` in 1 entries.*quality_key"):

@@ -258,3 +258,28 @@ def test_ids_are_the_same_whatever_their_type(known, ids, category):
     known, ids = pd.Index(known), pd.Index(pd.Categorical(ids[::-1])) if category else pd.Index(ids[::-1])
     assert id_positions(known, ids.append(ids[:1])).tolist() == [2, 1, 0, 2]
     assert id_positions(known, pd.Index(["nobody"])).tolist() == [-1]
+
+
+LARGE = np.array([1115875600003100000, 1115875600003100001, 1115875600003100002])
+WHOLE = ["int64", "uint64", "Int64", "UInt64", "str", "category", "int64[pyarrow]", "uint64[pyarrow]"]
+
+
+@pytest.mark.parametrize("known", WHOLE)
+@pytest.mark.parametrize("ids", WHOLE)
+def test_large_ids_are_told_apart_whatever_their_type(known, ids):
+    """Of int64 and UInt64, pandas compares floats, which have 53 bits."""
+    pytest.importorskip("pyarrow")
+    known, ids = pd.Index(pd.Series(LARGE).astype(known)), pd.Index(pd.Series(LARGE[[2, 0]]).astype(ids))
+    assert id_positions(known, ids).tolist() == [2, 0]
+    assert id_positions(known, ids.insert(0, pd.NA) if ids.dtype == "Int64" else ids).tolist()[-2:] == [2, 0]
+
+
+def test_large_ids_that_lost_digits_are_refused():
+    with pytest.raises(ValueError, match="stored as floats, .* they have lost digits"):
+        id_positions(pd.Index(LARGE), pd.Index(LARGE.astype(float)))
+
+
+def test_ids_beyond_the_signed_integers():
+    known = pd.Index(np.array([2**64 - 1, 2**64 - 2], dtype=np.uint64))
+    assert id_positions(known, pd.Index(["18446744073709551614"])).tolist() == [1]
+    assert id_positions(known, pd.Index(np.array([5, 2**64 - 1], dtype=np.uint64))).tolist() == [-1, 0]

@@ -1,5 +1,7 @@
 """Transcripts: what they must add up to, what is known of simulated ones, and cases by hand."""
 
+import warnings
+
 import anndata as ad
 import dask.dataframe as dd
 import geopandas as gpd
@@ -325,6 +327,35 @@ def test_positions_and_outlines_meet_in_the_coordinate_system(fitted):
     set_transformation(sdata.points["transcripts"], Scale([0.2, 0.2], axes=("x", "y")))
     expected, found = assigned(fitted, scale=1.5), assigned(sdata, scale=1.5)
     np.testing.assert_allclose(found["resolvi_true"], expected["resolvi_true"], atol=1e-3)
+
+
+def test_transcripts_far_from_their_cells_are_told(fitted):
+    points = frame_of(fitted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assigned(fitted)
+        points["x"] += 10_000
+        assigned(with_points(fitted, points), scale=np.inf)  # without positions, it does not matter
+    with pytest.warns(
+        UserWarning, match=r"Only 0% of the transcripts of 'transcripts' .* transformations of .* 'global'"
+    ):
+        assigned(with_points(fitted, points), scale=1.0)
+
+
+def test_the_column_of_the_cells_may_be_declared(fitted):
+    expected = assigned(fitted, reassign=True)
+    points = frame_of(fitted).rename(columns={"cell_id": "cell_ID"})
+    points.attrs = {}
+    fitted.points["transcripts"] = PointsModel.parse(
+        dd.from_pandas(points, npartitions=1), feature_key="gene", instance_key="cell_ID"
+    )
+    found = assigned(fitted, reassign=True)
+    np.testing.assert_array_equal(found["resolvi_cell_ID"], expected["resolvi_cell_id"])
+    fitted.points["transcripts"].attrs["spatialdata_attrs"].pop("instance_key")
+    with pytest.raises(
+        ValueError, match="0 of 1 points elements have a column 'cell_id', or declare another one, with"
+    ):
+        assigned(fitted)
 
 
 def test_a_coordinate_system_may_be_renamed_after_the_fit(fitted):

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
 from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
@@ -205,6 +206,13 @@ class SourceColumns:
         if self.ids is not None:
             result[self.id_name] = self.ids.values[:0]
         return result
+
+    def share_inside(self, sample: Sample) -> float:
+        """Return the share of some transcripts that lie inside of the outline of their cell; 1 without outlines."""
+        if self.polygons is None:
+            return 1.0
+        x, y = self.columns.positions(sample.frame).T
+        return float(shapely.contains_xy(self.polygons[self.columns.cell_rows(sample.frame)], x, y).mean())
 
     def estimate_scale(self, sample: Sample) -> float:
         """Return the scale under which the positions of some transcripts are most likely."""

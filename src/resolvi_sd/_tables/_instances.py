@@ -28,6 +28,9 @@ __all__ = [
     "to_affine",
 ]
 
+# Floats distinguish whole numbers below this.
+_EXACT = 2**53
+
 
 @dataclass(frozen=True)
 class RegionCells:
@@ -200,11 +203,29 @@ def id_positions(known: pd.Index[Any], ids: pd.Index[Any]) -> NDArray[np.intp]:
 
 
 def _plain(ids: pd.Index[Any]) -> pd.Index[Any]:
-    """Return ids without categories, and whole numbers as integers (they are not in a column with missing values)."""
+    """Return ids without categories, whole numbers of any type as int64, and larger ones as text.
+
+    Whole numbers are floats in a column with missing values.
+
+    Raises
+    ------
+    ValueError
+        If they are floats so large that neighboring ids are the same.
+    """
     if isinstance(ids.dtype, pd.CategoricalDtype):
         ids = pd.Index(ids.to_numpy())
     if pd.api.types.is_float_dtype(ids.dtype) and (ids % 1 == 0).all():
+        if len(ids) and max(ids.max(), -ids.min()) >= _EXACT:
+            raise ValueError(
+                f"Ids of cells such as {ids.max():.0f} are stored as floats, which do not distinguish whole numbers "
+                "beyond 2**53: they have lost digits. Read the column as integers (`Int64` if some are missing) or as "
+                "text."
+            )
         ids = ids.astype(np.int64)
+    if pd.api.types.is_integer_dtype(ids.dtype) and not ids.hasnans:
+        # Indexes of two integer types would be compared as floats.
+        fits = not len(ids) or int(ids.max()) <= np.iinfo(np.int64).max
+        ids = pd.Index(ids.to_numpy(dtype=np.int64)) if fits else ids.astype(str)
     return ids
 
 

@@ -19,7 +19,9 @@ from resolvi_sd._validation import check_complete, check_key, check_unique, list
 
 __all__ = ["TranscriptColumns", "Transcripts", "read_transcripts"]
 
-_FEATURE_KEY = ("spatialdata_attrs", "feature_key")
+# Where points declare their columns, and the column with the cells if they do not.
+_ATTRS, _FEATURE, _INSTANCE = "spatialdata_attrs", "feature_key", "instance_key"
+_USUAL_COLUMN = "cell_id"
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def read_transcripts(
     points_key: str | None,
     region: str | None,
     table_key: str,
-    cell_id_key: str,
+    cell_id_key: str | None,
     gene_key: str | None,
     coordinate_system: str | None,
     why: str,
@@ -93,14 +95,15 @@ def read_transcripts(
     sdata
         Object with the points and the table.
     points_key
-        Name of the points element; None means the only one that has a column `cell_id_key`.
+        Name of the points element; None means the only one that has a column with cells.
     region
         Element that the cells of these transcripts annotate; None means all elements that the table annotates.
     table_key
         Name of the table.
     cell_id_key
         Column of the points with the id of the cell that each transcript was counted for. This is the instance id of
-        the cell or, if these differ, its id in the column of `obs` with the same name.
+        the cell or, if these differ, its id in the column of `obs` with the same name. None means the instance key of
+        the element, or else "cell_id".
     gene_key
         Column of the points with the gene; None means the feature key of the element.
     coordinate_system
@@ -121,10 +124,10 @@ def read_transcripts(
         raise TypeError(f"{why} needs points: pass a SpatialData object, not {type(sdata).__name__}.")
     key = _points_key(sdata, points_key, cell_id_key)
     points = sdata.points[key]
+    cell_id_key = _cell_column(points, cell_id_key)
     where = f"sdata.points[{key!r}]"
     check_key(cell_id_key, points.columns, argument="cell_id_key", where=where)
-    group, name = _FEATURE_KEY
-    gene = points.attrs.get(group, {}).get(name) if gene_key is None else gene_key
+    gene = points.attrs.get(_ATTRS, {}).get(_FEATURE) if gene_key is None else gene_key
     if gene is None:
         raise ValueError(f"`{where}` names no feature key: pass gene_key=..., one of {listing(points.columns)}.")
     check_key(gene, points.columns, argument="gene_key", where=where)
@@ -146,15 +149,27 @@ def read_transcripts(
     return Transcripts(key, points, TranscriptColumns(cell_id_key, gene, ids, rows, adata.var_names, matrix))
 
 
-def _points_key(sdata: SpatialData, points_key: str | None, cell_id_key: str) -> str:
+def _cell_column(points: dd.DataFrame, cell_id_key: str | None) -> str:
+    """Return the column with the cells: the one that the user named, that the element declares, or the usual one."""
+    if cell_id_key is not None:
+        return cell_id_key
+    declared = points.attrs.get(_ATTRS, {}).get(_INSTANCE)
+    return str(declared) if declared in points.columns else _USUAL_COLUMN
+
+
+def _points_key(sdata: SpatialData, points_key: str | None, cell_id_key: str | None) -> str:
     if points_key is not None:
         check_key(points_key, sdata.points, argument="points_key", where="sdata.points")
         return points_key
-    found: list[str] = [name for name, points in sdata.points.items() if cell_id_key in points.columns]
+    found: list[str] = [
+        name for name, points in sdata.points.items() if _cell_column(points, cell_id_key) in points.columns
+    ]
     if len(found) != 1:
+        column = f"a column {cell_id_key or _USUAL_COLUMN!r}"
+        column += "" if cell_id_key is not None else ", or declare another one,"
         raise ValueError(
-            f"{len(found)} of {len(sdata.points)} points elements have a column {cell_id_key!r} with the cell of each "
-            f"transcript ({listing(found)}); name one with points_key=..., or the column with cell_id_key=.... "
+            f"{len(found)} of {len(sdata.points)} points elements have {column} with the cell of each transcript "
+            f"({listing(found)}); name one with points_key=..., or the column with cell_id_key=.... "
             f"There are: {listing(sdata.points)}."
         )
     return found[0]

@@ -96,7 +96,8 @@ def cell_sizes(
     adata = resolve_table(data, table_key)
     column = quantity if key_added is None else key_added
     check_storable_name(column, argument="key_added")
-    if not copy and column in adata.obs.columns and unit_key(column) not in adata.uns:
+    is_taken = column in adata.obs.columns and unit_key(column) not in adata.uns
+    if is_taken and not copy and isinstance(data, SpatialData):
         raise ValueError(
             f"`table.obs` has a column {column!r} from elsewhere, which is not overwritten. Choose another name: "
             "key_added=..., or remove that column first."

@@ -190,9 +190,10 @@ def nuclear_counts(
     points_key: str | None = None,
     region: str | None = None,
     table_key: str = "table",
-    cell_id_key: str = "cell_id",
+    cell_id_key: str | None = None,
     gene_key: str | None = None,
     nucleus_key: str = "overlaps_nucleus",
+    nucleus_value: str | int | None = None,
     quality_key: str | None = None,
     min_quality: float | None = None,
 ) -> sp.csr_matrix:
@@ -203,16 +204,19 @@ def nuclear_counts(
     sdata
         A SpatialData object.
     points_key
-        Name of the points element; if None, the only one that has a column `cell_id_key`.
+        Name of the points element; if None, the only one that has a column with cells.
     region
         Element that the cells of these transcripts annotate, if the table annotates several.
     table_key
         Name of the table.
     cell_id_key, gene_key
-        Columns of the points with the cell and the gene; if `gene_key` is None, the element's feature key. Cells are
-        matched by instance id or by the column `cell_id_key` of `obs`, whichever matches more transcripts.
+        Columns of the points with the cell and the gene; if None, the element's instance key (or else `"cell_id"`) and
+        feature key. Cells are matched by instance id or by the column `cell_id_key` of `obs`, whichever matches more
+        transcripts.
     nucleus_key
-        Column of the points that is true, or not 0, for transcripts on a nucleus.
+        Column of the points that tells which transcripts are on a nucleus.
+    nucleus_value
+        Its value for these (CosMx: `nucleus_key="CellComp"`, `nucleus_value="Nuclear"`); if None, true or above 0.
     quality_key
         Column of the points with a quality, if the table only contains transcripts with at least `min_quality` (Xenium:
         `"qv"`); if None, all transcripts count.
@@ -259,7 +263,7 @@ def nuclear_counts(
     parts = []
     for partition in range(points.npartitions):
         frame = points.partitions[partition].compute()
-        counted = pd.to_numeric(frame[nucleus_key]).fillna(0) > 0
+        counted = _is_nuclear(frame[nucleus_key], nucleus_value)
         if quality_key is not None:
             counted &= frame[quality_key] >= least
         nuclear = frame[counted]
@@ -277,3 +281,22 @@ def nuclear_counts(
             "Choose the columns with nucleus_key=... and gene_key=...."
         )
     return total
+
+
+def _is_nuclear(column: pd.Series[Any], value: str | int | None) -> pd.Series[bool]:
+    """Return which transcripts are on a nucleus.
+
+    Raises
+    ------
+    ValueError
+        If no value is given, and the column does not hold numbers or truth values.
+    """
+    if value is not None:
+        return column.astype(object) == value
+    try:
+        return pd.to_numeric(column).fillna(0) > 0
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"nucleus_key={column.name!r} has values such as {listing(pd.Index(column.unique()), 3)}, not numbers or "
+            "truth values: specify the one of transcripts on a nucleus, `nucleus_value=...`."
+        ) from error

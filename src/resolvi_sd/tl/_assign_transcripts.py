@@ -15,13 +15,15 @@ from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import read_fit, restore_tissue
 from resolvi_sd._tables import Transcripts, cell_outlines, read_transcripts, resolve_table
-from resolvi_sd._validation import check_number
+from resolvi_sd._validation import check_number, warn_user
 
 __all__ = ["assign_transcripts"]
 
 # Transcripts from which the scale is estimated (its standard error is 3%), and partitions that they are taken from.
 _SAMPLE = 20_000
 _SAMPLED_PARTITIONS = 4
+# Smallest share of transcripts inside of their cells' outlines that is not suspicious.
+_MOSTLY_INSIDE = 0.5
 _WHY = "Assigning transcripts"
 
 
@@ -31,7 +33,7 @@ def assign_transcripts(
     points_key: str | None = None,
     region: str | None = None,
     table_key: str = "table",
-    cell_id_key: str = "cell_id",
+    cell_id_key: str | None = None,
     gene_key: str | None = None,
     scale: float | None = None,
     reassign: bool = False,
@@ -69,7 +71,7 @@ def assign_transcripts(
         A SpatialData object with a table on which :func:`resolvi_sd.tl.fit` was run. Its elements may be backed by a
         store; nothing is loaded as a whole.
     points_key
-        Name of the points element. None: the only one that has a column `cell_id_key`.
+        Name of the points element. None: the only one that has a column with cells.
     region
         Annotated element with the cells of these transcripts, if the table annotates several. None: all of them,
         provided that their ids differ.
@@ -78,7 +80,8 @@ def assign_transcripts(
     cell_id_key
         Column of the points with the cell that each transcript was counted in: its instance id in the table, as a
         string, number or category; or, if more transcripts match it, its id in the column of `obs` with the same name
-        (Xenium: the points have cell names, whereas the instance ids are label numbers).
+        (Xenium: the points have cell names, whereas the instance ids are label numbers). None: the instance key of the
+        element, or else `"cell_id"`.
     gene_key
         Column of the points with the gene, named as in `table.var_names`. None: the feature key of the element.
     scale
@@ -117,11 +120,16 @@ def assign_transcripts(
     TypeError, KeyError, ValueError
         If there is no fit, or if points, columns or outlines are missing or ambiguous; the message lists what exists.
 
+    Warns
+    -----
+    UserWarning
+        If most transcripts lie outside of the outline of their cell.
+
     Notes
     -----
     spatialdata does not overwrite an element in the store from which it was read. Write the result under another name
     (``sdata["assigned"] = rsd.tl.assign_transcripts(sdata, copy=True)``, then ``sdata.write_element("assigned")``), or
-    to another store.
+    to another store. Later calls then have to name the original element with `points_key`, since both have cells.
 
     When dask computes columns that replaced those of an earlier call, it also computes the earlier ones. To try several
     settings, start from the original element each time, e.g. with `copy`.
@@ -174,6 +182,13 @@ def assign_transcripts(
     sources = SourceColumns(
         fitted.module, tissue.kept(), transcripts.columns, keys, polygons, np.inf if scale is None else scale, ids
     )
+    inside = sources.share_inside(sample)
+    if inside < _MOSTLY_INSIDE:
+        warn_user(
+            f"Only {100 * inside:.0f}% of the transcripts of {transcripts.key!r} that were looked at lie in the "
+            "outline of their cell. Are these their cells (ids may start anew in each field of view: `region=`), and are the "
+            f"transformations of points and outlines to {system!r} right?"
+        )
     if scale is None:
         sources = replace(sources, scale=sources.estimate_scale(sample))
         logger.info("Transcripts are displaced by %.3g on average (units of %r).", sources.scale, system)
