@@ -185,9 +185,9 @@ def assign_transcripts(
     inside = sources.share_inside(sample)
     if inside < _MOSTLY_INSIDE:
         warn_user(
-            f"Only {100 * inside:.0f}% of the transcripts of {transcripts.key!r} that were looked at lie in the "
-            "outline of their cell. Are these their cells (ids may start anew in each field of view: `region=`), and are the "
-            f"transformations of points and outlines to {system!r} right?"
+            f"Only {100 * inside:.0f}% of the transcripts of {transcripts.key!r} that were looked at lie in "
+            "the outline of their cell. Are these their cells (ids may start anew in each field of view: `region=`), "
+            f"and are the transformations of points and outlines to {system!r} right?"
         )
     if scale is None:
         sources = replace(sources, scale=sources.estimate_scale(sample))
