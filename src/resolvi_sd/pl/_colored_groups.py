@@ -93,12 +93,23 @@ def read_colored_groups(adata: AnnData, key: str, *, argument: str, palette: Pal
     return ColoredGroups(groups.codes, groups.names, key, colors=colors)
 
 
-def add_legend(ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, title: str) -> Legend:
-    """List the groups to the right of a panel."""
+def add_legend(
+    ax: Axes, names: Sequence[str], colors: NDArray[np.float64], *, title: str, border: str | None = None
+) -> Legend:
+    """List the groups to the right of a panel; `border` is the color of a line around each mark."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="", marker="o", markersize=7, color=tuple(color), label=name)
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            markersize=7,
+            color=tuple(color),
+            markeredgecolor=border or tuple(color),
+            label=name,
+        )
         for name, color in zip(names, colors, strict=True)
     ]
     n_columns = -(-len(handles) // _LEGEND_ROWS)

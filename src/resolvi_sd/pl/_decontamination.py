@@ -17,7 +17,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_result, listing
 from resolvi_sd.pl._colors import VERMILION
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
+from resolvi_sd.pl._figures import check_save, finish_figure, open_ax, settle_figure
 from resolvi_sd.pl._labels import label_points
 from resolvi_sd.pl._results import fit_record, warn_of_other_cells
 
@@ -111,11 +111,11 @@ def decontamination(
     genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
     genes = genes.sort_values("foreign_removed") if _by_gene(record) else genes.sort_values("own_removed")[::-1]
     marked = _draw(ax, record, genes)
-    figure_of(ax).draw_without_rendering()  # settles limits and size of the panel
+    settle_figure([ax], titled=title is not None)  # settles limits and size of the panel
     points = np.concatenate([genes[list(_SHARES)].to_numpy(dtype=np.float64), marked])
     names = genes["gene"].astype(str).tolist()[:n_genes]
     label_points(ax, points, range(len(names)), names, fontsize=7)
-    save_figure(ax, save)
+    finish_figure([ax], save, titled=title is not None)
     return ax if return_ax else None
 
 

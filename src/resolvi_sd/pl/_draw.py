@@ -63,7 +63,10 @@ class ColorScale:
 
         low, high = limits
         if not low < high:
-            raise ValueError(f"The color scale must have vmin < vmax, but vmin={low:g} and vmax={high:g}.")
+            raise ValueError(
+                f"The color scale of {label!r} must have vmin < vmax, but vmin={low:g} and vmax={high:g}. A limit that "
+                "is not given comes from the data: give both."
+            )
         finite = values[np.isfinite(values)]
         below, above = bool((finite < low).any()), bool((finite > high).any())
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
@@ -123,17 +126,20 @@ def draw_section(
     size
         Scale factor for dots and shapes; labels elements are never scaled.
     border
-        Color of a line along the edges of shapes, if they are few enough for it to be visible. None: a thin white line.
+        Color of a line along the edges of cells, if they are few enough for it to be visible. None: a thin white line
+        around shapes, and none around dots.
     """
     if isinstance(section, Dots):
-        _draw_dots(ax, section, values[section.rows], scale, size)
+        _draw_dots(ax, section, values[section.rows], scale, size, border)
     else:
         _draw_outlines(ax, section, values[section.rows], scale, size, border)
     left, right, bottom, top = section.extent
     ax.set(xlim=(left, right), ylim=(top, bottom), aspect="equal")
 
 
-def _draw_dots(ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorScale, size: float) -> None:
+def _draw_dots(
+    ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
+) -> None:
     from matplotlib.collections import EllipseCollection
 
     diameter = dots.diameter * size
@@ -150,7 +156,8 @@ def _draw_dots(ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorSc
         offset_transform=ax.transData,
         cmap=scale.cmap,
         norm=scale.norm,
-        linewidths=0,
+        linewidths=0.8 if border is not None and len(values) <= _MAX_BORDERS else 0,
+        edgecolors=border or "none",
         antialiaseds=pixels >= _MIN_SMOOTH_PIXELS,
         rasterized=True,
     )
@@ -162,13 +169,14 @@ def _draw_outlines(
     ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
 ) -> None:
     import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence imported here
+    from matplotlib.colors import to_hex
 
     colors: dict[str, Any] = {
         "color": _VALUE,
         "table_name": _TABLE,
         "cmap": scale.cmap,
         "norm": scale.norm,
-        "na_color": NA_COLOR,
+        "na_color": to_hex(tuple(scale.cmap.get_bad())),
         "fill_alpha": 1.0,
         "colorbar": False,
     }
@@ -201,7 +209,7 @@ def _shapes_panel(
     panel = _spatialdata(elements)
     style = {**_shape_style(len(values)), "scale": size, "fill_alpha": 1.0}
     if _UNKNOWN in elements:
-        panel = panel.pl.render_shapes(_UNKNOWN, color=NA_COLOR, **style)
+        panel = panel.pl.render_shapes(_UNKNOWN, color=colors["na_color"], **style)
     if _ELEMENT in elements:
         panel = panel.pl.render_shapes(_ELEMENT, **(style | colors))
     if border is not None and len(values) <= _MAX_BORDERS:

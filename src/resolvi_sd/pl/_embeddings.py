@@ -16,11 +16,20 @@ from resolvi_sd._results import corrected_counts, fitted_counts
 from resolvi_sd._validation import check_key, group_names
 from resolvi_sd.pl._results import check_written
 
-__all__ = ["CORRECTED_COUNTS", "COUNTS", "choose_cells", "embed", "is_embedding", "read_representations"]
+__all__ = [
+    "CORRECTED_COUNTS",
+    "COUNTS",
+    "FEWEST_CELLS",
+    "choose_cells",
+    "embed",
+    "is_embedding",
+    "read_representations",
+]
 
 COUNTS, CORRECTED_COUNTS = "counts", "corrected"
 _N_COMPONENTS, _N_NEIGHBORS = 50, 15
-_FEWEST_CELLS = 3
+# UMAP needs more cells than it has dimensions to start from.
+FEWEST_CELLS = 5
 
 
 def read_representations(
@@ -85,9 +94,10 @@ def choose_cells(matrices: Mapping[str, Any], n_cells: int, rng: np.random.Gener
         total = np.asarray(matrix.sum(axis=1)).reshape(-1)
         usable &= total > 0 if sp.issparse(matrix) else np.isfinite(total)
     rows = np.flatnonzero(usable)
-    if rows.size < _FEWEST_CELLS:
+    if rows.size < FEWEST_CELLS:
         raise ValueError(
-            f"Only {rows.size} of {usable.size} cells have counts in {list(matrices)}; at least 3 are needed."
+            f"Only {rows.size} of {usable.size} cells have counts in {list(matrices)}; at least {FEWEST_CELLS} are "
+            "needed."
         )
     return np.sort(rng.choice(rows, size=min(n_cells, rows.size), replace=False))
 

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 __all__ = [
     "check_save",
     "figure_of",
+    "finish_figure",
     "given_axes",
     "label_inches",
     "open_ax",
     "open_panels",
     "panel_titles",
-    "save_figure",
+    "settle_figure",
     "wrapped",
 ]
 
 _DPI = 150
 # Mean width of a letter in a font of one point (1/72 inch), in inches.
 _LETTER = 0.6 / 72
+# Part of the labels that matplotlib writes on logarithmic axes.
+_FORMULA = r"\mathdefault"
 
 
 def check_save(save: str | Path | None) -> None:
@@ -44,10 +47,30 @@ def check_save(save: str | Path | None) -> None:
         check_picture(Path(save), argument="save")
 
 
-def save_figure(ax: Axes, save: str | Path | None) -> None:
-    """Write the figure of `ax` to a file, if one is given."""
+def finish_figure(axes: Sequence[Axes], save: str | Path | None, *, titled: bool) -> None:
+    """Complete the panels of a figure, whose titles may be the user's, and write it to a file, if one is given."""
+    _keep_dollars(axes, titled=titled)
     if save is not None:
-        figure_of(ax).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
+        figure_of(axes[0]).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
+
+
+def settle_figure(axes: Sequence[Axes], *, titled: bool) -> None:
+    """Lay out a figure, so that limits and sizes of its panels are known."""
+    _keep_dollars(axes, titled=titled)
+    figure_of(axes[0]).draw_without_rendering()
+
+
+def _keep_dollars(axes: Sequence[Axes], *, titled: bool) -> None:
+    """Draw names with dollar signs as they are; matplotlib takes the text between two of them for a formula.
+
+    Only tick labels of logarithmic axes, and perhaps the user's titles, are formulas.
+    """
+    from matplotlib.text import Text
+
+    for ax in axes:
+        for text in ax.findobj(Text):
+            if _FORMULA not in text.get_text() and not (titled and text is ax.title):
+                text.set_parse_math(False)
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -26,7 +26,7 @@ from resolvi_sd.pl._colored_groups import (
 from resolvi_sd.pl._colors import BLUE
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, draw_section
-from resolvi_sd.pl._figures import check_save, figure_of, open_ax, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, open_ax, settle_figure
 from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
 from resolvi_sd.pl._panels import label_coordinates
 from resolvi_sd.pl._results import Place, check_written, read_setup
@@ -155,8 +155,8 @@ def flow(
     label_coordinates([ax], view.section, units)
     ax.set_title(view.summary if title is None else title)
     _draw_arrows(ax, view, positions, groups, keep_right=window is not None)
-    _add_legends(ax, view, groups)
-    save_figure(ax, save)
+    _add_legends(ax, view, groups, titled=title is not None)
+    finish_figure([ax], save, titled=title is not None)
     return ax if return_ax else None
 
 
@@ -208,7 +208,7 @@ def _draw_arrows(
         ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor="black", zorder=6)
 
 
-def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
+def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups, *, titled: bool) -> None:
     """Explain the colors and widths, to the right of the panel."""
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
@@ -219,7 +219,7 @@ def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
         names, colors = [groups.names[code] for code in found], groups.colors[found]
         if len(found) < len(shown):
             names, colors = [*names, "no value"], np.vstack([colors, to_rgba(_NO_GROUP)])
-        legend = add_legend(ax, names, colors, title=groups.key)
+        legend = add_legend(ax, names, colors, title=groups.key, border=_BORDER)
         ax.add_artist(legend)  # so that the next one does not replace it
         legend.set_clip_on(False)  # artists clipped to the panel get no room beside it
     if not view.molecules.size:
@@ -236,10 +236,9 @@ def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
         fontsize="small",
         alignment="left",
     )
-    figure = figure_of(ax)
-    figure.draw_without_rendering()  # settles the size of the panel
+    settle_figure([ax], titled=titled)
     pixels = ax.transData.transform([(0.0, 0.0), (_WIDEST * view.room / most, 0.0)])
-    points = float(pixels[1, 0] - pixels[0, 0]) * 72 / figure.dpi
+    points = float(pixels[1, 0] - pixels[0, 0]) * 72 / figure_of(ax).dpi
     for line, amount in zip(legend.get_lines(), amounts, strict=True):
         line.set_linewidth(points * amount)
 

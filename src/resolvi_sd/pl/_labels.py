@@ -58,7 +58,8 @@ def label_points(
         return
     scale = figure_of(ax).dpi / 72
     pixels = ax.transData.transform(points)
-    texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False)
+    texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False,
+                         parse_math=False)
              for i, name in zip(chosen, names, strict=True)]  # fmt: skip
     panel = ax.get_window_extent()
     bounds = np.array([[panel.x0, panel.y0], [panel.x1, panel.y1]])
@@ -83,6 +84,7 @@ def label_points(
             ha="center",
             va="center",
             in_layout=False,
+            parse_math=False,
             path_effects=[withStroke(linewidth=2, foreground="white")],
             zorder=_ZORDER,
             arrowprops=line if gap >= _LINE_GAP else None,

@@ -19,7 +19,7 @@ from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, given_axes, label_inches, panel_titles, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, label_inches, panel_titles, wrapped
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import warn_of_other_cells
 
@@ -47,6 +47,8 @@ _MOST_NUMBERS = 16
 # In inches: a row and a column of the heatmap, the margins around them besides the names, the widths of the other
 # panels besides the names, the smallest height of a panel, a row of the genes, and the smallest room for names.
 _CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 2.8, 2.2, 0.13, 1.0
+# Names longer than this, in inches, take two lines, for which there is room in a row.
+_MOST_NAME = 2.0
 # Rows between the genes of two pairs, including the name of the second pair.
 _GAP = 1.4
 _FONTSIZE = 8.3  # "small"
@@ -137,19 +139,20 @@ def leakage(
     titles = panel_titles(names, title)
     per_pair = result.genes.groupby(["source", "target"]).size().clip(upper=n_genes).nlargest(n_pairs)
     n_rows = float((per_pair + _GAP).sum())
-    axes = _make_axes(kinds, result.names, n_rows, figsize) if ax is None else given_axes(ax, names)
+    shown = [_in_two_lines(name) for name in result.names]
+    axes = _make_axes(kinds, shown, n_rows, figsize) if ax is None else given_axes(ax, names)
     for panel, name, text in zip(axes, kinds, titles, strict=True):
         panel.set_title(text, fontsize="medium")
         if name == "heatmap":
-            _draw_heatmap(panel, result, value, cmap)
+            _draw_heatmap(panel, result, shown, value, cmap)
         elif name == "flow":
-            draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), result.names, result.colors)
+            draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), shown, result.colors)
             _write_total(panel, result)
         else:
             _draw_genes(panel, result, value, n_pairs=n_pairs, n_genes=n_genes)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
-    save_figure(axes[0], save)
+    finish_figure(axes, save, titled=title is not None)
     return axes if return_ax else None
 
 
@@ -210,6 +213,12 @@ def _read(adata: AnnData, keys: Keys, *, own_type: bool, palette: Palette | None
     return _Leakage(pairs, tables["genes"], names, np.array([color.get(name, gray) for name in names]))
 
 
+def _in_two_lines(name: str) -> str:
+    """Return a name, in two lines if it is long."""
+    half = 0.65 * label_inches([name], fontsize=_FONTSIZE)
+    return wrapped(name, max(_MOST_NAME, half), fontsize=_FONTSIZE)
+
+
 def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
     """Return the types that had cells, in their order; the leakage per cell is unknown for the other types."""
     return tuple(str(name) for name in pairs.loc[pairs["per_cell"].notna(), "target"].unique())
@@ -220,7 +229,8 @@ def _make_axes(
 ) -> list[Axes]:
     import matplotlib.pyplot as plt
 
-    heatmap, room = _CELL * len(names), max(label_inches(names, fontsize=_FONTSIZE), _LEAST_NAME)
+    longest = label_inches([line for name in names for line in name.split("\n")], fontsize=_FONTSIZE)
+    heatmap, room = _CELL * len(names), max(longest, _LEAST_NAME)
     sizes = {"heatmap": heatmap + _AROUND + room, "flow": _FLOW + 2 * room, "genes": max(_GENES, 2 * room + 0.8)}
     widths = [sizes[name] for name in kinds]
     heights = {"heatmap": heatmap * 0.8, "flow": _LEAST_HEIGHT, "genes": _ROW * n_rows}
@@ -232,13 +242,13 @@ def _make_axes(
     return list(axes.ravel())
 
 
-def _draw_heatmap(ax: Axes, result: _Leakage, value: str, cmap: str | Colormap) -> None:
+def _draw_heatmap(ax: Axes, result: _Leakage, shown: Sequence[str], value: str, cmap: str | Colormap) -> None:
     from matplotlib.patches import Rectangle
 
     matrix = result.matrix(value)
     scale = _color_scale(matrix, cmap, _VALUES[value])
-    shown = np.maximum(matrix, scale.norm.vmin or 0.0)  # a log scale cannot show zero
-    ax.imshow(shown, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
+    positive = np.maximum(matrix, scale.norm.vmin or 0.0)  # a log scale cannot show zero
+    ax.imshow(positive, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
     places = np.arange(len(result.names))
     for place in places:
         if np.isnan(matrix[place, place]):
@@ -247,8 +257,8 @@ def _draw_heatmap(ax: Axes, result: _Leakage, value: str, cmap: str | Colormap) 
             ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5))
     if len(places) <= _MOST_NUMBERS:
         _write_numbers(ax, matrix, scale)
-    ax.set_xticks(places, result.names, rotation=90, fontsize="small")
-    ax.set_yticks(places, result.names, fontsize="small")
+    ax.set_xticks(places, shown, rotation=90, fontsize="small")
+    ax.set_yticks(places, shown, fontsize="small")
     ax.set(xlabel="target", ylabel="source", xlim=(-0.5, len(places) - 0.5), ylim=(len(places) - 0.5, -0.5))
     add_colorbar([ax], scale)
 

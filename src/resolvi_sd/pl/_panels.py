@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
-from resolvi_sd.pl._figures import check_save, figure_of, given_axes, panel_titles, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles, wrapped
 from resolvi_sd.pl._sections import Outlines, Section
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _PANEL_WIDTH = 4.0  # with labels and color bar, in inches
 # labels, titles and color bars take, in inches.
 _PANEL_HEIGHTS = (1.6, 7.0)
 _MARGINS = (1.0, 0.7)
+# Room between two titles, and for each tick of the y-axis, in inches.
+_TITLE_MARGIN, _TICK_ROOM = 0.4, 0.35
 # Coordinate systems carry no unit; some are named after one.
 _UNITS = {
     "µm": {"microns", "micron", "um", "µm", "micrometer", "micrometers", "micrometre", "micrometres"},
@@ -77,19 +79,24 @@ def draw_rows(
     check_save(save)
     names = [name for row in rows for name in row.titles]
     titles = panel_titles(names, title)
-    flat = _make_axes(rows, figsize) if ax is None else given_axes(ax, names)
+    if ax is None:
+        flat = _make_axes(rows, figsize)
+        width = _PANEL_WIDTH if figsize is None else figsize[0] / len(rows[0].titles)
+        titles = [wrapped(text, width - _TITLE_MARGIN) for text in titles]
+    else:
+        flat = given_axes(ax, names)
     ends = np.cumsum([len(row.titles) for row in rows])
     panels = [flat[end - len(row.titles) : end] for row, end in zip(rows, ends, strict=True)]
     for row, axes in zip(rows, panels, strict=True):
         for panel, values, scale in zip(axes, row.values, row.scales, strict=True):
             draw_section(panel, row.section, values, scale, size=size)
         label_coordinates(axes, row.section, units)
-        _add_colorbars(axes, row.scales)
+        _add_colorbars(axes, row.scales, height=_drawn_height(row.section))
     for panel, name in zip(flat, titles, strict=True):
         panel.set_title(name)
     if isinstance(title, str):
         figure_of(flat[0]).suptitle(title)
-    save_figure(flat[0], save)
+    finish_figure(flat, save, titled=title is not None)
     return flat
 
 
@@ -113,22 +120,27 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
 
 def _panel_height(section: Section) -> float:
     """Return the height of a panel of `_PANEL_WIDTH` for the section, its labels and color bar, in inches."""
+    return float(np.clip(_drawn_height(section), *_PANEL_HEIGHTS)) + _MARGINS[1]
+
+
+def _drawn_height(section: Section) -> float:
+    """Return the height of the drawing itself in a panel of `_PANEL_WIDTH`, in inches."""
     left, right, bottom, top = section.extent
-    height = (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
-    return float(np.clip(height, *_PANEL_HEIGHTS)) + _MARGINS[1]
+    return (_PANEL_WIDTH - _MARGINS[0]) * (top - bottom) / (right - left)
 
 
 def label_coordinates(axes: Sequence[Axes], section: Section, units: str | None) -> None:
     """Label x in every panel and y in the first, with the unit if it is known."""
     from matplotlib.ticker import MaxNLocator
 
+    n_ticks = int(np.clip(_drawn_height(section) / _TICK_ROOM, 1, 5))
     unit = _unit(section, units)
     suffix = "" if unit is None else f" ({unit})"
     for column, ax in enumerate(axes):
         ax.set(xlabel=f"x{suffix}", ylabel=f"y{suffix}" if column == 0 else "")
         ax.tick_params(labelleft=column == 0)  # all panels of a row show the same cells
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_locator(MaxNLocator(n_ticks))
 
 
 def _unit(section: Section, units: str | None) -> str | None:
@@ -138,24 +150,28 @@ def _unit(section: Section, units: str | None) -> str | None:
     return next((unit for unit, names in _UNITS.items() if name in names), None)
 
 
-def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale]) -> None:
+def _add_colorbars(axes: Sequence[Axes], scales: Sequence[ColorScale], *, height: float) -> None:
     """Draw a color bar to the right of each panel, or a single one if all panels have the same scale."""
     shared = all(scale is scales[0] for scale in scales)
     groups = [list(axes)] if shared else [[ax] for ax in axes]
     for group, scale in zip(groups, scales, strict=False):
-        add_colorbar(group, scale)
+        add_colorbar(group, scale, height=height)
 
 
-def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05) -> None:
-    """Draw one color bar for these axes, to the right of the last; `width` is a share of that of a panel."""
+def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05, height: float = np.inf) -> None:
+    """Draw one color bar for these axes, to the right of the last.
+
+    `width` is a share of that of a panel, and `height` that of a panel in inches, which its label should not exceed.
+    """
     from matplotlib.cm import ScalarMappable
 
     figure = figure_of(axes[0])
     colors = ScalarMappable(scale.norm, scale.cmap)
+    label = wrapped(scale.label, height) if np.isfinite(height) else scale.label
     if figure.get_layout_engine() is None:
         # Nothing makes room for a bar beside the axes, so the axes have to shrink.
-        figure.colorbar(colors, ax=axes, label=scale.label, extend=scale.extend)
+        figure.colorbar(colors, ax=axes, label=label, extend=scale.extend)
     else:
         # As high as the panel, which fills only part of the room of its axes if x and y have the same scale.
         bar = axes[-1].inset_axes((1.0 + 0.6 * width, 0.0, width, 1.0))
-        figure.colorbar(colors, cax=bar, label=scale.label, extend=scale.extend)
+        figure.colorbar(colors, cax=bar, label=label, extend=scale.extend)

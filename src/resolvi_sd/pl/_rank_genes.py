@@ -18,7 +18,7 @@ from resolvi_sd._validation import check_positive_int
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, label_inches, open_panels, save_figure
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, label_inches, open_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +31,8 @@ _COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "corrected_f
 _ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _N_COLUMNS = 0.22, 2.7, 0.9, 4
 # Smallest height of a panel, which leaves room for the label of the color bar, in rows.
 _LEAST_ROWS = 10
+# Largest length of the color bar, and its width, in inches.
+_BAR = (4.0, 0.15)
 # Areas of the dots of genes detected in no cell and in all cells, in points squared.
 _AREAS = (6.0, 110.0)
 _LEGEND_FRACTIONS = (0.1, 0.5, 1.0)
@@ -119,7 +121,7 @@ def rank_genes(
     for panel, top in zip(axes, tops, strict=True):
         _draw_panel(panel, top, scale)
     _add_legends(axes, scale, beside=ax is None)
-    save_figure(axes[0], save)
+    finish_figure(axes, save, titled=title is not None)
     return axes if return_ax else None
 
 
@@ -180,7 +182,17 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
     handles.append(Line2D([], [], linestyle="", marker="o", color="0.6", markeredgecolor="black", markersize=7,
                           markeredgewidth=1.2, label="called"))  # fmt: skip
     if beside:
-        figure.colorbar(ScalarMappable(scale.norm, scale.cmap), ax=axes, label=scale.label, aspect=30, pad=0.02)
+        height = figure.get_size_inches()[1]
+        length = min(height, _BAR[0])
+        figure.colorbar(
+            ScalarMappable(scale.norm, scale.cmap),
+            ax=axes,
+            label=scale.label,
+            shrink=length / height,
+            aspect=length / _BAR[1],
+            anchor=(0.0, 1.0),
+            pad=0.02,
+        )
         n_columns = len(axes) if len(axes) < 3 else len(handles)  # no wider than the panels
         figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)
     else:

@@ -14,7 +14,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, open_ax, save_figure
+from resolvi_sd.pl._figures import check_save, finish_figure, open_ax
 from resolvi_sd.pl._results import fit_record
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def training(
     check_save(save)
     ax = open_ax(ax, (5.0, 3.5), figsize=figsize, title=title)
     _draw(ax, history)
-    save_figure(ax, save)
+    finish_figure([ax], save, titled=title is not None)
     return ax if return_ax else None
 
 

@@ -16,12 +16,20 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_key, check_positive_int
+from resolvi_sd._validation import check_integer, check_key
 from resolvi_sd.pl._colored_groups import Palette, add_legend, legend_inches, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
-from resolvi_sd.pl._embeddings import CORRECTED_COUNTS, COUNTS, choose_cells, embed, is_embedding, read_representations
-from resolvi_sd.pl._figures import check_save, open_panels, save_figure
+from resolvi_sd.pl._embeddings import (
+    CORRECTED_COUNTS,
+    COUNTS,
+    FEWEST_CELLS,
+    choose_cells,
+    embed,
+    is_embedding,
+    read_representations,
+)
+from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes
 
@@ -116,7 +124,7 @@ def umap_compare(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     layer = read_setup(adata, keys).layer
-    check_positive_int(n_cells, argument="n_cells")
+    check_integer(n_cells, FEWEST_CELLS, argument="n_cells")
     generator = as_generator(rng)
     is_gene = color not in adata.obs and color in adata.var_names
     if is_gene:
@@ -149,10 +157,10 @@ def umap_compare(
         panel.set(xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
         panel.spines[["top", "right"]].set_visible(False)
     if colors.scale is not None:
-        add_colorbar(axes, colors.scale)
+        add_colorbar(axes, colors.scale, height=_PANEL_SIZE[1])
     else:
         add_legend(axes[-1], *colors.groups, title=color)
-    save_figure(axes[0], save)
+    finish_figure(axes, save, titled=title is not None)
     return axes if return_ax else None
 
 
