@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import KDTree
 
-from resolvi_sd._validation import check_key, check_positive_int, check_unique, listing, warn_overlapping_sections
+from resolvi_sd._validation import check_key, check_positive_int, check_unique, listing, warn_of_overlapping_sections
 
 
 def test_long_lists_are_cut():
@@ -63,7 +63,7 @@ def test_sections_on_top_of_each_other_are_told_from_groups():
 
     def look(xy, obs):
         distance, index = KDTree(xy).query(xy, k=2)
-        warn_overlapping_sections(obs, index[:, 1], distance[:, 1])
+        warn_of_overlapping_sections(obs, index[:, 1], distance[:, 1])
 
     with pytest.warns(UserWarning, match=r"differ from them in obs\['slide'\]: are these.*library_key='slide'"):
         look(np.concatenate(cells), obs)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._input import ModelInput, check_looked_at, read_input
+from resolvi_sd._input import ModelInput, check_place_used, read_input
 from resolvi_sd._model import (
     DataSummary,
     ModelConfig,
@@ -134,7 +134,7 @@ def read_query(
     a new one.
     """
     given = resolve_table(query, table_key)
-    check_looked_at(query, given, spatial_key=spatial_key, coordinate_system=coordinate_system)
+    check_place_used(query, given, spatial_key=spatial_key, coordinate_system=coordinate_system)
     layer = query_layer(given, layer, reference.setup.layer)
     table = align_genes(given, reference.genes, layer)
     same = reference.setup

@@ -32,12 +32,12 @@ from resolvi_sd._validation import (
     MOST_CATEGORIES,
     check_not_corrected,
     matrix_name,
+    warn_of_overlapping_sections,
     warn_of_units,
-    warn_overlapping_sections,
     warn_user,
 )
 
-__all__ = ["ModelInput", "as_fitted", "check_looked_at", "read_input"]
+__all__ = ["ModelInput", "as_fitted", "check_place_used", "read_input"]
 
 # Many categories with fewer cells than this on average are taken for measurements.
 _FEW_CELLS = 10
@@ -88,7 +88,7 @@ class ModelInput:
         )
 
 
-def check_looked_at(
+def check_place_used(
     data: SpatialData | AnnData, table: AnnData, *, spatial_key: str | None, coordinate_system: str | None
 ) -> None:
     """Raise ValueError if `spatial_key` or `coordinate_system` was given, but the coordinates do not come from there.
@@ -158,11 +158,11 @@ def read_input(
     covariates = tuple(
         group_by(view.adata, key, argument="categorical_covariate_keys") for key in setup.categorical_covariate_keys
     )
-    _warn_continuous(setup, view, labels, covariates)
+    _warn_of_measurements(setup, view, labels, covariates)
     sizes, setup = _sizes(data, view.adata, setup, table_key)
     if graph is None:
         graph = _make_graph(data, view, setup, table_key)
-    _warn_empty(view)
+    _warn_of_empty_cells(view)
     _warn_of_equal_depth(view, setup)
     _warn_of_places(view, graph, setup)
     return ModelInput(view, graph, labels, covariates, sizes, setup)
@@ -214,7 +214,7 @@ def _sizes(
     return measured.values.astype(np.float32), replace(setup, size_unit=measured.unit)
 
 
-def _warn_continuous(setup: Setup, view: TableView, labels: Groups | None, covariates: tuple[Groups, ...]) -> None:
+def _warn_of_measurements(setup: Setup, view: TableView, labels: Groups | None, covariates: tuple[Groups, ...]) -> None:
     """Warn about columns that look like continuous measurements, since each value would become its own category."""
     names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
     if setup.batch_key is not None:
@@ -240,7 +240,7 @@ def _warn_of_equal_depth(view: TableView, setup: Setup) -> None:
         )
 
 
-def _warn_empty(view: TableView) -> None:
+def _warn_of_empty_cells(view: TableView) -> None:
     n_empty = int((~view.has_counts).sum())
     if n_empty:
         warn_user(
@@ -261,7 +261,7 @@ def _warn_of_places(view: TableView, graph: NeighborGraph, setup: Setup) -> None
         has_neighbor = graph.mask[:, 0]
         warn_of_units(view.sections.codes[has_neighbor], graph.distance[has_neighbor, 0], view.sections.names)
         if has_neighbor.all():
-            warn_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
+            warn_of_overlapping_sections(view.adata.obs, graph.index[:, 0], graph.distance[:, 0])
     if graph.mask.any():
         return
     key, n_sections = setup.section_key, len(view.sections.names)

@@ -35,7 +35,7 @@ def small_module(tissue, seed=0, **config):
     n_batches = int(tissue.batch.max()) + 1
     data = DataSummary(
         n_cells=tissue.n_cells,
-        n_train=int((tissue.library_size > 0).sum()),
+        n_train=int((tissue.molecules > 0).sum()),
         n_genes=tissue.n_genes,
         n_batches=n_batches,
         n_neighbors=tissue.n_neighbors,
@@ -44,7 +44,7 @@ def small_module(tissue, seed=0, **config):
         depth=20.0,
         n_labels=int(tissue.label.max()) + 1,
         n_covariates=(int(tissue.categories[:, 1].max()) + 1,),
-        median_size=0.0 if tissue.size is tissue.library_size else float(np.median(tissue.size)),
+        median_size=0.0 if tissue.size is tissue.molecules else float(np.median(tissue.size)),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -18,7 +18,7 @@ TRAINING = TrainingConfig(max_epochs=6, batch_size=100, patch_size=10, kl_warmup
 
 def prepared(**settings):
     tissue, coordinates = small_tissue(n_cells=400, **settings)
-    patches = cut_patches(coordinates, tissue.batch, patch_size=TRAINING.patch_size, include=tissue.library_size > 0)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=TRAINING.patch_size, include=tissue.molecules > 0)
     return tissue, patches, small_module(tissue)
 
 
@@ -77,7 +77,7 @@ def test_the_processes_see_every_cell_once_in_as_many_steps(number):
     minibatches = [list(stream) for stream in streams]
     assert {len(found) for found in minibatches} == {len(streams[0])}
     core = np.concatenate([m.cells[: m.n_core].numpy() for found in minibatches for m in found])
-    np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.library_size > 0))
+    np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.molecules > 0))
 
 
 def test_two_processes_train_as_one_does():
@@ -93,8 +93,8 @@ def test_two_processes_train_as_one_does():
     assert together["elbo"][-1] - together["elbo"][0] > 0.8 * rise
     # The weights of the cells of both processes are there.
     changed = (module.neighbor_logits.weight != before).any(1).numpy()
-    some = (tissue.mask.sum(1) > 1) & (tissue.library_size > 0)
-    assert changed[some].all() and not changed[tissue.library_size == 0].any()
+    some = (tissue.mask.sum(1) > 1) & (tissue.molecules > 0)
+    assert changed[some].all() and not changed[tissue.molecules == 0].any()
     # What cells share has gone the same way, up to the noise of the draws.
     moved, also = (m.log_concentration.detach().numpy().ravel() for m in (alone, module))
     assert np.corrcoef(moved, also)[0, 1] > 0.9
@@ -105,7 +105,7 @@ def test_what_a_query_keeps_is_kept_by_all_processes():
     tissue, patches, reference = prepared()
     reference.decoder.raise_skip_weight(1.0)
     query, coordinates = small_tissue(n_cells=400, n_batches=2, seed=1)
-    pieces = cut_patches(coordinates, query.batch, patch_size=10, include=query.library_size > 0)
+    pieces = cut_patches(coordinates, query.batch, patch_size=10, include=query.molecules > 0)
     module = extend_module(reference, small_module(query).data)
     start = {name: value.clone() for name, value in module.state_dict().items()}
     fit(module, query, pieces, number=2)
@@ -182,7 +182,7 @@ def test_too_few_patches_for_the_devices(monkeypatch):
 
 def test_a_likelihood_without_overdispersion_trains_on_two_devices_too():
     tissue, coordinates = small_tissue(n_cells=400)
-    patches = cut_patches(coordinates, tissue.batch, patch_size=10, include=tissue.library_size > 0)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=10, include=tissue.molecules > 0)
     module = small_module(tissue, likelihood="poisson")
     history = fit(module, tissue, patches, number=2)
     assert history["elbo"][-1] > history["elbo"][0]

@@ -43,7 +43,7 @@ def sources(module, tissue, latent):
         )
         categories = np.repeat(tissue.categories[[cell]], len(latent), axis=0)
         own = decode(module, latent[:, None].astype(np.float32), categories, slice(None))
-        size = tissue.library_size[cell] * shares[i]
+        size = tissue.molecules[cell] * shares[i]
         rates.append(
             (size[0] * own, size[1] * around + 0 * own, size[2] * background[tissue.batch[cell]] + 0 * own, own)
         )

@@ -67,10 +67,10 @@ def test_shares_depend_on_the_depth_of_the_neighbors():
     tissue, _ = small_tissue(n_cells=300)
     module = small_module(tissue)
     minibatch = cut_minibatch(tissue, np.arange(280))
-    deeper = minibatch.library_size.clone()
+    deeper = minibatch.molecules.clone()
     deeper[minibatch.n_core :] *= 10
     with torch.no_grad():
-        before, after = (module.shares(m) for m in (minibatch, replace(minibatch, library_size=deeper)))
+        before, after = (module.shares(m) for m in (minibatch, replace(minibatch, molecules=deeper)))
     in_halo = ((minibatch.neighbor >= minibatch.n_core) & minibatch.mask).any(dim=1)
     assert in_halo.any() and not in_halo.all()
     assert torch.equal((after - before).abs().amax(dim=1) > 1e-6, in_halo)

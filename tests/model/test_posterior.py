@@ -22,7 +22,7 @@ def test_molecules_are_conserved(config, n_samples):
     tissue, coordinates = small_tissue(n_batches=2, n_covariate=3, sizes=True)
     module = small_module(tissue, **config)
     result = pass_over(tissue, coordinates, module, n_samples=n_samples)
-    np.testing.assert_allclose(result.molecules.sum(1), tissue.library_size, rtol=1e-5)
+    np.testing.assert_allclose(result.molecules.sum(1), tissue.molecules, rtol=1e-5)
     np.testing.assert_allclose(result.own.sum(1).A1, result.molecules[:, 0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(result.flow.sum(1), result.molecules[:, 1], rtol=1e-4, atol=1e-4)
     assert (result.own.data >= 0).all() and (result.own.data <= tissue.counts.data).all()
@@ -89,7 +89,7 @@ def test_one_cell_by_hand(sizes):
     beta /= beta.sum()
     np.testing.assert_allclose(result.weights[n], beta, rtol=1e-4)
 
-    size = tissue.size[n] / np.median(tissue.size) * density[n] if sizes else tissue.library_size[n]
+    size = tissue.size[n] / np.median(tissue.size) * density[n] if sizes else tissue.molecules[n]
     flow = np.zeros(tissue.n_neighbors)
     row = tissue.counts[n]
     for gene, x in zip(row.indices, row.data, strict=True):
@@ -123,7 +123,7 @@ def test_probabilities_of_labels_are_averaged_over_the_posterior():
             module.label_likelihood(torch.from_numpy(latent)).probs.numpy().reshape(-1, *found.shape).mean(axis=0)
             for latent in (mean + spread * noise, mean)
         )
-    some = tissue.library_size > 0
+    some = tissue.molecules > 0
     np.testing.assert_allclose(found[some], expected[some], atol=0.12)
     assert np.abs(at_mean - expected)[some].max() > 0.3
 

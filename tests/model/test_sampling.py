@@ -54,11 +54,11 @@ def test_rates_sum_to_the_library_and_profiles_to_one(config):
     sampler, _ = sampler_of(**config)
     draws = sampler.draw(np.arange(150), list(SITES))
     total = (draws["corrected_rate"] + draws["residual_rate"]).sum(-1)
-    np.testing.assert_allclose(total, np.tile(sampler.tissue.library_size, (3, 1)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(total, np.tile(sampler.tissue.molecules, (3, 1)), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(draws["expression"].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(draws["shares"].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(draws["neighbor_weights"].sum(-1), sampler.tissue.mask.any(1), rtol=1e-5)
-    scale = sampler.tissue.library_size[:, None] * draws["shares"][:, :, :1]
+    scale = sampler.tissue.molecules[:, None] * draws["shares"][:, :, :1]
     np.testing.assert_allclose(draws["corrected_rate"], scale * draws["expression"], rtol=1e-5)
     molecules = [draws[f"{source}_counts"] for source in ("own", "diffused", "background")]
     assert all(part.dtype == np.int32 and (part >= 0).all() for part in molecules)
@@ -104,6 +104,6 @@ def test_rates_follow_from_the_latent_of_the_same_draw():
     around = np.einsum("nk,snkg->sng", draws["neighbor_weights"], draws["expression"][:, tissue.neighbor])
     with torch.no_grad():
         background = module.background_profile().numpy()[tissue.batch]
-    size, shares = tissue.library_size[:, None], draws["shares"]
+    size, shares = tissue.molecules[:, None], draws["shares"]
     expected = size * (shares[..., 1:2] * around + shares[..., 2:] * background)
     np.testing.assert_allclose(draws["residual_rate"], expected, rtol=1e-3, atol=1e-5)

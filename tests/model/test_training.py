@@ -21,9 +21,7 @@ from tests.model._tissues import small_module, small_tissue
 def run(config, *, seed=0, tissue_and_coordinates=None, **kwargs):
     tissue, coordinates = tissue_and_coordinates or small_tissue(n_cells=200)
     module = small_module(tissue)
-    patches = cut_patches(
-        coordinates, tissue.batch, patch_size=config.patch_size or 20, include=tissue.library_size > 0
-    )
+    patches = cut_patches(coordinates, tissue.batch, patch_size=config.patch_size or 20, include=tissue.molecules > 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         history = train(
@@ -67,14 +65,14 @@ def test_same_seed_same_parameters():
 
 def test_cells_without_counts_are_not_trained_on():
     tissue, coordinates = small_tissue(n_cells=200)
-    assert tissue.library_size[0] == 0
+    assert tissue.molecules[0] == 0
     before = small_module(tissue).neighbor_logits.weight
     module, _ = run(
         TrainingConfig(max_epochs=2, batch_size=50, patch_size=20), tissue_and_coordinates=(tissue, coordinates)
     )
     changed = (module.neighbor_logits.weight != before).any(1).numpy()
     assert not changed[0]
-    assert changed[(tissue.mask.sum(1) > 1) & (tissue.library_size > 0)].all()
+    assert changed[(tissue.mask.sum(1) > 1) & (tissue.molecules > 0)].all()
 
 
 def test_a_run_that_was_stopped_resumes_where_it_was(tmp_path):
@@ -113,10 +111,10 @@ def test_a_training_that_had_come_to_its_end_does_not_go_on(tmp_path):
 
 def test_every_cell_is_in_one_minibatch_of_an_epoch():
     tissue, coordinates = small_tissue(n_cells=200)
-    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.library_size > 0)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
     stream = PatchStream(tissue, patches, batch_size=48, thin_counts=True, rng=np.random.default_rng(0))
     core = np.concatenate([b.cells[: b.n_core].numpy() for b in stream])
-    np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.library_size > 0))
+    np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.molecules > 0))
 
 
 def test_a_given_number_of_epochs_is_kept():
@@ -175,7 +173,7 @@ def moved_by_one_epoch(training=None, **config):
     tissue, coordinates = small_tissue(n_cells=200)
     module = small_module(tissue, **config)
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.library_size > 0)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
     settings = TrainingConfig(**({"max_epochs": 1, "batch_size": 48, "patch_size": 16} | (training or {})))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -223,13 +221,13 @@ def test_the_divergence_is_warmed_up_over_at_most_three_fifths_of_the_training(m
 
 def test_counts_are_thinned_around_three_quarters_of_the_median(monkeypatch):
     tissue, coordinates = small_tissue(n_cells=3000)
-    patches = cut_patches(coordinates, tissue.batch, patch_size=4, include=tissue.library_size > 0)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=4, include=tissue.molecules > 0)
     sizes = []
     monkeypatch.setattr(
         "resolvi_sd._model.loader.cut_minibatch", lambda *args, thinned_size, rng: sizes.append(thinned_size)
     )
     list(PatchStream(tissue, patches, batch_size=4, thin_counts=True, rng=np.random.default_rng(0)))
-    median = np.median(tissue.library_size[tissue.library_size > 0])
+    median = np.median(tissue.molecules[tissue.molecules > 0])
     assert np.log(np.array(sizes) / median).mean() == pytest.approx(-0.3, abs=0.07)
 
 

@@ -53,7 +53,7 @@ def test_minibatch_holds_every_cell_once_and_numbers_neighbors_rightly():
     np.testing.assert_array_equal(cells[batch.neighbor.numpy()][mask], tissue.neighbor[core][mask])
     assert set(cells) == set(core) | set(tissue.neighbor[core][mask])
     np.testing.assert_array_equal(batch.counts.to_dense().numpy(), tissue.counts[core].toarray())
-    np.testing.assert_array_equal(batch.library_size.numpy(), tissue.counts[cells].sum(1).A1)
+    np.testing.assert_array_equal(batch.molecules.numpy(), tissue.counts[cells].sum(1).A1)
     np.testing.assert_array_equal(batch.categories.numpy(), tissue.categories[cells])
 
 

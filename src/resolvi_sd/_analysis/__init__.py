@@ -43,7 +43,7 @@ from resolvi_sd._analysis._statistics import (
     summarize_change,
 )
 from resolvi_sd._analysis._tables import stack_comparisons
-from resolvi_sd._analysis._transcript_columns import CellIds, Sample, SourceColumns
+from resolvi_sd._analysis._transcript_columns import CellIds, SourceColumns, TranscriptSample
 
 __all__ = [
     "CONTROL",
@@ -65,7 +65,7 @@ __all__ = [
     "LibrarySize",
     "Mode",
     "NicheSums",
-    "Sample",
+    "TranscriptSample",
     "SourceColumns",
     "Weighting",
     "audit_input",

@@ -145,7 +145,7 @@ def decontaminate(
     own, foreign = curve.shares(levels)
     return Decontaminated(
         kept.counts,
-        kept.own_removed,
+        kept.own_removed_by_cell,
         by_gene,
         None if per_gene else float(level),
         own_removed,

@@ -20,7 +20,7 @@ from resolvi_sd._tables import TranscriptColumns, Transcripts
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import listing
 
-__all__ = ["CellIds", "Sample", "SourceColumns"]
+__all__ = ["CellIds", "TranscriptSample", "SourceColumns"]
 
 # Cells per block: about 100,000 transcripts, whose distances to ten neighbors take a few tens of megabytes.
 _ROWS = 1024
@@ -29,7 +29,7 @@ _UNASSIGNED: tuple[object, ...] = ("UNASSIGNED", "", "-1", "0", -1, 0)
 
 
 @dataclass(frozen=True)
-class Sample:
+class TranscriptSample:
     """A sample of transcripts, to estimate the scale of displacement.
 
     Attributes
@@ -41,7 +41,9 @@ class Sample:
     frame: pd.DataFrame
 
     @classmethod
-    def draw(cls, transcripts: Transcripts, *, size: int, n_partitions: int, rng: np.random.Generator) -> Sample:
+    def draw(
+        cls, transcripts: Transcripts, *, size: int, n_partitions: int, rng: np.random.Generator
+    ) -> TranscriptSample:
         """Read partitions in random order, one at a time, until `n_partitions` of them contain transcripts of cells.
 
         Raises
@@ -179,7 +181,7 @@ class SourceColumns:
         """Return the probabilities, and the most probable cell, of each transcript."""
         cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
         positions = self.columns.positions(frame)
-        known = np.flatnonzero((cell >= 0) & (gene >= 0) & (self.tissue.library_size[cell] > 0))
+        known = np.flatnonzero((cell >= 0) & (gene >= 0) & (self.tissue.molecules[cell] > 0))
         known = known[np.argsort(cell[known], kind="stable")]
         probability = np.full((len(frame), 3), np.nan, dtype=np.float32)
         made_by = cell.copy()
@@ -207,17 +209,17 @@ class SourceColumns:
             result[self.id_name] = self.ids.values[:0]
         return result
 
-    def share_inside(self, sample: Sample) -> float:
+    def share_inside(self, sample: TranscriptSample) -> float:
         """Return the share of some transcripts that lie inside of the outline of their cell; 1 without outlines."""
         if self.polygons is None:
             return 1.0
         x, y = self.columns.positions(sample.frame).T
         return float(shapely.contains_xy(self.polygons[self.columns.cell_rows(sample.frame)], x, y).mean())
 
-    def estimate_scale(self, sample: Sample) -> float:
+    def estimate_scale(self, sample: TranscriptSample) -> float:
         """Return the scale under which the positions of some transcripts are most likely."""
         frame = sample.frame
-        frame = frame[self.tissue.library_size[self.columns.cell_rows(frame)] > 0]
+        frame = frame[self.tissue.molecules[self.columns.cell_rows(frame)] > 0]
         cell, gene = self.columns.cell_rows(frame), self.columns.gene_columns(frame)
         shares, placement, _ = self._evidence(cell, gene, self.columns.positions(frame))
         if placement is None:

@@ -30,7 +30,7 @@ from resolvi_sd._tiles import Tissue, cut_minibatch
 
 __all__ = [
     "MEDIAN",
-    "Decontamination",
+    "KeptCounts",
     "RemovalCurve",
     "Removed",
     "highest_level",
@@ -124,10 +124,10 @@ class Removed:
 
     Parameters
     ----------
-    own, foreign
-        Expected own and foreign molecules.
-    own_removed, foreign_removed
-        Numbers of these that are expected to be removed.
+    own, own_removed
+        Expected own molecules, and how many of these are expected to be removed.
+    foreign, foreign_removed
+        The same of foreign molecules.
     """
 
     own: NDArray[np.float64]
@@ -151,14 +151,14 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class Decontamination:
+class KeptCounts:
     """Molecules that are kept, and the expected loss of each cell and gene.
 
     Parameters
     ----------
     counts
         Molecules that are kept, cells × genes, CSR int32 without zeros; in files if the counts are.
-    own_removed
+    own_removed_by_cell
         Share of the own molecules of each cell that is expected to be removed, float32; NaN for cells without
         molecules.
     genes
@@ -166,7 +166,7 @@ class Decontamination:
     """
 
     counts: CSR
-    own_removed: NDArray[np.float32]
+    own_removed_by_cell: NDArray[np.float32]
     genes: Removed
 
 
@@ -222,7 +222,7 @@ def _up_to(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def molecules_to_keep(
     module: ResolviModule, tissue: Tissue, cores: Iterable[NDArray[np.int64]], level: NDArray[np.float64] | float
-) -> Decontamination:
+) -> KeptCounts:
     """Keep the molecules whose tail is at least `level`, which is common to all genes or given per gene.
 
     The other arguments are those of :func:`removal_curves`.
@@ -247,7 +247,7 @@ def molecules_to_keep(
             total += np.bincount(gene, part, minlength=n_genes)
     structure = copy_beside(counts.indices), counts.indptr.copy()
     layer = map_rows(sp.csr_matrix((kept, *structure), counts.shape), canonical)
-    return Decontamination(layer, own_removed, genes)
+    return KeptCounts(layer, own_removed, genes)
 
 
 @torch.no_grad()

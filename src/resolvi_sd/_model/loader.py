@@ -70,7 +70,7 @@ class PatchStream(IterableDataset[Minibatch]):
         self.tissue, self.patches, self.thin_counts, self.rng = tissue, patches, thin_counts, rng
         self.own = peers.own(patches)
         self.patches_per_batch = max(1, round(batch_size / float(np.mean(patches.sizes()))))
-        self._depth = float(np.median(tissue.library_size[patches.order]))
+        self._depth = float(np.median(tissue.molecules[patches.order]))
         if len(patches) // peers.number < len(self):
             raise ValueError(
                 f"{len(patches)} patches of tissue are too few for {peers.number} devices, which are to share "

@@ -301,7 +301,7 @@ class ResolviModule(nn.Module):
             around = neighbor_sum(profiles, minibatch.neighbor, weights)
         else:
             around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
-        depth = torch.log1p(minibatch.library_size)
+        depth = torch.log1p(minibatch.molecules)
         relative = minibatch.distance / self.data.neighbor_distance
         setting = torch.stack(
             [
@@ -358,7 +358,7 @@ class ResolviModule(nn.Module):
         """
         core = minibatch.n_core
         if not self.data.median_size:
-            return minibatch.library_size[:core, None] * shares
+            return minibatch.molecules[:core, None] * shares
         density: Tensor = self.density_decoder(latent[:core], minibatch.categories[:core])
         molecules = minibatch.size / self.data.median_size * density
         return molecules[:, None] * shares

@@ -133,7 +133,7 @@ def infer(
             with torch.no_grad():
                 rates, _ = core_rates(module, minibatch, *draws[0], beta)
             own[entries], _ = draw_molecules(module, minibatch, rates, random_elements(seed, entries.astype(np.uint64)))
-    probabilities[tissue.library_size == 0] = np.nan  # nothing is known about these cells
+    probabilities[tissue.molecules == 0] = np.nan  # nothing is known about these cells
     np.minimum(own, tissue.counts.data, out=own, casting="unsafe")
     structure = copy_beside(tissue.counts.indices), tissue.counts.indptr.copy()
     corrected: CSR = sp.csr_matrix((own, *structure), tissue.counts.shape)

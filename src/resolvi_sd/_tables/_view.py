@@ -16,7 +16,7 @@ from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._groups import Groups, cross, group_by, one_group
 from resolvi_sd._tables._instances import annotation
 from resolvi_sd._tables._resolve import resolve_table
-from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_spots
+from resolvi_sd._validation import check_cells, check_genes, check_has_molecules, warn_of_spots
 
 __all__ = ["CellPositions", "TableView", "cell_positions", "cell_sections", "own_regions", "table_view"]
 
@@ -220,7 +220,7 @@ def table_view(
     counts = table_counts(adata, layer)
     molecules = row_sums(counts)
     check_has_molecules(molecules > 0, layer=layer)
-    warn_spots(adata, positions.coordinates, positions.sections.codes)
+    warn_of_spots(adata, positions.coordinates, positions.sections.codes)
     return TableView(
         adata=adata,
         counts=counts,

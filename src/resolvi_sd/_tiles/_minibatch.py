@@ -35,7 +35,7 @@ class Minibatch:
         first.
     categories
         Batch and further covariates of all cells, cells × (1 + covariates), int64.
-    library_size
+    molecules
         Molecules of all cells, float32.
     size
         Size factor of the core cells, float32.
@@ -54,7 +54,7 @@ class Minibatch:
     counts: SparseRows
     features: SparseRows
     categories: Tensor
-    library_size: Tensor
+    molecules: Tensor
     size: Tensor
     label: Tensor
     neighbor: Tensor
@@ -132,7 +132,7 @@ def cut_minibatch(
         counts=counts.between(0, len(core)),
         features=encoder_features(counts, thinned_size=depth, rng=rng),
         categories=torch.from_numpy(tissue.categories[cells]),
-        library_size=torch.from_numpy(tissue.library_size[cells]),
+        molecules=torch.from_numpy(tissue.molecules[cells]),
         size=torch.from_numpy(tissue.size[core]),
         label=torch.from_numpy(tissue.label[core]),
         neighbor=torch.from_numpy(local),

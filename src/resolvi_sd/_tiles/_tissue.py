@@ -31,7 +31,7 @@ class Tissue:
         Distances to the neighbors, cells × k, float32.
     mask
         True where there is a neighbor that has molecules, cells × k.
-    library_size
+    molecules
         Molecules of each cell, float32.
     label
         Label of each cell, int64, -1 if it has none.
@@ -44,7 +44,7 @@ class Tissue:
     neighbor: NDArray[np.int64]
     distance: NDArray[np.float32]
     mask: NDArray[np.bool_]
-    library_size: NDArray[np.float32]
+    molecules: NDArray[np.float32]
     label: NDArray[np.int64]
     size: NDArray[np.float32]
 
@@ -66,12 +66,12 @@ class Tissue:
         Without `molecules`, the molecules of each cell are counted; without `label`, no cell has one; without `size`,
         the molecules of each cell are its size.
         """
-        library_size = (row_sums(counts) if molecules is None else molecules).astype(np.float32)
-        gives = library_size > 0
+        counted = (row_sums(counts) if molecules is None else molecules).astype(np.float32)
+        gives = counted > 0
         if label is None:
-            label = np.full(len(library_size), -1, dtype=np.int64)
-        size = library_size if size is None else size
-        return cls(counts, categories, neighbor, distance, mask & gives[neighbor], library_size, label, size)
+            label = np.full(len(counted), -1, dtype=np.int64)
+        size = counted if size is None else size
+        return cls(counts, categories, neighbor, distance, mask & gives[neighbor], counted, label, size)
 
     def rows(self, cells: NDArray[np.int64]) -> CSR:
         """Return the counts of some cells.
@@ -83,7 +83,7 @@ class Tissue:
             changed in place.
         """
         counts = self.counts[cells]
-        molecules = self.library_size[cells]
+        molecules = self.molecules[cells]
         changed = np.abs(np.asarray(counts.sum(axis=1)).ravel() - molecules) > _ROUNDING * molecules
         if changed.any():
             raise ValueError(

@@ -24,7 +24,7 @@ from resolvi_sd._validation._names import (
     shortened,
 )
 from resolvi_sd._validation._numbers import check_flag, check_integer, check_number, check_positive_int
-from resolvi_sd._validation._places import check_coordinates, warn_of_units, warn_overlapping_sections, warn_spots
+from resolvi_sd._validation._places import check_coordinates, warn_of_overlapping_sections, warn_of_spots, warn_of_units
 from resolvi_sd._validation._tables import STORED, check_cells, check_genes, check_is_table, check_takes_results
 from resolvi_sd._validation._warning import warn_user
 
@@ -60,7 +60,7 @@ __all__ = [
     "matrix_name",
     "shortened",
     "warn_of_units",
-    "warn_overlapping_sections",
-    "warn_spots",
+    "warn_of_overlapping_sections",
+    "warn_of_spots",
     "warn_user",
 ]

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from resolvi_sd._validation._warning import warn_user
 
-__all__ = ["check_coordinates", "warn_of_units", "warn_overlapping_sections", "warn_spots"]
+__all__ = ["check_coordinates", "warn_of_units", "warn_of_overlapping_sections", "warn_of_spots"]
 
 # Spots lie on a lattice: nearly all nearest-neighbor distances equal the pitch, up to rounding to pixels. Segmented
 # cells are far from this: at most a fifth of them are within 5% of the median (Xenium, MERFISH, CosMx, ISS).
@@ -50,7 +50,7 @@ def check_coordinates(coordinates: NDArray[np.float64], *, where: str) -> None:
         )
 
 
-def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], section: NDArray[np.int64]) -> None:
+def warn_of_spots(adata: AnnData, coordinates: NDArray[np.float64], section: NDArray[np.int64]) -> None:
     """Warn if the rows look like spots, beads or bins rather than segmented cells.
 
     Evidence is any of the following, none of which segmented cells have: the position in the capture array that Space
@@ -71,7 +71,7 @@ def warn_spots(adata: AnnData, coordinates: NDArray[np.float64], section: NDArra
     )
 
 
-def warn_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], distance: NDArray[np.floating]) -> None:
+def warn_of_overlapping_sections(obs: pd.DataFrame, nearest: NDArray[np.int64], distance: NDArray[np.floating]) -> None:
     """Warn if cells overlap and a column separates them, so that several sections may be treated as one.
 
     Parameters

@@ -13,10 +13,10 @@ from resolvi_sd._tables import annotation
 from resolvi_sd._validation import check_key, check_names
 from resolvi_sd.io._hidden import Hidden
 from resolvi_sd.io._same import (
-    check_columns,
-    check_coordinates,
-    check_layer,
+    check_has_layer,
     check_permissions,
+    check_same_columns,
+    check_same_coordinates,
     check_same_table,
 )
 from resolvi_sd.io._state import check_store_free, stored_elements
@@ -118,10 +118,10 @@ def check_inputs(
         columns, fitted_layer, fitted_key = _read_by_fit(table, keys)
         layer, spatial_key = layer or fitted_layer, spatial_key or fitted_key
     read = check_names(columns, argument="columns")
-    check_columns(store, table, [column for column in read if column not in keys.owned()["obs"]])
-    check_layer(store, table, layer)
+    check_same_columns(store, table, [column for column in read if column not in keys.owned()["obs"]])
+    check_has_layer(store, table, layer)
     if annotation(table) is None:
-        check_coordinates(store, table, spatial_key)
+        check_same_coordinates(store, table, spatial_key)
 
 
 def _read_by_fit(table: AnnData, keys: Keys) -> tuple[tuple[str, ...], str | None, str | None]:

@@ -16,7 +16,7 @@ from spatialdata.models import TableModel
 from resolvi_sd._validation import listing
 from resolvi_sd.io._store import Element, TableStore, text_values
 
-__all__ = ["check_columns", "check_coordinates", "check_layer", "check_permissions", "check_same_table"]
+__all__ = ["check_same_columns", "check_same_coordinates", "check_has_layer", "check_permissions", "check_same_table"]
 
 _MISSING = ("None", "NaN", "<NA>")
 
@@ -61,7 +61,7 @@ def check_same_table(store: TableStore, table: AnnData) -> None:
             )
 
 
-def check_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
+def check_same_columns(store: TableStore, table: AnnData, columns: Iterable[str]) -> None:
     """Raise unless the given columns of `obs`, as far as the table in memory has them, are the same on disk.
 
     Raises
@@ -103,7 +103,7 @@ def _with_one_missing(column: pd.Series[Any]) -> NDArray[np.str_]:
     return np.where(column.isna().to_numpy() | np.isin(text, _MISSING), "nan", text)
 
 
-def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
+def check_same_coordinates(store: TableStore, table: AnnData, spatial_key: str | None) -> None:
     """Raise unless the table on disk has the coordinates of the table in memory, if the latter has any.
 
     Raises
@@ -124,7 +124,7 @@ def check_coordinates(store: TableStore, table: AnnData, spatial_key: str | None
     )
 
 
-def check_layer(store: TableStore, table: AnnData, layer: str | None) -> None:
+def check_has_layer(store: TableStore, table: AnnData, layer: str | None) -> None:
     """Raise unless the table on disk has the layer of counts, if the table in memory has it.
 
     Raises

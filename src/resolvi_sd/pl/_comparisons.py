@@ -13,14 +13,22 @@ from resolvi_sd._tables import read_groups
 from resolvi_sd._validation import check_key, check_result, group_names, listing, warn_user
 from resolvi_sd.pl._colors import BLUE, VERMILION
 
-__all__ = ["DOWN", "NOT_CALLED", "UP", "Comparison", "choose_comparisons", "read_comparisons", "warn_of_lost_cells"]
+__all__ = [
+    "DOWN",
+    "NOT_CALLED",
+    "UP",
+    "ComparisonResult",
+    "choose_comparisons",
+    "read_comparisons",
+    "warn_of_lost_cells",
+]
 
 # Higher and lower in the first group, and neither.
 UP, DOWN, NOT_CALLED = VERMILION, BLUE, "0.72"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonResult:
     """Comparison of one group with another or with the rest.
 
     Attributes
@@ -41,7 +49,7 @@ class Comparison:
         return f"{self.group1} vs {self.group2}"
 
 
-def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: str) -> list[Comparison]:
+def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: str) -> list[ComparisonResult]:
     """Return the comparisons in `uns[key]`, in the order of the table.
 
     Parameters
@@ -69,14 +77,14 @@ def read_comparisons(adata: AnnData, key: str, *, columns: Iterable[str], tool: 
     if missing:
         raise ValueError(f"`table.uns[{key!r}]` lacks the columns {listing(missing)}. Please run `{tool}` again.")
     return [
-        Comparison(str(group1), str(group2), rows)
+        ComparisonResult(str(group1), str(group2), rows)
         for (group1, group2), rows in table.groupby(["group1", "group2"], observed=True, sort=False)
     ]
 
 
 def choose_comparisons(
-    comparisons: Sequence[Comparison], group1: str | Sequence[str] | None, *, where: str
-) -> list[Comparison]:
+    comparisons: Sequence[ComparisonResult], group1: str | Sequence[str] | None, *, where: str
+) -> list[ComparisonResult]:
     """Return the comparisons of the requested first groups, in the requested order; None for all.
 
     Raises
@@ -97,7 +105,7 @@ def choose_comparisons(
     return [comparison for name in names for comparison in comparisons if comparison.group1 == name]
 
 
-def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[Comparison], *, key: str, tool: str) -> None:
+def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[ComparisonResult], *, key: str, tool: str) -> None:
     """Warn if the table has fewer cells of a group than were compared; cells without counts were not compared."""
     column = str(comparisons[0].rows["groupby"].iloc[0])  # the same for all comparisons
     if column not in adata.obs:

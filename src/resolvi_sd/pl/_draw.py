@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from resolvi_sd.pl._sections import Dots, Outlines, Section
+from resolvi_sd.pl._sections import DottedSection, OutlinedSection, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def draw_section(
         Color of a line along the edges of cells, if they are few enough for it to be visible. None: a thin white line
         around shapes, and none around dots.
     """
-    if isinstance(section, Dots):
+    if isinstance(section, DottedSection):
         _draw_dots(ax, section, values[section.rows], scale, size, border)
     else:
         _draw_outlines(ax, section, values[section.rows], scale, size, border)
@@ -138,7 +138,7 @@ def draw_section(
 
 
 def _draw_dots(
-    ax: Axes, dots: Dots, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
+    ax: Axes, dots: DottedSection, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
 ) -> None:
     from matplotlib.collections import EllipseCollection
 
@@ -166,7 +166,7 @@ def _draw_dots(
 
 
 def _draw_outlines(
-    ax: Axes, outlines: Outlines, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
+    ax: Axes, outlines: OutlinedSection, values: NDArray[np.float64], scale: ColorScale, size: float, border: str | None
 ) -> None:
     import spatialdata_plot  # noqa: F401  registers the accessor `.pl`; slow, hence imported here
     from matplotlib.colors import to_hex
@@ -187,7 +187,9 @@ def _draw_outlines(
     panel.pl.show(coordinate_systems=outlines.coordinate_system, ax=ax, colorbar=False, title="", show=False)
 
 
-def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], border: str | None) -> Any:
+def _labels_panel(
+    outlines: OutlinedSection, values: NDArray[np.float64], colors: dict[str, Any], border: str | None
+) -> Any:
     table = _value_table(outlines.ids, values)
     panel = _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
     if border is not None and len(values) <= _MAX_BORDERS:
@@ -197,7 +199,7 @@ def _labels_panel(outlines: Outlines, values: NDArray[np.float64], colors: dict[
 
 
 def _shapes_panel(
-    outlines: Outlines, values: NDArray[np.float64], colors: dict[str, Any], size: float, border: str | None
+    outlines: OutlinedSection, values: NDArray[np.float64], colors: dict[str, Any], size: float, border: str | None
 ) -> Any:
     # Cells without a value get a layer of their own: in a common layer, each panel would log a warning about them.
     known = np.isfinite(values)

@@ -20,7 +20,7 @@ from resolvi_sd.pl._comparisons import (
     DOWN,
     NOT_CALLED,
     UP,
-    Comparison,
+    ComparisonResult,
     choose_comparisons,
     read_comparisons,
     warn_of_lost_cells,
@@ -162,7 +162,7 @@ def _mean_niche(niche: NDArray[np.float64], groups: ColoredGroups) -> NDArray[np
 
 def _find_comparisons(
     adata: AnnData, keys: Keys, groups: ColoredGroups, group1: str | Sequence[str] | None
-) -> list[Comparison]:
+) -> list[ComparisonResult]:
     if group1 is None and keys.dna not in adata.uns:
         return []
     tool = keys.call("differential_niche_abundance")

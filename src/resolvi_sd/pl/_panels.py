@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles, wrapped
-from resolvi_sd.pl._sections import Outlines, Section
+from resolvi_sd.pl._sections import OutlinedSection, Section
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,7 +144,7 @@ def label_coordinates(axes: Sequence[Axes], section: Section, units: str | None)
 
 
 def _unit(section: Section, units: str | None) -> str | None:
-    if units is not None or not isinstance(section, Outlines):
+    if units is not None or not isinstance(section, OutlinedSection):
         return units
     name = section.coordinate_system.lower()
     return next((unit for unit, names in _UNITS.items() if name in names), None)

@@ -30,7 +30,7 @@ from resolvi_sd._tables import (
 from resolvi_sd._validation import check_key, group_names, listing
 from resolvi_sd.pl._results import Place
 
-__all__ = ["Dots", "Extent", "Outlines", "Section", "crop_section", "find_sections", "room_of"]
+__all__ = ["DottedSection", "Extent", "OutlinedSection", "Section", "crop_section", "find_sections", "room_of"]
 
 Extent = tuple[float, float, float, float]
 
@@ -41,7 +41,7 @@ _ROOM_SAMPLE = 5_000
 
 
 @dataclass(frozen=True)
-class Outlines:
+class OutlinedSection:
     """Cells drawn as the polygons, circles or labels of an element.
 
     Attributes
@@ -72,7 +72,7 @@ class Outlines:
 
 
 @dataclass(frozen=True)
-class Dots:
+class DottedSection:
     """Cells drawn as dots at their coordinates.
 
     Attributes
@@ -96,7 +96,7 @@ class Dots:
     diameter: float
 
 
-Section = Outlines | Dots
+Section = OutlinedSection | DottedSection
 
 
 def find_sections(
@@ -154,7 +154,7 @@ def crop_section(section: Section, inside: NDArray[np.bool_], extent: Extent) ->
         Left, right, bottom and top of the part to draw.
     """
     rows = section.rows[inside]
-    if isinstance(section, Dots):
+    if isinstance(section, DottedSection):
         return replace(section, rows=rows, extent=extent, coordinates=section.coordinates[inside])
     if section.kind == "shapes":
         element = section.element.iloc[np.flatnonzero(inside)]
@@ -183,7 +183,7 @@ def _choose(groups: Groups, library_id: object) -> list[tuple[str, NDArray[np.in
 
 def _outlines(
     sdata: SpatialData, name: str, rows: NDArray[np.intp], region: str, ids: pd.Index[Any], coordinate_system: str
-) -> Outlines:
+) -> OutlinedSection:
     element = sdata[region]
     kind: Literal["shapes", "labels"] = "shapes" if region in sdata.shapes else "labels"
     if kind == "shapes":
@@ -197,13 +197,15 @@ def _outlines(
     box = sd.get_extent(element, coordinate_system=coordinate_system)
     (left, right), (bottom, top) = box["x"], box["y"]
     extent = (float(left), float(right), float(bottom), float(top))
-    return Outlines(name, rows, extent, element, kind, ids, coordinate_system)
+    return OutlinedSection(name, rows, extent, element, kind, ids, coordinate_system)
 
 
-def _dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> Dots:
+def _dots(name: str, rows: NDArray[np.intp], coordinates: NDArray[np.float64]) -> DottedSection:
     diameter = room_of(coordinates)
     low, high = coordinates.min(axis=0) - diameter / 2, coordinates.max(axis=0) + diameter / 2
-    return Dots(name, rows, (float(low[0]), float(high[0]), float(low[1]), float(high[1])), coordinates, diameter)
+    return DottedSection(
+        name, rows, (float(low[0]), float(high[0]), float(low[1]), float(high[1])), coordinates, diameter
+    )
 
 
 def room_of(coordinates: NDArray[np.float64]) -> float:

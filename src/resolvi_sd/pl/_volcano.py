@@ -18,7 +18,7 @@ from resolvi_sd.pl._comparisons import (
     DOWN,
     NOT_CALLED,
     UP,
-    Comparison,
+    ComparisonResult,
     choose_comparisons,
     read_comparisons,
     warn_of_lost_cells,
@@ -148,7 +148,7 @@ def _certain(rows: pd.DataFrame) -> NDArray[np.bool_]:
     return certain
 
 
-def _top_of(comparisons: Sequence[Comparison]) -> float | None:
+def _top_of(comparisons: Sequence[ComparisonResult]) -> float | None:
     """Return the odds that stand for those of genes that change in every draw; None if there are no such genes."""
     odds = np.concatenate([_odds(comparison.rows)[_certain(comparison.rows)] for comparison in comparisons])
     return float(odds.max()) if odds.size else None

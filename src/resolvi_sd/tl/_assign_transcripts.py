@@ -9,7 +9,7 @@ import dask.dataframe as dd
 import numpy as np
 from spatialdata import SpatialData
 
-from resolvi_sd._analysis import CellIds, Sample, SourceColumns
+from resolvi_sd._analysis import CellIds, SourceColumns, TranscriptSample
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._random import RandomLike, as_generator
@@ -172,7 +172,7 @@ def assign_transcripts(
         why=_WHY,
     )
     n_partitions = 1 if scale is not None else _SAMPLED_PARTITIONS
-    sample = Sample.draw(transcripts, size=_SAMPLE, n_partitions=n_partitions, rng=generator)
+    sample = TranscriptSample.draw(transcripts, size=_SAMPLE, n_partitions=n_partitions, rng=generator)
     ids = CellIds.of(transcripts, adata.n_obs, unassigned) if reassign else None
     polygons = None
     if scale != np.inf:

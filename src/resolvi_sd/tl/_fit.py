@@ -11,7 +11,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior
 from resolvi_sd._graphs import Distance
-from resolvi_sd._input import check_looked_at, read_input
+from resolvi_sd._input import check_place_used, read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
@@ -217,7 +217,7 @@ def fit(
         size_factor_key=size_factor_key,
     )
     table = resolve_table(data, table_key)
-    check_looked_at(data, table, spatial_key=spatial_key, coordinate_system=coordinate_system)
+    check_place_used(data, table, spatial_key=spatial_key, coordinate_system=coordinate_system)
     if labels_key is None and setup.unlabeled_category != Setup.unlabeled_category:
         raise ValueError(f"unlabeled_category={unlabeled_category!r} would be ignored without `labels_key=`.")
     check_takes_results(table, copy=copy)

@@ -20,7 +20,7 @@ class Delaporte(TorchDistribution):
 
     Parameters
     ----------
-    mean
+    signal
         Mean of the negative binomial, cells × genes.
     background
         Mean of the Poisson, cells × genes.
@@ -49,9 +49,9 @@ class Delaporte(TorchDistribution):
     concentration: Tensor
 
     def __init__(
-        self, mean: Tensor, background: Tensor, concentration: Tensor, *, validate_args: bool | None = None
+        self, signal: Tensor, background: Tensor, concentration: Tensor, *, validate_args: bool | None = None
     ) -> None:
-        self.signal, self.background = torch.broadcast_tensors(mean, background)
+        self.signal, self.background = torch.broadcast_tensors(signal, background)
         self.concentration = concentration.expand_as(self.signal)
         super().__init__(self.signal.shape[:-1], self.signal.shape[-1:], validate_args=validate_args)
 
