@@ -161,10 +161,10 @@ def test_levels_keep_to_their_share_of_own_molecules_whatever_the_parts(config):
         sums = np.array([[tail.sum(), tail[n:].sum(), len(tail)] for tail, n in zip(tails, stored, strict=True)])
         own, own_removed, molecules = (np.bincount(gene, s, minlength=tissue.n_genes) for s in sums.T)
         np.testing.assert_allclose(found.genes.own, own, rtol=1e-4)
-        np.testing.assert_allclose(found.genes.own_removed_by_cell, own_removed, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found.genes.own_removed, own_removed, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(found.genes.own + found.genes.foreign, molecules, rtol=1e-9)
         gone = molecules - np.bincount(gene, stored, minlength=len(molecules))
-        np.testing.assert_allclose(found.genes.own_removed_by_cell + found.genes.foreign_removed, gone, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found.genes.own_removed + found.genes.foreign_removed, gone, rtol=1e-9, atol=1e-9)
         own, own_removed, _ = (np.bincount(cell, s, minlength=tissue.n_cells) for s in sums.T)
         np.testing.assert_array_equal(np.isnan(found.own_removed_by_cell), own == 0)
         some = own > 0
