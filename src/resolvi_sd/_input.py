@@ -50,7 +50,7 @@ _LEAST_DISPERSION, _ENOUGH_CELLS = 0.5, 50
 class ModelInput:
     """The checked input of the model.
 
-    Parameters
+    Attributes
     ----------
     view, graph
         Counts, coordinates, sections and batches; the neighbors.

@@ -60,7 +60,7 @@ class Reference:
 class AuditInput:
     """Input of an audit: what is evaluated and compared with; labels and markers are from before the correction.
 
-    Parameters
+    Attributes
     ----------
     raw
         Counts before a correction, cells × genes.

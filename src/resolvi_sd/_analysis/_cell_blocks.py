@@ -34,7 +34,7 @@ _WEIGHTED_ROWS = 2048
 class CellBlock:
     """Own molecules and expected expression of a block of cells.
 
-    Parameters
+    Attributes
     ----------
     rows
         Rows of the cells in the table.

@@ -32,7 +32,7 @@ _N_LEVELS = 129
 class Decontaminated:
     """Decontaminated counts, and their cost.
 
-    Parameters
+    Attributes
     ----------
     counts
         Molecules that are kept, cells × genes, CSR int32; in files if the counts are.

@@ -29,7 +29,7 @@ _TINY = 1e-30
 class GroupTotals:
     """Sums over the cells of each group.
 
-    Parameters
+    Attributes
     ----------
     size
         Own molecules of all genes, `(n_groups,)`.

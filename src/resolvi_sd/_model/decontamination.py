@@ -50,7 +50,7 @@ _N_GENE_LEVELS = 1 << 9
 class RemovalCurve:
     """Molecules that are expected to be removed, by level.
 
-    Parameters
+    Attributes
     ----------
     level
         Levels from 0 to 1, evenly spaced; molecules with a tail below the level are removed, and all of them at 1.
@@ -122,7 +122,7 @@ def keep_above(entries: EntryRates, level: NDArray[np.float64] | float) -> KeptM
 class Removed:
     """Molecules of the genes, and how many of them are expected to be removed.
 
-    Parameters
+    Attributes
     ----------
     own, own_removed
         Expected own molecules, and how many of these are expected to be removed.
@@ -154,7 +154,7 @@ class Removed:
 class KeptCounts:
     """Molecules that are kept, and the expected loss of each cell and gene.
 
-    Parameters
+    Attributes
     ----------
     counts
         Molecules that are kept, cells × genes, CSR int32 without zeros; in files if the counts are.

@@ -31,7 +31,7 @@ def check_weights(weights: str) -> None:
 class WeightedDraws:
     """Draws of the latent of some cells from the encoder's normal, and the weight of each draw.
 
-    Parameters
+    Attributes
     ----------
     cells
         Rows of the table.

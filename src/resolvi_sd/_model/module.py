@@ -41,7 +41,7 @@ _TINY = 1e-30
 class DataSummary:
     """Properties of the data that the model needs to know before it sees a cell.
 
-    Parameters
+    Attributes
     ----------
     n_cells, n_train, n_genes, n_batches, n_neighbors
         Sizes; `n_train` is the number of cells that have molecules.

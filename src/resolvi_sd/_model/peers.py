@@ -23,7 +23,7 @@ class Peers:
     A process owns a run of neighboring patches, and with them the neighbor weights of their cells, which no other
     process reads; only the parameters that all cells share are kept equal between processes.
 
-    Parameters
+    Attributes
     ----------
     rank
         Number of this process.

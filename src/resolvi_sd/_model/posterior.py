@@ -29,7 +29,7 @@ _TINY = 1e-30
 class Posterior:
     """Posterior expectations of all cells, in the order of the table.
 
-    Parameters
+    Attributes
     ----------
     latent
         Mean of the latent, cells × n_latent, float32.
@@ -181,7 +181,7 @@ def entry_positions(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDA
 class Split:
     """The counts of the core cells by source.
 
-    Parameters
+    Attributes
     ----------
     own
         Own molecules of every stored count.

@@ -27,7 +27,7 @@ SOURCES = ("own", "diffusion", "background")
 class Site:
     """A quantity of the model that can be sampled.
 
-    Parameters
+    Attributes
     ----------
     dims
         Names of its dimensions; without `sample`, it is a point estimate.
@@ -71,7 +71,7 @@ _OF_RATES = {*_OF_MOLECULES, "corrected_rate", "residual_rate"}
 class Sampler:
     """Posterior draws, each a function of the seeds, the number of the draw, and the cell's row.
 
-    Parameters
+    Attributes
     ----------
     module
         Fitted model with the neighbor weights of its cells, in evaluation mode.

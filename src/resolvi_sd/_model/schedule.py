@@ -19,7 +19,7 @@ class DecayWhenFlat:
     With a given number of epochs, the decay takes the last three tenths of them. Otherwise, the decay starts when the
     ELBO has become flat, takes 3/7 as many epochs as there were before it, and ends the training.
 
-    Parameters
+    Attributes
     ----------
     max_epochs
         Exact number of epochs, or None.

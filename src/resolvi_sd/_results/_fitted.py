@@ -27,7 +27,7 @@ _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")
 class FittedModel:
     """A fitted model, with everything needed to use it again on its table.
 
-    Parameters
+    Attributes
     ----------
     module
         The parameters of the model.

@@ -22,7 +22,7 @@ __all__ = ["Minibatch", "cut_minibatch"]
 class Minibatch:
     """Everything that one step needs, with cells numbered locally: the core first, then the halo.
 
-    Parameters
+    Attributes
     ----------
     cells
         Rows of the table, core then halo, int64.

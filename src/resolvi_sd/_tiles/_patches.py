@@ -14,7 +14,7 @@ __all__ = ["Patches", "cut_patches"]
 class Patches:
     """A partition of cells into compact pieces of tissue.
 
-    Parameters
+    Attributes
     ----------
     order
         Rows of the table, patch after patch, int64.

@@ -17,7 +17,7 @@ __all__ = ["SparseRows"]
 class SparseRows:
     """Rows of a matrix in CSR form, as tensors.
 
-    Parameters
+    Attributes
     ----------
     indptr
         Start of the entries of each row, and end of those of the last row, int64, cells + 1.

@@ -19,7 +19,7 @@ _ROUNDING = 1e-5
 class Tissue:
     """Counts, covariates and neighbors of all cells, as plain arrays.
 
-    Parameters
+    Attributes
     ----------
     counts
         Cells × genes, CSR, in memory or in files. In memory, it is usually the table's own matrix, not a copy.
