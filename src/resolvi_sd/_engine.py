@@ -175,11 +175,13 @@ def read_query(
             f"The cells of the query are {factor:.3g} times as large as those of the reference, by the median of "
             f"obs[{setup.size_factor_key!r}]: are both in the same unit?"
         )
+    unmeasured = missing_genes(given.var_names, reference.genes)
     data = replace(
         found,
         depth=before.depth,
         median_size=before.median_size,
         n_labels=len(reference.labels),
+        unmeasured=tuple(np.flatnonzero(np.isin(reference.genes, unmeasured)).tolist()),
     )
     mapped = replace(
         reference,
@@ -189,7 +191,7 @@ def read_query(
         covariates=tuple(groups.names for groups in covariates),
         is_query=True,
         colors=label_colors(reference_table, reference),
-        unmeasured=missing_genes(given.var_names, reference.genes),
+        unmeasured=unmeasured,
         history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped

@@ -131,7 +131,7 @@ def test_errors(embedded):
         rsd.pl.umap_compare(embedded, color="cell_type", representations=[])
     with pytest.raises(KeyError, match="color='type' is not in `table.obs`; it has: .*Neither is it a gene"):
         rsd.pl.umap_compare(embedded, color="type")
-    with pytest.raises(ValueError, match="`n_cells` must be at least 5"):
+    with pytest.raises(ValueError, match="`n_cells` must be at least 1"):
         rsd.pl.umap_compare(embedded, color="cell_type", n_cells=0)
     gene, counts = embedded.var_names[0], embedded.X
     embedded.X = counts.log1p()

@@ -258,7 +258,7 @@ def _entries_of(
     module.eval()
     for core in cores:
         minibatch = cut_minibatch(tissue, core)
-        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        mean, _ = module.encode_all(minibatch)
         beta, shares = module.neighbor_weights(minibatch), module.shares(minibatch)
         rates, _ = core_rates(module, minibatch, mean, shares, beta)
         yield core, entry_rates(module, minibatch, rates)

@@ -43,7 +43,7 @@ def entry_sources(
     value = np.maximum(np.asarray(tissue.counts[rows, genes]).ravel(), 1).astype(np.float32)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(local, minlength=len(cells)))])
     with torch.no_grad():
-        latent, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        latent, _ = module.encode_all(minibatch)
         profiles = module.expression(latent, minibatch.categories)
         weights = module.neighbor_weights(minibatch)
         amount = module.amount(minibatch, latent, module.shares(minibatch))

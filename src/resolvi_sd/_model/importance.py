@@ -63,7 +63,7 @@ class _Conditional:
 
     @classmethod
     def of(cls, module: ResolviModule, minibatch: Minibatch) -> _Conditional:
-        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        mean, _ = module.encode_all(minibatch)
         profiles = module.expression(mean, minibatch.categories)
         weights = module.neighbor_weights(minibatch)
         around = module.neighbor_expression(minibatch, profiles, weights)

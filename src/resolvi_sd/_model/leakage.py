@@ -44,7 +44,7 @@ def leaked_molecules(
     total = torch.zeros(n_groups, n_groups, tissue.n_genes, dtype=torch.float64)
     for core in cores:
         minibatch = cut_minibatch(tissue, core)
-        mean, _ = module.latent_encoder(minibatch.features, minibatch.categories)
+        mean, _ = module.encode_all(minibatch)
         beta, shares = module.neighbor_weights(minibatch), module.shares(minibatch)
         split = split_counts(module, minibatch, mean, shares, beta)
         groups = torch.from_numpy(group[minibatch.cells.numpy()])

@@ -12,6 +12,7 @@ from torch.distributions.transforms import ExpTransform
 from torch.nn import functional as F
 
 from resolvi_sd._compiled import is_compiled
+from resolvi_sd._model.completion import complete_features
 from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, expected_signal, poisson_log_prob
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
@@ -57,6 +58,8 @@ class DataSummary:
         Number of categories of each further covariate.
     median_size
         Median size factor, in its units; 0 if the size of a cell is its number of observed molecules.
+    unmeasured
+        Columns of the genes of a reference that a query lacks.
     """
 
     n_cells: int
@@ -70,6 +73,7 @@ class DataSummary:
     n_labels: int = 0
     n_covariates: tuple[int, ...] = ()
     median_size: float = 0.0
+    unmeasured: tuple[int, ...] = ()
 
     @property
     def n_categories(self) -> tuple[int, ...]:
@@ -238,9 +242,27 @@ class ResolviModule(nn.Module):
 
     # Of each cell
 
+    def encode(
+        self, features: SparseRows, categories: Tensor, molecules: Tensor, *, dropout: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean and standard deviation of the latent posterior of cells, both cells × n_latent.
+
+        `features`, `categories` and `molecules` are those of a minibatch, or of some of its cells. In a query that
+        lacks genes, the features are completed first.
+        """
+        if self.data.unmeasured:
+            features = complete_features(self, features, categories, molecules)
+        mean, spread = self.latent_encoder(features, categories, dropout=dropout)
+        return mean, spread
+
+    def encode_all(self, minibatch: Minibatch) -> tuple[Tensor, Tensor]:
+        """Return :meth:`encode` of all cells of a minibatch."""
+        return self.encode(minibatch.features, minibatch.categories, minibatch.molecules)
+
     def latent_posterior(self, minibatch: Minibatch) -> dist.Independent:
         """Return the normal over the latent of the core cells."""
-        mean, spread = self.latent_encoder(minibatch.core_features, minibatch.core_categories)
+        core = minibatch.molecules[: minibatch.n_core]
+        mean, spread = self.encode(minibatch.core_features, minibatch.core_categories, core)
         return dist.Independent(dist.Normal(mean, spread, validate_args=False), 1)
 
     def neighbor_kernel(self, distance: Tensor, length: Tensor) -> Tensor:
@@ -347,7 +369,8 @@ class ResolviModule(nn.Module):
         """
         with torch.no_grad():
             categories = minibatch.categories[minibatch.n_core :]
-            mean, _ = self.latent_encoder(minibatch.halo_features, categories, dropout=False)
+            halo = minibatch.molecules[minibatch.n_core :]
+            mean, _ = self.encode(minibatch.halo_features, categories, halo, dropout=False)
             return self.expression(mean, categories)
 
     def amount(self, minibatch: Minibatch, latent: Tensor, shares: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ def infer(
         minibatch = cut_minibatch(tissue, core)
         entries = entry_positions(tissue.counts.indptr, core)
         with torch.no_grad():
-            mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
+            mean, spread = module.encode_all(minibatch)
             beta = module.neighbor_weights(minibatch)
             share_posterior = module.share_posterior(minibatch)
             draws = [(mean, share_posterior.mean)]

@@ -31,7 +31,8 @@ def encode(
         rows = np.arange(start, min(start + _ROWS, counts.shape[0]))
         with torch.no_grad():
             features = encoder_features(SparseRows.from_scipy(counts[rows]))
-            center, width = module.latent_encoder(features, torch.from_numpy(categories[rows]))
+            molecules = torch.from_numpy(row_sums(counts[rows]).astype(np.float32))
+            center, width = module.encode(features, torch.from_numpy(categories[rows]), molecules)
         mean[rows], spread[rows] = center.numpy(), width.numpy()
     return mean, spread
 

@@ -209,10 +209,11 @@ class _Setting:
         if alone:
             features = encoder_features(SparseRows.from_scipy(tissue.rows(cells)))
             categories = torch.from_numpy(tissue.categories[cells])
-            mean, spread = module.latent_encoder(features, categories)
+            molecules = torch.from_numpy(tissue.molecules[cells])
+            mean, spread = module.encode(features, categories, molecules)
             return cls(len(cells), cells, categories, mean, spread, None)
         minibatch = cut_minibatch(tissue, cells)
-        mean, spread = module.latent_encoder(minibatch.features, minibatch.categories)
+        mean, spread = module.encode_all(minibatch)
         return cls(
             len(cells),
             minibatch.cells.numpy(),

@@ -143,7 +143,9 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         If the state has another format, or is incomplete.
     """
     check_format(state)
-    genes, batches, labels = (plain_names(state.get(name, ())) for name in ("genes", "batches", "labels"))
+    genes, batches, labels, unmeasured = (
+        plain_names(state.get(name, ())) for name in ("genes", "batches", "labels", "unmeasured")
+    )
     setup = Setup.from_plain(state["setup"])
     covariates = tuple(plain_names(state["covariates"][str(i)]) for i in range(len(setup.categorical_covariate_keys)))
     config = from_plain(ModelConfig, state["model_config"])
@@ -159,6 +161,7 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         n_labels=len(labels),
         n_covariates=tuple(len(names) for names in covariates),
         median_size=float(state["data"]["median_size"]),
+        unmeasured=tuple(np.flatnonzero(np.isin(genes, unmeasured)).tolist()),
     )
     module = ResolviModule.blank(config, data)
     weights = {k: torch.from_numpy(np.array(v)) for k, v in state["weights"].items()}
@@ -181,5 +184,5 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         covariates=covariates,
         is_query=bool(state["is_query"]),
         colors=plain_names(state.get("colors", ())),
-        unmeasured=plain_names(state.get("unmeasured", ())),
+        unmeasured=unmeasured,
     )

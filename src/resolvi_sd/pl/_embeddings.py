@@ -19,7 +19,6 @@ from resolvi_sd.pl._results import check_written
 __all__ = [
     "CORRECTED_COUNTS",
     "COUNTS",
-    "FEWEST_CELLS",
     "choose_cells",
     "embed",
     "is_embedding",
@@ -28,8 +27,8 @@ __all__ = [
 
 COUNTS, CORRECTED_COUNTS = "counts", "corrected"
 _N_COMPONENTS, _N_NEIGHBORS = 50, 15
-# UMAP needs more cells than it has dimensions to start from.
-FEWEST_CELLS = 5
+# Fewest cells to draw, and fewest from which UMAP can start.
+_FEWEST_CELLS, _FEWEST_FOR_UMAP = 3, 5
 
 
 def read_representations(
@@ -94,10 +93,11 @@ def choose_cells(matrices: Mapping[str, Any], n_cells: int, rng: np.random.Gener
         total = np.asarray(matrix.sum(axis=1)).reshape(-1)
         usable &= total > 0 if sp.issparse(matrix) else np.isfinite(total)
     rows = np.flatnonzero(usable)
-    if rows.size < FEWEST_CELLS:
+    fewest = _FEWEST_CELLS if all(is_embedding(matrix) for matrix in matrices.values()) else _FEWEST_FOR_UMAP
+    if min(n_cells, rows.size) < fewest:
         raise ValueError(
-            f"Only {rows.size} of {usable.size} cells have counts in {list(matrices)}; at least {FEWEST_CELLS} are "
-            "needed."
+            f"Only {rows.size} of {usable.size} cells have counts in {list(matrices)}, and n_cells={n_cells}; at least "
+            f"{fewest} are needed."
         )
     return np.sort(rng.choice(rows, size=min(n_cells, rows.size), replace=False))
 

@@ -16,14 +16,13 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_integer, check_key
+from resolvi_sd._validation import check_key, check_positive_int
 from resolvi_sd.pl._colored_groups import Palette, add_legend, legend_inches, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import NA_COLOR, ColorScale, count_limits
 from resolvi_sd.pl._embeddings import (
     CORRECTED_COUNTS,
     COUNTS,
-    FEWEST_CELLS,
     choose_cells,
     embed,
     is_embedding,
@@ -104,7 +103,8 @@ def umap_compare(
     KeyError
         If the table, the fit, the column or gene, or a representation does not exist.
     ValueError
-        If no representation is given, fewer than three cells have counts, there is a wrong number of axes, titles or
+        If no representation is given, fewer than three cells (five, if UMAP is computed) have counts or are
+        requested, there is a wrong number of axes, titles or
         colors, the counts of a gene are no longer counts, or its corrected counts are not between 0 and these.
 
     Examples
@@ -124,7 +124,7 @@ def umap_compare(
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
     layer = read_setup(adata, keys).layer
-    check_integer(n_cells, FEWEST_CELLS, argument="n_cells")
+    check_positive_int(n_cells, argument="n_cells")
     generator = as_generator(rng)
     is_gene = color not in adata.obs and color in adata.var_names
     if is_gene:

@@ -164,7 +164,7 @@ def differential_niche_abundance(
     >>> import resolvi_sd as rsd
     >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
     >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
-    >>> compared = {"groupby": "domain", "labels_key": "cell_type", "patch_size": 10}
+    >>> compared = {"groupby": "domain", "group1": "domain_0", "labels_key": "cell_type", "patch_size": 10}
     >>> rsd.tl.differential_niche_abundance(sdata, **compared, n_samples=200)
     >>> int(sdata.tables["table"].uns["resolvi_dna"]["label"].nunique())
     8

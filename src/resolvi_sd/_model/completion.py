@@ -1,0 +1,67 @@
+"""The encoder's input for cells of a query some of whose genes were not measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from resolvi_sd._tiles import SparseRows
+
+if TYPE_CHECKING:
+    from resolvi_sd._model.module import ResolviModule
+
+__all__ = ["complete_features"]
+
+_TINY = 1e-8
+
+
+@torch.no_grad()
+def complete_features(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> SparseRows:
+    """Return the features of cells with expected values for the genes that were not measured.
+
+    If these counted as zero, the encoder would see cells that do not express them. The mixture components of the latent
+    space are kinds of cells, each with the profile of its center. A cell is of a kind with the probability
+
+        p(k | x) ~ w_k prod_g (a rho_kg + (1 - a) m_g)^x_g
+
+    over the measured genes g, where both profiles sum to 1, m is the mean of all kinds, which stands for molecules that
+    are not the cell's own, and a is the mean share of its own. What it would have had of the other genes is the mean of
+    the profiles of its kinds, and the measured genes make up a part of its molecules accordingly.
+
+    Parameters
+    ----------
+    module
+        The model, whose data say which genes were not measured.
+    features
+        log1p(x / mean x) of the cells, see :func:`encoder_features`; zero for genes that were not measured.
+    categories
+        Batch and further covariates, cells × (1 + covariates).
+    molecules
+        Molecules of the cells.
+
+    Returns
+    -------
+    Features of the same shape.
+    """
+    n_genes = features.shape[1]
+    measured = torch.ones(n_genes, dtype=torch.bool, device=molecules.device)
+    measured[list(module.data.unmeasured)] = False
+    composition = torch.expm1(features.to_dense()) / n_genes  # rows sum to 1 over the measured genes
+    counts = molecules[:, None] * composition[:, measured]
+    log_weight = torch.log_softmax(module.component_logits, dim=-1)
+    own = module.share_mean()[0]
+    expected = torch.empty_like(composition)
+    settings, setting = torch.unique(categories, dim=0, return_inverse=True)
+    for number, common in enumerate(settings):
+        rows = setting == number
+        profiles = module.expression(module.component_means, common.expand(len(log_weight), -1))
+        seen = profiles[:, measured]
+        seen = seen / seen.sum(dim=1, keepdim=True)
+        seen = own * seen + (1 - own) * (log_weight.exp() @ seen)
+        kind = torch.softmax(log_weight + counts[rows] @ seen.clamp_min(_TINY).log().T, dim=1)
+        expected[rows] = kind @ profiles
+    composition *= expected[:, measured].sum(dim=1, keepdim=True)
+    composition[:, ~measured] = expected[:, ~measured]
+    return SparseRows.from_dense(torch.log1p(n_genes * composition))
