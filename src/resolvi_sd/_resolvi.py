@@ -21,9 +21,9 @@ from resolvi_sd._results import (
     TABLE_FILE,
     FittedModel,
     category_codes,
+    check_columns_of_fit,
     check_holds_table,
     check_room,
-    check_same_columns,
     load_folder,
     restore,
     save_folder,
@@ -313,7 +313,7 @@ class ResolVI(Estimates):
         if save_anndata:
             self._check_unchanged()
             known = self._input.categories
-            check_same_columns(self.fitted, category_codes(self.adata, self.fitted), known, None, None)
+            check_columns_of_fit(self.fitted, category_codes(self.adata, self.fitted), known, None, None)
             self._counts(self.adata, known)
         save_folder(
             Path(folder).expanduser(),
@@ -367,7 +367,7 @@ class ResolVI(Estimates):
         read = replace(setup, size_factor_key=None) if setup.size_unit is not None else setup
         found = read_input(adata, read, graph=stored.graph, coordinates=stored.coordinates)
         found = as_fitted(found, stored.fitted)
-        check_same_columns(stored.fitted, found.categories, stored.categories, found.sizes, stored.sizes)
+        check_columns_of_fit(stored.fitted, found.categories, stored.categories, found.sizes, stored.sizes)
         model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
         warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")

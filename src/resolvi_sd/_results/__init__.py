@@ -15,7 +15,7 @@ from resolvi_sd._results._read import (
     read_fit,
 )
 from resolvi_sd._results._same_input import (
-    check_same_columns,
+    check_columns_of_fit,
     checked_counts,
     encode_some,
     some_rows,
@@ -35,7 +35,7 @@ __all__ = [
     "TABLE_FILE",
     "FittedModel",
     "category_codes",
-    "check_same_columns",
+    "check_columns_of_fit",
     "checked_counts",
     "check_holds_table",
     "check_room",

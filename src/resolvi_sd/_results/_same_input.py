@@ -20,7 +20,7 @@ from resolvi_sd._tables import read_sizes
 from resolvi_sd._validation import listing, matrix_name, warn_user
 
 __all__ = [
-    "check_same_columns",
+    "check_columns_of_fit",
     "columns_to_recognize",
     "checked_counts",
     "encode_some",
@@ -86,7 +86,7 @@ def warn_of_other_latent(
         )
 
 
-def check_same_columns(
+def check_columns_of_fit(
     fitted: FittedModel,
     categories: NDArray[np.int64],
     known_categories: NDArray[np.int64],
