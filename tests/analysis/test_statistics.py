@@ -314,6 +314,7 @@ def test_a_group_must_not_be_named_as_all_others_are():
     among = np.ones(6, bool)
     with pytest.raises(ValueError, match=r"obs\['group'\] has a group named 'rest', which stands for all other groups"):
         make_comparisons(groups, "a", None, among=among)
+    assert make_comparisons(groups, "a", None, among=among & (groups.codes != groups.names.index("rest")))  # unused
     with pytest.raises(ValueError, match=r"fewer than two cells with counts: 'rest' \(1 cell\)"):
         check_sizes(groups, make_comparisons(groups, "rest", "a", among=among), among=among, kind="with counts")
 

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from resolvi_sd._model import completion
 from resolvi_sd._model.completion import complete_features
 from resolvi_sd._tiles import SparseRows, encoder_features
 
@@ -40,6 +41,23 @@ def test_by_hand():
             np.testing.assert_allclose(
                 found.to_dense()[cell].numpy(), np.log1p(tissue.n_genes * composition), rtol=1e-4, atol=1e-5
             )
+
+
+def test_blocks_of_cells_are_completed_one_by_one(monkeypatch):
+    tissue, _ = small_tissue()
+    module = small_module(tissue)
+    module.data = replace(module.data, unmeasured=(0, 2))
+    features = encoder_features(SparseRows.from_scipy(tissue.counts))  # also of genes that count as not measured
+    given = features, torch.from_numpy(tissue.categories), torch.from_numpy(tissue.molecules)
+    expected = complete_features(module, *given)
+    monkeypatch.setattr(completion, "_ROWS", 50)
+    found = complete_features(module, *given)
+    assert found.shape == expected.shape == (120, 15)
+    np.testing.assert_allclose(found.to_dense().numpy(), expected.to_dense().numpy(), rtol=1e-5, atol=1e-6)
+    total = np.expm1(found.to_dense().numpy()).sum(axis=1)
+    np.testing.assert_allclose(total[1:], 15, rtol=1e-4)  # the first cell is empty
+    none = complete_features(module, features.between(0, 0), given[1][:0], given[2][:0])
+    assert none.shape == (0, 15)
 
 
 def test_with_all_genes_nothing_is_completed():

@@ -74,6 +74,20 @@ def test_dollars_are_dollars(tissue, name):
         assert any(wanted in text.get_text().replace("\n", " ") for text in shown), wanted
 
 
+def test_labels_of_logarithmic_axes_are_formulas(tissue, monkeypatch):
+    monkeypatch.setattr("resolvi_sd.pl._leakage._LOG_FROM", 0.0)
+    (ax,) = rsd.pl.leakage(tissue, kind="heatmap", own_type=True, return_ax=True)
+    (bar,) = ax.child_axes
+    ax.get_figure().canvas.draw()
+    labels = [text for text in bar.findobj(Text) if "mathdefault" in text.get_text()]
+    assert labels and all(text.get_parse_math() for text in labels)
+
+
+def test_names_are_no_formulas_beneath_a_title(tissue):
+    (ax, *_) = rsd.pl.rank_genes(tissue, group1=GROUP, title="all", return_ax=True)
+    assert GROUP in ax.get_title() and not ax.title.get_parse_math()
+
+
 def test_a_title_of_the_user_may_be_a_formula(tissue):
     (ax, *_) = rsd.pl.rank_genes(tissue, group1="other", title=[r"$\\log_2$"], return_ax=True)
     assert ax.title.get_parse_math() and ax.title.get_text() == r"$\\log_2$"

@@ -121,6 +121,12 @@ def test_corrected_counts_that_were_transformed_in_place_are_refused(table, tran
             ask()
 
 
+def test_a_table_of_some_genes_may_be_summed(table):
+    some = table[:, 5:30].copy()
+    bulk = rsd.tl.pseudobulk(some, groupby="cell_type", min_cells=1, integer_counts=False)
+    np.testing.assert_allclose(bulk.X.sum(), table.layers["resolvi_counts"][:, 5:30].sum(), rtol=1e-5)
+
+
 def test_draws_of_corrected_counts_have_sums_of_their_own():
     table = rsd.datasets.simulate_tissue(n_cells=100, n_genes=30, rng=0, transcripts=False)["table"]
     rsd.tl.fit(table, max_epochs=1, integer_counts=True, **QUIET)

@@ -146,6 +146,18 @@ def test_animals_that_differ_are_no_difference_between_conditions(sizes):
     assert any_naive / runs > 0.3
 
 
+def test_a_sample_may_have_no_cell_of_a_group():
+    table = halves()
+    table.obs["animal"] = np.repeat(list("abcdefghij"), 30)
+    side = np.where(np.arange(300) % 2, "x", "y").astype(object)
+    side[270:] = None  # the last sample
+    table.obs["condition"] = side
+    found = rsd.tl.differential_niche_abundance(
+        table, "condition", group1="x", labels_key="cell_type", sample_key="animal", n_samples=100, copy=True
+    )
+    assert (found[["n_units1", "n_units2"]] == 9).all().all()
+
+
 def test_measurements_are_no_samples():
     table = halves()
     with pytest.raises(ValueError, match=r"sample_key='area'.*measurement"):

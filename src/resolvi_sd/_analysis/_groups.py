@@ -124,12 +124,12 @@ def make_comparisons(
         If a group is named on both sides or has no cells, if there is nothing to compare, or if a group is named
         "rest" where that means all others.
     """
-    if group2 is None and REST in groups.names:
+    sizes = groups.sizes(among)
+    if group2 is None and REST in groups.names and sizes[groups.names.index(REST)]:
         raise ValueError(
             f"obs[{groups.key!r}] has a group named {REST!r}, which stands for all other groups in results: rename it, "
             "or name the groups to compare with, `group2=`."
         )
-    sizes = groups.sizes(among)
     reference = None if group2 is None else _codes(groups, group2, argument="group2")
     if group1 is not None:
         chosen = _codes(groups, group1, argument="group1")

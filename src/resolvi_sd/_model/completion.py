@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["complete_features"]
 
 _TINY = 1e-8
+# Cells at a time.
+_ROWS = 1024
 
 
-@torch.no_grad()
 def complete_features(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> SparseRows:
     """Return the features of cells with expected values for the genes that were not measured.
 
@@ -45,10 +46,24 @@ def complete_features(module: ResolviModule, features: SparseRows, categories: T
     -------
     Features of the same shape.
     """
+    n_cells = features.shape[0]
+    parts = []
+    for start in range(0, max(n_cells, 1), _ROWS):
+        stop = min(start + _ROWS, n_cells)
+        rows = slice(start, stop)
+        parts.append(_complete(module, features.between(start, stop), categories[rows], molecules[rows]))
+    return SparseRows.stacked(parts)
+
+
+@torch.no_grad()
+def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> SparseRows:
+    """Return :func:`complete_features` of a block of cells, which is dense for a while."""
     n_genes = features.shape[1]
     measured = torch.ones(n_genes, dtype=torch.bool, device=molecules.device)
     measured[list(module.data.unmeasured)] = False
-    composition = torch.expm1(features.to_dense()) / n_genes  # rows sum to 1 over the measured genes
+    composition = torch.expm1(features.to_dense())
+    composition[:, ~measured] = 0.0  # another table may have these genes
+    composition /= composition.sum(dim=1, keepdim=True).clamp_min(_TINY)
     counts = molecules[:, None] * composition[:, measured]
     log_weight = torch.log_softmax(module.component_logits, dim=-1)
     own = module.share_mean()[0]
@@ -64,4 +79,4 @@ def complete_features(module: ResolviModule, features: SparseRows, categories: T
         expected[rows] = kind @ profiles
     composition *= expected[:, measured].sum(dim=1, keepdim=True)
     composition[:, ~measured] = expected[:, ~measured]
-    return SparseRows.from_dense(torch.log1p(n_genes * composition))
+    return SparseRows.from_dense(composition.mul_(n_genes).log1p_())

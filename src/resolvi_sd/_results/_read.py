@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._csr import CSR, row_blocks, row_sums
 from resolvi_sd._keys import Keys, fits
 from resolvi_sd._results._fitted import FittedModel, from_state
-from resolvi_sd._setup import fitted_setup
+from resolvi_sd._setup import fitted_setup, plain_names
 from resolvi_sd._tables import read_groups, read_matrix, table_counts
 from resolvi_sd._validation import check_complete, check_key, check_result, first_fraction, listing, matrix_name
 
@@ -141,10 +141,11 @@ def _check_shares(adata: AnnData, matrix: CSR, counts: CSR, keys: Keys) -> None:
     """Raise ValueError if cells do not have the share of own molecules in the corrected counts that the fit wrote.
 
     A logarithm of the corrected counts, or rates, may be between 0 and the counts as well. Integers are draws, whose
-    sums vary.
+    sums vary, and the shares are those of all genes of the fit.
     """
     some = next(row_blocks(counts.shape[0]))
-    if keys.true not in adata.obs or first_fraction(matrix[some].data) is None:
+    genes = plain_names(adata.uns.get(keys.model, {}).get("genes", ()))
+    if keys.true not in adata.obs or set(genes) != set(adata.var_names) or first_fraction(matrix[some].data) is None:
         return
     molecules = row_sums(counts[some])
     expected = adata.obs[keys.true].to_numpy(dtype=np.float64)[some] * molecules

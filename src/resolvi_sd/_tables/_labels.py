@@ -12,14 +12,15 @@ __all__ = ["read_labels", "warn_of_text_for_missing"]
 # Default value of cells without a label.
 _UNLABELED = "unknown"
 
+# What missing values become as text.
+_NO_VALUE = {"", "<NA>", "nan", "NaN", "NaT", "None"}
 # Compared without regard to case.
-_NO_VALUE = {"", "<na>", "nan", "none", "null"}
-_PLACEHOLDERS = _NO_VALUE | {"na", "n/a", "unassigned", "unknown", "unlabeled", "unlabelled"}
+_PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
 
 
 def warn_of_text_for_missing(groups: Groups) -> None:
     """Warn about groups whose names are what missing values become as text ("nan", "None")."""
-    found = [name for name in groups.with_cells().names if name.strip().lower() in _NO_VALUE]
+    found = [name for name in groups.with_cells().names if name.strip() in _NO_VALUE]
     if found:
         warn_user(
             f"obs[{groups.key!r}] has values that look like missing ones that were turned into text, but are groups: "

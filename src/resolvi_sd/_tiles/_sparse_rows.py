@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,17 @@ class SparseRows:
         per_row = torch.bincount(row, minlength=len(matrix))
         indptr = torch.cat([per_row.new_zeros(1), per_row.cumsum(0)])
         return cls(indptr, gene, matrix[row, gene], (matrix.shape[0], matrix.shape[1]))
+
+    @classmethod
+    def stacked(cls, parts: Sequence[SparseRows]) -> SparseRows:
+        """Put rows of several matrices, at least one, below each other."""
+        lengths = torch.cat([part.indptr.diff() for part in parts])
+        return cls(
+            torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+            torch.cat([part.gene for part in parts]),
+            torch.cat([part.value for part in parts]),
+            (len(lengths), parts[0].shape[1]),
+        )
 
     def rows(self) -> Tensor:
         """Return the row of each entry, int64."""

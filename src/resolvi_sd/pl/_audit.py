@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles
+from resolvi_sd.pl._figures import are_titles, check_save, figure_of, finish_figure, given_axes, panel_titles
 from resolvi_sd.pl._layers import BETTER, LAYER_MARKS, WORSE
 from resolvi_sd.pl._results import warn_of_other_cells
 
@@ -125,7 +125,7 @@ def audit(
     _add_legend(axes[0], corrected, pale=pale)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=title is not None)
+    finish_figure(axes, save, titled=are_titles(title))
     return axes if return_ax else None
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "are_titles",
     "check_save",
     "figure_of",
     "finish_figure",
@@ -69,8 +70,14 @@ def _keep_dollars(axes: Sequence[Axes], *, titled: bool) -> None:
 
     for ax in axes:
         for text in ax.findobj(Text):
-            if _FORMULA not in text.get_text() and not (titled and text is ax.title):
+            written = text.get_text()
+            if "$" in written and _FORMULA not in written and not (titled and text is ax.title):
                 text.set_parse_math(False)
+
+
+def are_titles(title: str | Sequence[str] | None) -> bool:
+    """Return whether the user gave each panel a title, instead of one title for all of them."""
+    return title is not None and not isinstance(title, str)
 
 
 def figure_of(ax: Axes) -> Figure:

@@ -19,7 +19,16 @@ from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, label_inches, panel_titles, wrapped
+from resolvi_sd.pl._figures import (
+    are_titles,
+    check_save,
+    figure_of,
+    finish_figure,
+    given_axes,
+    label_inches,
+    panel_titles,
+    wrapped,
+)
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import warn_of_other_cells
 
@@ -152,7 +161,7 @@ def leakage(
             _draw_genes(panel, result, value, n_pairs=n_pairs, n_genes=n_genes)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=title is not None)
+    finish_figure(axes, save, titled=are_titles(title))
     return axes if return_ax else None
 
 

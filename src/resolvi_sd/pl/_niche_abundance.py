@@ -27,7 +27,16 @@ from resolvi_sd.pl._comparisons import (
 )
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, label_inches, panel_titles, wrapped
+from resolvi_sd.pl._figures import (
+    are_titles,
+    check_save,
+    figure_of,
+    finish_figure,
+    given_axes,
+    label_inches,
+    panel_titles,
+    wrapped,
+)
 from resolvi_sd.pl._panels import add_colorbar
 
 if TYPE_CHECKING:
@@ -131,7 +140,7 @@ def niche_abundance(
         _draw_comparison(panel, comparison.rows, labels)
     if isinstance(title, str):
         figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=title is not None)
+    finish_figure(axes, save, titled=are_titles(title))
     return axes if return_ax else None
 
 

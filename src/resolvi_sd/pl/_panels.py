@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles, wrapped
+from resolvi_sd.pl._figures import are_titles, check_save, figure_of, finish_figure, given_axes, panel_titles, wrapped
 from resolvi_sd.pl._sections import OutlinedSection, Section
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def draw_rows(
     if ax is None:
         flat = _make_axes(rows, figsize)
         width = _PANEL_WIDTH if figsize is None else figsize[0] / len(rows[0].titles)
-        titles = [wrapped(text, width - _TITLE_MARGIN) for text in titles]
+        if not are_titles(title):
+            titles = [wrapped(text, width - _TITLE_MARGIN) for text in titles]
     else:
         flat = given_axes(ax, names)
     ends = np.cumsum([len(row.titles) for row in rows])
@@ -96,7 +97,7 @@ def draw_rows(
         panel.set_title(name)
     if isinstance(title, str):
         figure_of(flat[0]).suptitle(title)
-    finish_figure(flat, save, titled=title is not None)
+    finish_figure(flat, save, titled=are_titles(title))
     return flat
 
 

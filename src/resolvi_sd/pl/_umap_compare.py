@@ -28,7 +28,7 @@ from resolvi_sd.pl._embeddings import (
     is_embedding,
     read_representations,
 )
-from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
+from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, open_panels
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes
 
@@ -160,7 +160,7 @@ def umap_compare(
         add_colorbar(axes, colors.scale, height=_PANEL_SIZE[1])
     else:
         add_legend(axes[-1], *colors.groups, title=color)
-    finish_figure(axes, save, titled=title is not None)
+    finish_figure(axes, save, titled=are_titles(title))
     return axes if return_ax else None
 
 

@@ -211,8 +211,10 @@ def differential_expression(
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
     corrected = corrected_counts(adata, keys, counts)
-    compared = [groups.members((comparison.first, *comparison.second), usable) for comparison in comparisons]
-    rows = np.unique(np.concatenate(compared))
+    compared = [tuple(sorted((comparison.first, *comparison.second))) for comparison in comparisons]
+    rows = groups.members(sorted({code for codes in compared for code in codes}), usable)
+    # Comparisons with the rest are of the same cells.
+    depth = {codes: float(np.median(molecules[groups.members(codes, usable)])) for codes in set(compared)}
     how = {"batch_correction": batch_correction, "show_progress_bar": show_progress_bar}
     if restored is None:
         warn_of_other_counts(adata, fitted, keys, counts)
@@ -230,7 +232,7 @@ def differential_expression(
         kept,
         rule,
         pseudocount=pseudocount,
-        depths=[float(np.median(molecules[cells])) for cells in compared],
+        depths=[depth[codes] for codes in compared],
         n_samples=n_samples,
         rng=generator,
     )

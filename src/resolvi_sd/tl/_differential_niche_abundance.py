@@ -137,8 +137,9 @@ def differential_niche_abundance(
       width of the central 68%; `lfc_low`, `lfc_high`, the central 95%; `expected_fdr`, `is_da_fdr`; `abundance1`,
       `abundance2`, the mean share of the label among the neighbors of the cells; `n_cells1`, `n_cells2`; `n_units1`,
       `n_units2`, the number of patches or samples in which they lie; `n_effective1`, `n_effective2`, how many equally
-      large ones these are worth, (sum n)^2 / sum n^2 for units with n cells of the group; `groupby`, `labels_key` and
-      `weighting`, the same in all rows;
+      large, independent ones these are worth: (sum n)^2 / sum n^2 for units with n cells of the group, divided by the
+      ratio by which the resemblance of adjacent units raises the variance; `groupby`, `labels_key` and `weighting`, the
+      same in all rows;
     - `.obsm['resolvi_niche']` and its labels in `uns`: the neighborhoods that were compared, as written by
       :func:`resolvi_sd.tl.niche_abundance` with this `labels_key` and `weighting`.
 
@@ -193,7 +194,7 @@ def differential_niche_abundance(
     if not labels.certain:
         versions = (neighborhood_composition(edges, draw_labels(labels, generator)) for _ in range(_LABEL_DRAWS))
         drawn = NicheSums.of((version[:, around] for version in versions), *place)
-    adjacent = adjacent_units(edges, place[0])
+    adjacent = adjacent_units(edges, np.where(place[1] >= 0, place[0], -1))
     seed = draw_seed(generator)
     tables = []
     few: dict[str, float] = {}
