@@ -430,8 +430,8 @@ class ResolVI(Estimates):
     ) -> ResolVI:
         """Extend a trained model to the cells of another table.
 
-        Genes are matched by name, as in :func:`resolvi_sd.tl.map_query`: counts of genes that the query lacks are zero,
-        with a warning, and genes unknown to the reference are dropped. The returned model can be used immediately (labels, latent space, expression);
+        Genes are matched by name, as in :func:`resolvi_sd.tl.map_query`: counts of genes that the query lacks are
+        zero, with a warning, and genes unknown to the reference are dropped. The returned model can be used immediately (labels, latent space, expression);
         :meth:`train` then learns the neighbor weights of the new cells and the effects of new batches, and keeps
         everything learned on the reference unless `freeze` is False.
 

@@ -70,8 +70,8 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
     if missing:
         warn_user(
             f"{len(missing)} of {len(genes)} genes of the reference are not in the query. Their counts are zero, the "
-            "encoder is given what cells of the same kind have of them, and comparisons, sums and audits leave them out: "
-            f"{listing(missing)}."
+            "encoder is given what cells of the same kind have of them, and comparisons, sums and audits leave them "
+            f"out: {listing(missing)}."
         )
     # Columns are selected by a product with a zero-one matrix, in which a missing gene is an empty column.
     choice = sp.csr_matrix(
