@@ -431,9 +431,9 @@ class ResolVI(Estimates):
         """Extend a trained model to the cells of another table.
 
         Genes are matched by name, as in :func:`resolvi_sd.tl.map_query`: counts of genes that the query lacks are
-        zero, with a warning, and genes unknown to the reference are dropped. The returned model can be used immediately (labels, latent space, expression);
-        :meth:`train` then learns the neighbor weights of the new cells and the effects of new batches, and keeps
-        everything learned on the reference unless `freeze` is False.
+        zero, with a warning, and genes unknown to the reference are dropped. The returned model can be used immediately
+        (labels, latent space, expression); :meth:`train` then learns the neighbor weights of the new cells and the
+        effects of new batches, and keeps everything learned on the reference unless `freeze` is False.
 
         If the query does not have the genes of the reference in the same order, the table of the model, `model.adata`,
         is a copy with these genes: :meth:`write` writes into this copy, and :meth:`load` expects it.
