@@ -19,6 +19,7 @@ from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     TABLE_FILE,
+    CellColumns,
     FittedModel,
     category_codes,
     check_columns_of_fit,
@@ -28,7 +29,6 @@ from resolvi_sd._results import (
     restore,
     save_folder,
     warn_of_other_latent,
-    write_fit,
 )
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import (
@@ -282,16 +282,7 @@ class ResolVI(Estimates):
             )
         check_takes_results(target)
         check_room(target, self.fitted.setup, keys)
-        posterior = self._given_away(show_progress_bar=show_progress_bar)
-        write_fit(
-            target,
-            self.fitted,
-            posterior,
-            self._input.graph,
-            categories=self._input.categories,
-            sizes=self._input.sizes,
-            keys=keys,
-        )
+        self._write_posterior(target, self._given_away(show_progress_bar=show_progress_bar), keys)
 
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Save the model to a folder, as safetensors and JSON files.
@@ -313,7 +304,8 @@ class ResolVI(Estimates):
         if save_anndata:
             self._check_unchanged()
             known = self._input.categories
-            check_columns_of_fit(self.fitted, category_codes(self.adata, self.fitted), known, None, None)
+            now = CellColumns(category_codes(self.adata, self.fitted))
+            check_columns_of_fit(self.fitted, now, CellColumns(known))
             self._counts(self.adata, known)
         save_folder(
             Path(folder).expanduser(),
@@ -367,7 +359,8 @@ class ResolVI(Estimates):
         read = replace(setup, size_factor_key=None) if setup.size_unit is not None else setup
         found = read_input(adata, read, graph=stored.graph, coordinates=stored.coordinates)
         found = as_fitted(found, stored.fitted)
-        check_columns_of_fit(stored.fitted, found.categories, stored.categories, found.sizes, stored.sizes)
+        now, then = (CellColumns(source.categories, source.sizes) for source in (found, stored))
+        check_columns_of_fit(stored.fitted, now, then)
         model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
         warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")

@@ -125,14 +125,10 @@ class ModelState:
             table.uns[TableModel.ATTRS_KEY] = own.uns[TableModel.ATTRS_KEY]  # regions may be sections
         # The functions of `tl` do not modify counts or latent means, so no copies are needed.
         posterior = self._infer(show_progress_bar=show_progress_bar)
-        keys = Keys(RESULTS_KEY)
-        write_fit(
-            table,
-            self.fitted,
-            posterior,
-            self._input.graph,
-            categories=self._input.categories,
-            sizes=self._input.sizes,
-            keys=keys,
-        )
+        self._write_posterior(table, posterior, Keys(RESULTS_KEY))
         return table
+
+    def _write_posterior(self, table: AnnData, posterior: Posterior, keys: Keys) -> None:
+        """Write the results for the cells of the model into a table of these cells."""
+        held = self._input
+        write_fit(table, self.fitted, posterior, held.graph, categories=held.categories, sizes=held.sizes, keys=keys)

@@ -15,6 +15,7 @@ from resolvi_sd._results._read import (
     read_fit,
 )
 from resolvi_sd._results._same_input import (
+    CellColumns,
     check_columns_of_fit,
     checked_counts,
     encode_some,
@@ -33,6 +34,7 @@ from resolvi_sd._results._write import (
 
 __all__ = [
     "TABLE_FILE",
+    "CellColumns",
     "FittedModel",
     "category_codes",
     "check_columns_of_fit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ from resolvi_sd._tables import read_sizes
 from resolvi_sd._validation import listing, matrix_name, warn_user
 
 __all__ = [
+    "CellColumns",
     "check_columns_of_fit",
-    "columns_to_recognize",
     "checked_counts",
+    "columns_to_recognize",
     "encode_some",
     "some_rows",
     "warn_of_other_counts",
@@ -86,20 +87,29 @@ def warn_of_other_latent(
         )
 
 
-def check_columns_of_fit(
-    fitted: FittedModel,
-    categories: NDArray[np.int64],
-    known_categories: NDArray[np.int64],
-    sizes: NDArray[np.float32] | None,
-    known_sizes: NDArray[np.float32] | None,
-) -> None:
+class CellColumns(NamedTuple):
+    """What a model reads of some cells besides their counts and neighbors.
+
+    Attributes
+    ----------
+    categories
+        Batch and further covariates, `(n_cells, 1 + n_covariates)`.
+    sizes
+        Sizes, `(n_cells,)`; None without sizes, or if they are not compared.
+    """
+
+    categories: NDArray[np.int64]
+    sizes: NDArray[np.float32] | None = None
+
+
+def check_columns_of_fit(fitted: FittedModel, now: CellColumns, then: CellColumns) -> None:
     """Raise ValueError unless cells have the batches, covariates and sizes that they had in the fit."""
-    n_others, columns = _others(fitted, categories, known_categories, sizes, known_sizes)
+    n_others, columns = _others(fitted, now, then)
     if n_others:
         raise ValueError(
             f"The model was fitted with other values of the columns {columns} of `obs`, in {n_others:,} of "
-            f"{len(categories):,} cells, and expression and corrected counts depend on these. Restore them, or train a "
-            "model on this table."
+            f"{len(now.categories):,} cells, and expression and corrected counts depend on these. Restore them, or "
+            "train a model on this table."
         )
 
 
@@ -130,8 +140,9 @@ def _warn_of_other_columns(adata: AnnData, fitted: FittedModel, record: Mapping[
     if _SIZES in record and key in adata.obs:
         known_sizes = np.asarray(record[_SIZES])[place[rows]]
         sizes = read_sizes(adata[rows], str(key))
-    categories, known = category_codes(adata, fitted, rows), np.asarray(record[_CATEGORIES])[place[rows]]
-    n_others, columns = _others(fitted, categories, known, sizes, known_sizes)
+    now = CellColumns(category_codes(adata, fitted, rows), sizes)
+    then = CellColumns(np.asarray(record[_CATEGORIES])[place[rows]], known_sizes)
+    n_others, columns = _others(fitted, now, then)
     if n_others:
         warn_user(
             f"The columns {columns} of `obs` are not those of the fit: of {len(rows)} cells that were looked at, "
@@ -140,18 +151,12 @@ def _warn_of_other_columns(adata: AnnData, fitted: FittedModel, record: Mapping[
         )
 
 
-def _others(
-    fitted: FittedModel,
-    categories: NDArray[np.int64],
-    known_categories: NDArray[np.int64],
-    sizes: NDArray[np.float32] | None,
-    known_sizes: NDArray[np.float32] | None,
-) -> tuple[int, str]:
+def _others(fitted: FittedModel, now: CellColumns, then: CellColumns) -> tuple[int, str]:
     """Return the number of cells with other values, and the columns that differ."""
-    other = categories != known_categories
+    other = now.categories != then.categories
     keys: list[str | None] = [fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys]
-    if sizes is not None and known_sizes is not None:
-        other = np.column_stack([other, ~np.isclose(sizes, known_sizes, rtol=_SIZE_TOLERANCE)])
+    if now.sizes is not None and then.sizes is not None:
+        other = np.column_stack([other, ~np.isclose(now.sizes, then.sizes, rtol=_SIZE_TOLERANCE)])
         keys.append(fitted.setup.size_factor_key)
     differ = [key for key, column in zip(keys, other.T, strict=True) if column.any()]
     return int(other.any(axis=1).sum()), listing(differ)
