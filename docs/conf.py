@@ -63,7 +63,7 @@ shutil.copytree(HERE.parent / "tutorials", HERE / "generated" / "tutorials", dir
 def describe_what_is_returned(app, what, name, obj, options, lines):
     """Put the type of the signature above the prose under "Returns", which numpydoc would take for a list of types."""
     start = next((i for i in range(len(lines) - 1) if lines[i] == "Returns" and set(lines[i + 1]) == {"-"}), None)
-    if start is None or not callable(obj):
+    if start is None or what == "class" or not callable(obj):
         return
     first = start + 2
     ends = (i for i in range(first, len(lines) - 1) if lines[i] and set(lines[i + 1]) == {"-"})
@@ -71,7 +71,7 @@ def describe_what_is_returned(app, what, name, obj, options, lines):
     if lines[first + 1 : first + 2] and lines[first + 1].startswith(" "):
         return  # a type, and an indented description
     returned = inspect.signature(obj).return_annotation
-    if returned is inspect.Signature.empty or what == "class":
+    if returned is inspect.Signature.empty:
         return
     returned = returned if isinstance(returned, str) else inspect.formatannotation(returned)
     lines[first:end] = [f"``{returned}``", *(f"    {line}" if line else "" for line in lines[first:end])]

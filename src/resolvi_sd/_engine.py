@@ -88,7 +88,6 @@ def fit_model(
         labels=mapped.labels,
         colors=mapped.colors,
         is_query=mapped.is_query,
-        unmeasured=mapped.unmeasured,
     )
 
 
@@ -191,7 +190,6 @@ def read_query(
         covariates=tuple(groups.names for groups in covariates),
         is_query=True,
         colors=label_colors(reference_table, reference),
-        unmeasured=unmeasured,
         history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import resolvi_sd as rsd
 
@@ -70,6 +72,16 @@ def test_panels_and_rows(audited):
     assert len(labels[1]) == 3 and len(labels[2]) == 2 and len(labels[3]) == 1
     assert axes[0].get_xlabel() == "molecules removed (%)"
     assert axes[1].get_xlabel() == "relative to the raw counts (%)"
+
+
+@pytest.mark.parametrize("formulas", [True, False])
+def test_titles_of_the_user_may_be_formulas(audited, formulas, monkeypatch):
+    monkeypatch.setitem(matplotlib.rcParams, "text.parse_math", formulas)
+    given = [f"$x_{i}$" for i in range(len(TITLES))]
+    axes = rsd.pl.audit(audited, title=given, return_ax=True)
+    titles = [text for ax in axes for text in ax.findobj(Text) if text.get_text() in given]
+    assert [text.get_text() for text in titles] == given
+    assert [text.get_parse_math() for text in titles] == [formulas] * len(given)
 
 
 def test_marks_of_what_was_removed(audited):

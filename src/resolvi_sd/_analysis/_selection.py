@@ -92,7 +92,8 @@ def _chosen(table: AnnData, cells: CellSelection, *, argument: str) -> NDArray[n
             raise TypeError(f"`{argument}` has an integer, 0 or 1, for every cell: pass a mask, `{argument} == 1`.")
         if values.dtype.kind != "b" and len(values) and not 0 <= values.min() <= values.max() < table.n_obs:
             raise ValueError(f"`{argument}` has positions beyond the {table.n_obs:,} cells of the table.")
-        chosen[values[:0].astype(int) if not values.size else values] = True
+        if values.size:  # an empty list has no integers
+            chosen[values] = True
     if not chosen.any():
         raise ValueError(
             f"{argument}={cells!r} selects no cells." if isinstance(cells, str) else f"`{argument}` is empty."

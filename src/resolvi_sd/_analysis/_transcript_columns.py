@@ -20,7 +20,7 @@ from resolvi_sd._tables import TranscriptColumns, Transcripts
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import listing
 
-__all__ = ["CellIds", "TranscriptSample", "SourceColumns"]
+__all__ = ["CellIds", "SourceColumns", "TranscriptSample"]
 
 # Cells per block: about 100,000 transcripts, whose distances to ten neighbors take a few tens of megabytes.
 _ROWS = 1024

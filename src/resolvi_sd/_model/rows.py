@@ -30,8 +30,9 @@ def encode(
     for start in tqdm(range(0, counts.shape[0], _ROWS), desc="Encoding", disable=not show_progress_bar):
         rows = np.arange(start, min(start + _ROWS, counts.shape[0]))
         with torch.no_grad():
-            features = encoder_features(SparseRows.from_scipy(counts[rows]))
-            molecules = torch.from_numpy(row_sums(counts[rows]).astype(np.float32))
+            block = counts[rows]
+            features = encoder_features(SparseRows.from_scipy(block))
+            molecules = torch.from_numpy(row_sums(block).astype(np.float32))
             center, width = module.encode(features, torch.from_numpy(categories[rows]), molecules)
         mean[rows], spread[rows] = center.numpy(), width.numpy()
     return mean, spread

@@ -47,8 +47,6 @@ class FittedModel:
         Whether this is the model of a reference, applied to the cells of a query.
     colors
         Colors of the labels, in their order, that the model of a query takes from its reference; empty if none.
-    unmeasured
-        Genes of the reference that the query lacks, whose counts are zero only for this reason.
     """
 
     module: ResolviModule
@@ -62,12 +60,16 @@ class FittedModel:
     covariates: tuple[tuple[str, ...], ...] = ()
     is_query: bool = False
     colors: tuple[str, ...] = ()
-    unmeasured: tuple[str, ...] = ()
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Genes of the reference that the query lacks, whose counts are zero only for this reason."""
+        return tuple(self.genes[column] for column in self.module.data.unmeasured)
 
     @property
     def measured(self) -> NDArray[np.intp]:
         """Columns of the genes that were measured."""
-        return np.flatnonzero(~np.isin(np.array(self.genes, dtype=object), self.unmeasured))
+        return np.setdiff1d(np.arange(len(self.genes)), self.module.data.unmeasured)
 
     def require_genes(self, names: pd.Index[Any]) -> None:
         """Raise ValueError unless `names` are the genes that the model was fitted on, in the same order."""
@@ -184,5 +186,4 @@ def from_state(state: Mapping[str, Any], *, n_cells: int, n_neighbors: int) -> F
         covariates=covariates,
         is_query=bool(state["is_query"]),
         colors=plain_names(state.get("colors", ())),
-        unmeasured=unmeasured,
     )

@@ -113,14 +113,13 @@ def check_columns_of_fit(fitted: FittedModel, now: CellColumns, then: CellColumn
         )
 
 
-def columns_to_recognize(
-    adata: AnnData, categories: NDArray[np.int64], sizes: NDArray[np.float32] | None
-) -> dict[str, NDArray[Any]]:
+def columns_to_recognize(adata: AnnData, columns: CellColumns) -> dict[str, NDArray[Any]]:
     """Return entries of the record of a fit by which :func:`warn_of_other_counts` recognizes columns of `obs`.
 
     These are the names of some cells, which no other cell has, and their batches and covariates, and sizes; nothing if
     all cells have the same.
     """
+    categories, sizes = columns
     if sizes is None and (categories == categories[:1]).all():
         return {}
     rows = some_rows(adata.n_obs)

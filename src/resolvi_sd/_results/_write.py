@@ -14,7 +14,7 @@ from resolvi_sd._keys import Keys, fits
 from resolvi_sd._model import Posterior, ResolviModule
 from resolvi_sd._results._colors import label_colors
 from resolvi_sd._results._fitted import FittedModel, to_state
-from resolvi_sd._results._same_input import columns_to_recognize
+from resolvi_sd._results._same_input import CellColumns, columns_to_recognize
 from resolvi_sd._setup import Setup
 
 __all__ = ["check_room", "most_probable", "remove_audits", "write_fit", "write_labels"]
@@ -116,9 +116,8 @@ def write_fit(
     adata.varm[keys.background] = module.background_profile().detach().numpy().T.copy()
     if posterior.probabilities is not None:
         write_labels(adata, fitted, posterior.probabilities, keys=keys)
-    adata.uns[keys.model] = to_state(fitted) | columns_to_recognize(
-        adata, categories, sizes if fitted.setup.size_unit is None else None
-    )
+    columns = CellColumns(categories, sizes if fitted.setup.size_unit is None else None)
+    adata.uns[keys.model] = to_state(fitted) | columns_to_recognize(adata, columns)
 
 
 def _inverse_overdispersion(module: ResolviModule) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import are_titles, check_save, figure_of, finish_figure, given_axes, panel_titles
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles, title_panels
 from resolvi_sd.pl._layers import BETTER, LAYER_MARKS, WORSE
 from resolvi_sd.pl._results import warn_of_other_cells
 
@@ -117,15 +117,13 @@ def audit(
     names = [section.title for section in sections]
     titles = panel_titles(names, title)
     axes = _make_axes(sections, layers, figsize) if ax is None else given_axes(ax, names)
-    for panel, section, text in zip(axes, sections, titles, strict=True):
-        panel.set_title(text, loc="left", fontsize="medium")
+    title_panels(axes, titles, title, loc="left", fontsize="medium")
+    for panel, section in zip(axes, sections, strict=True):
         _draw_section(panel, section)
     corrected = layers[0] if len(layers) == 1 and layers[0] != keys.counts else "corrected"
     pale = any(row.few for section in sections for row in section.rows)
     _add_legend(axes[0], corrected, pale=pale)
-    if isinstance(title, str):
-        figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

@@ -17,7 +17,7 @@ from resolvi_sd._validation import check_key, check_positive_int, listing
 from resolvi_sd.metrics import calibration as compare_shares
 from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, open_panels
+from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
 from resolvi_sd.pl._results import SHARE_TITLES, fit_record, read_shares
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def calibration(
     axes[0].set_ylabel("true share")
     if curves:
         _draw_coverage(axes[-1], curves)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

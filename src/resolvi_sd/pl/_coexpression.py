@@ -19,7 +19,7 @@ from resolvi_sd._validation import check_integer
 from resolvi_sd.pl._coexpression_rates import Points, find_pairs, kept_genes, pair_rates, read_layers
 from resolvi_sd.pl._colored_groups import read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, open_panels, settle_figure
+from resolvi_sd.pl._figures import check_save, finish_figure, open_panels, settle_figure
 from resolvi_sd.pl._labels import label_points
 from resolvi_sd.pl._layers import LAYER_MARKS
 
@@ -129,11 +129,11 @@ def coexpression(
     names = {CONTROL: "depth-matched", CORRECTED: corrected_layer or "corrected"}
     _draw_rates(axes[0], rates, names)
     _draw_kept(axes[1], kept, names)
-    settle_figure(axes, titled=are_titles(title))  # settles limits and sizes of the panels
+    settle_figure(axes)  # settles limits and sizes of the panels
     unchanged = np.linspace(*axes[0].get_xlim(), _LINE_POINTS)
     _name_points(axes[0], rates, -rates.after[CORRECTED], n_names, avoid=np.column_stack([unchanged, unchanged]))
     _name_points(axes[1], kept, kept.after[CORRECTED], n_names, avoid=np.empty((0, 2)))
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

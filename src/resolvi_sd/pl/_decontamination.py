@@ -111,11 +111,11 @@ def decontamination(
     genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
     genes = genes.sort_values("foreign_removed") if _by_gene(record) else genes.sort_values("own_removed")[::-1]
     marked = _draw(ax, record, genes)
-    settle_figure([ax], titled=title is not None)  # settles limits and size of the panel
+    settle_figure([ax])  # settles limits and size of the panel
     points = np.concatenate([genes[list(_SHARES)].to_numpy(dtype=np.float64), marked])
     names = genes["gene"].astype(str).tolist()[:n_genes]
     label_points(ax, points, range(len(names)), names, fontsize=7)
-    finish_figure([ax], save, titled=title is not None)
+    finish_figure([ax], save)
     return ax if return_ax else None
 
 

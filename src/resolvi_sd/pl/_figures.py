@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,7 @@ __all__ = [
     "open_panels",
     "panel_titles",
     "settle_figure",
+    "title_panels",
     "wrapped",
 ]
 
@@ -48,30 +49,30 @@ def check_save(save: str | Path | None) -> None:
         check_picture(Path(save), argument="save")
 
 
-def finish_figure(axes: Sequence[Axes], save: str | Path | None, *, titled: bool) -> None:
-    """Complete the panels of a figure, whose titles may be the user's, and write it to a file, if one is given."""
-    _keep_dollars(axes, titled=titled)
+def finish_figure(axes: Sequence[Axes], save: str | Path | None) -> None:
+    """Complete the panels of a figure, and write it to a file, if one is given."""
+    _keep_dollars(axes)
     if save is not None:
         figure_of(axes[0]).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
 
 
-def settle_figure(axes: Sequence[Axes], *, titled: bool) -> None:
+def settle_figure(axes: Sequence[Axes]) -> None:
     """Lay out a figure, so that limits and sizes of its panels are known."""
-    _keep_dollars(axes, titled=titled)
+    _keep_dollars(axes)
     figure_of(axes[0]).draw_without_rendering()
 
 
-def _keep_dollars(axes: Sequence[Axes], *, titled: bool) -> None:
+def _keep_dollars(axes: Sequence[Axes]) -> None:
     """Draw names with dollar signs as they are; matplotlib takes the text between two of them for a formula.
 
-    Only tick labels of logarithmic axes, and perhaps the user's titles, are formulas.
+    Only tick labels of logarithmic axes are formulas, and titles may be, see :func:`title_panels`.
     """
     from matplotlib.text import Text
 
     for ax in axes:
-        for text in ax.findobj(Text):
-            written = text.get_text()
-            if "$" in written and _FORMULA not in written and not (titled and text is ax.title):
+        titles = {child for child in ax.get_children() if isinstance(child, Text)} - set(ax.texts)
+        for text in set(ax.findobj(Text)) - titles:
+            if "$" in text.get_text() and _FORMULA not in text.get_text():
                 text.set_parse_math(False)
 
 
@@ -101,6 +102,17 @@ def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> lis
     if len(title) != len(names):
         raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {list(names)}.")
     return list(title)
+
+
+def title_panels(axes: Sequence[Axes], texts: Sequence[str], title: str | Sequence[str] | None, **style: Any) -> None:
+    """Write the title of each panel, and that of the figure if the user gave one; only the user's contain formulas."""
+    from matplotlib import rcParams
+
+    parse_math = are_titles(title) and rcParams["text.parse_math"]
+    for panel, text in zip(axes, texts, strict=True):
+        panel.set_title(text, parse_math=parse_math, **style)
+    if isinstance(title, str):
+        figure_of(axes[0]).suptitle(title)
 
 
 def wrapped(text: str, inches: float, *, fontsize: float = 12) -> str:
@@ -193,10 +205,7 @@ def open_panels(
         width, height = figsize or (size[0] * n_columns + beside, size[1] * -(-len(names) // n_columns))
         titles = [wrapped(text, (width - beside) / n_columns - labels) for text in titles]
         axes = _grid(len(names), n_columns=n_columns, figsize=(width, height), sharey=sharey)
-    for panel, text in zip(axes, titles, strict=True):
-        panel.set_title(text)
-    if isinstance(title, str):
-        figure_of(axes[0]).suptitle(title)
+    title_panels(axes, titles, title)
     return axes
 
 

@@ -155,8 +155,8 @@ def flow(
     label_coordinates([ax], view.section, units)
     ax.set_title(view.summary if title is None else title)
     _draw_arrows(ax, view, positions, groups, keep_right=window is not None)
-    _add_legends(ax, view, groups, titled=title is not None)
-    finish_figure([ax], save, titled=title is not None)
+    _add_legends(ax, view, groups)
+    finish_figure([ax], save)
     return ax if return_ax else None
 
 
@@ -208,7 +208,7 @@ def _draw_arrows(
         ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor="black", zorder=6)
 
 
-def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups, *, titled: bool) -> None:
+def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
     """Explain the colors and widths, to the right of the panel."""
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
@@ -236,7 +236,7 @@ def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups, *, titled: boo
         fontsize="small",
         alignment="left",
     )
-    settle_figure([ax], titled=titled)
+    settle_figure([ax])
     pixels = ax.transData.transform([(0.0, 0.0), (_WIDEST * view.room / most, 0.0)])
     points = float(pixels[1, 0] - pixels[0, 0]) * 72 / figure_of(ax).dpi
     for line, amount in zip(legend.get_lines(), amounts, strict=True):

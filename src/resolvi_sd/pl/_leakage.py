@@ -20,13 +20,12 @@ from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_gro
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import (
-    are_titles,
     check_save,
-    figure_of,
     finish_figure,
     given_axes,
     label_inches,
     panel_titles,
+    title_panels,
     wrapped,
 )
 from resolvi_sd.pl._panels import add_colorbar
@@ -150,8 +149,8 @@ def leakage(
     n_rows = float((per_pair + _GAP).sum())
     shown = [_in_two_lines(name) for name in result.names]
     axes = _make_axes(kinds, shown, n_rows, figsize) if ax is None else given_axes(ax, names)
-    for panel, name, text in zip(axes, kinds, titles, strict=True):
-        panel.set_title(text, fontsize="medium")
+    title_panels(axes, titles, title, fontsize="medium")
+    for panel, name in zip(axes, kinds, strict=True):
         if name == "heatmap":
             _draw_heatmap(panel, result, shown, value, cmap)
         elif name == "flow":
@@ -159,9 +158,7 @@ def leakage(
             _write_total(panel, result)
         else:
             _draw_genes(panel, result, value, n_pairs=n_pairs, n_genes=n_genes)
-    if isinstance(title, str):
-        figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

@@ -28,13 +28,12 @@ from resolvi_sd.pl._comparisons import (
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import (
-    are_titles,
     check_save,
-    figure_of,
     finish_figure,
     given_axes,
     label_inches,
     panel_titles,
+    title_panels,
     wrapped,
 )
 from resolvi_sd.pl._panels import add_colorbar
@@ -133,14 +132,12 @@ def niche_abundance(
     names = [_COMPOSITION, *(comparison.name for comparison in comparisons)]
     titles = panel_titles(names, title)
     axes = _make_axes(labels, groups.names, len(comparisons), figsize) if ax is None else given_axes(ax, names)
-    for panel, text in zip(axes, titles, strict=True):
-        panel.set_title(wrapped(text, _PANEL, fontsize=_FONTSIZE), fontsize="medium")
+    lines = [wrapped(text, _PANEL, fontsize=_FONTSIZE) for text in titles]
+    title_panels(axes, lines, title, fontsize="medium")
     _draw_composition(axes[0], composition, labels, groups, cmap)
     for panel, comparison in zip(axes[1:], comparisons, strict=True):
         _draw_comparison(panel, comparison.rows, labels)
-    if isinstance(title, str):
-        figure_of(axes[0]).suptitle(title)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

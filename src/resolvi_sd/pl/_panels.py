@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
-from resolvi_sd.pl._figures import are_titles, check_save, figure_of, finish_figure, given_axes, panel_titles, wrapped
+from resolvi_sd.pl._figures import (
+    are_titles,
+    check_save,
+    figure_of,
+    finish_figure,
+    given_axes,
+    panel_titles,
+    title_panels,
+    wrapped,
+)
 from resolvi_sd.pl._sections import OutlinedSection, Section
 
 if TYPE_CHECKING:
@@ -93,11 +102,8 @@ def draw_rows(
             draw_section(panel, row.section, values, scale, size=size)
         label_coordinates(axes, row.section, units)
         _add_colorbars(axes, row.scales, height=_drawn_height(row.section))
-    for panel, name in zip(flat, titles, strict=True):
-        panel.set_title(name)
-    if isinstance(title, str):
-        figure_of(flat[0]).suptitle(title)
-    finish_figure(flat, save, titled=are_titles(title))
+    title_panels(flat, titles, title)
+    finish_figure(flat, save)
     return flat
 
 

@@ -18,7 +18,7 @@ from resolvi_sd._validation import check_positive_int
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import are_titles, check_save, figure_of, finish_figure, label_inches, open_panels
+from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, label_inches, open_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +121,7 @@ def rank_genes(
     for panel, top in zip(axes, tops, strict=True):
         _draw_panel(panel, top, scale)
     _add_legends(axes, scale, beside=ax is None)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._colored_groups import ColoredGroups, Palette, one_colored_group, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, label_inches, open_panels
+from resolvi_sd.pl._figures import check_save, finish_figure, label_inches, open_panels
 from resolvi_sd.pl._results import SHARE_TITLES, read_shares
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def shares(
     for panel, share in zip(axes, values.T, strict=True):
         _draw_panel(panel, share[usable], groups, groups.codes[usable])
     axes[0].set_ylabel(groups.key)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

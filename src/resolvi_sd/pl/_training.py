@@ -82,7 +82,7 @@ def training(
     check_save(save)
     ax = open_ax(ax, (5.0, 3.5), figsize=figsize, title=title)
     _draw(ax, history)
-    finish_figure([ax], save, titled=title is not None)
+    finish_figure([ax], save)
     return ax if return_ax else None
 
 

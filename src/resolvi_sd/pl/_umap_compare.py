@@ -28,7 +28,7 @@ from resolvi_sd.pl._embeddings import (
     is_embedding,
     read_representations,
 )
-from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, open_panels
+from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes
 
@@ -104,8 +104,8 @@ def umap_compare(
         If the table, the fit, the column or gene, or a representation does not exist.
     ValueError
         If no representation is given, fewer than three cells (five, if UMAP is computed) have counts or are
-        requested, there is a wrong number of axes, titles or
-        colors, the counts of a gene are no longer counts, or its corrected counts are not between 0 and these.
+        requested, there is a wrong number of axes, titles or colors, the counts of a gene are no longer counts, or its
+        corrected counts are not between 0 and these.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def umap_compare(
         add_colorbar(axes, colors.scale, height=_PANEL_SIZE[1])
     else:
         add_legend(axes[-1], *colors.groups, title=color)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 

@@ -24,7 +24,7 @@ from resolvi_sd.pl._comparisons import (
     warn_of_lost_cells,
 )
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import are_titles, check_save, finish_figure, open_panels, settle_figure
+from resolvi_sd.pl._figures import check_save, finish_figure, open_panels, settle_figure
 from resolvi_sd.pl._labels import label_points
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def volcano(
         _draw_points(panel, comparison.rows, height, top)
         if ax is not None or number % _N_COLUMNS == 0:
             panel.set_ylabel("log odds of the change (nats)")
-    settle_figure(axes, titled=are_titles(title))  # settles limits and sizes of the panels
+    settle_figure(axes)  # settles limits and sizes of the panels
     for panel, comparison, height in zip(axes, comparisons, heights, strict=True):
         rows = comparison.rows
         chosen = (
@@ -134,7 +134,7 @@ def volcano(
         )
         points = np.column_stack([rows["lfc_mean"].to_numpy(dtype=np.float64), height])
         label_points(panel, points, chosen.tolist(), rows["gene"].iloc[chosen].astype(str).tolist(), fontsize=8)
-    finish_figure(axes, save, titled=are_titles(title))
+    finish_figure(axes, save)
     return axes if return_ax else None
 
 
