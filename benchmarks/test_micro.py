@@ -115,7 +115,7 @@ class Step:
     def likelihood(self) -> Tensor:
         """With its gradient, which comes with the value."""
         module, minibatch = self.module, self.minibatch
-        return mixture_log_prob(
+        log_prob, _ = mixture_log_prob(
             minibatch.counts,
             self.own.requires_grad_(),
             self.around,
@@ -127,12 +127,15 @@ class Step:
             module.concentration(),
             module.concentration_group(minibatch.core_batch),
         )
+        return log_prob
 
     def loss(self, minibatch: Minibatch) -> Tensor:
         """With nothing left of the gradients of the step before."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        return negative_elbo(self.module, minibatch)
+        loss, own_share = negative_elbo(self.module, minibatch)
+        self.stream.remember(minibatch, own_share)
+        return loss
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.shared, TrainingConfig.gradient_clip)
@@ -159,7 +162,8 @@ def step(request: pytest.FixtureRequest) -> Step:
         model_input.tissue(),
         patches,
         batch_size=batch_size_of(config, n_train),
-        thin_counts=True,
+        thin_counts=config.thin_counts,
+        thin_foreign=config.thin_foreign,
         rng=np.random.default_rng(0),
     )
     return Step(module, stream, config)

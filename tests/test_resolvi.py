@@ -685,6 +685,8 @@ def test_numbers_of_numpy_are_numbers(adata, tmp_path):
             rsd.ModelConfig(**settings)
     with pytest.raises(TypeError, match="`thin_counts` must be True or False"):
         rsd.TrainingConfig(thin_counts="no")
+    with pytest.raises(ValueError, match="`thin_foreign` must be"):
+        rsd.TrainingConfig(thin_foreign=1.5)
     with pytest.raises(ValueError, match="`checkpoint_dir` is empty"):
         rsd.TrainingConfig(checkpoint_dir="")
 

@@ -15,6 +15,7 @@ __all__ = [
     "CSR",
     "canonical",
     "csr_in_files",
+    "entry_positions",
     "group_sums",
     "is_canonical",
     "map_rows",
@@ -74,6 +75,14 @@ def with_own_values(matrix: CSR) -> CSR:
 def row_blocks(n_rows: int, size: int = _ROWS) -> Iterator[slice]:
     """Cut rows into blocks of at most `size`."""
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
+
+
+def entry_positions(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of the stored entries of `rows` in a CSR matrix, row after row."""
+    length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
+    ends = np.cumsum(length)
+    start: NDArray[np.int64] = np.repeat(indptr[rows] - (ends - length), length)
+    return np.arange(ends[-1] if len(ends) else 0) + start
 
 
 def row_sums(matrix: CSR) -> NDArray[np.float64]:

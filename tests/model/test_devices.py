@@ -70,7 +70,7 @@ def test_alone_nothing_is_sent(monkeypatch):
 def test_the_processes_see_every_cell_once_in_as_many_steps(number):
     tissue, patches, _ = prepared()
     streams = [
-        PatchStream(tissue, patches, batch_size=100, thin_counts=True, rng=np.random.default_rng(r),
+        PatchStream(tissue, patches, batch_size=100, thin_counts=True, thin_foreign=0.5, rng=np.random.default_rng(r),
                     peers=Peers(r, number))
         for r in range(number)
     ]  # fmt: skip

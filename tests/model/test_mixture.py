@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from numba import njit
 
-from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
+from resolvi_sd._model.delaporte import delaporte_log_prob, expected_signal, mixture_log_prob
 from resolvi_sd._model.delaporte._mixture_kernel import _log1p_in_place
 from resolvi_sd._tiles import SparseRows
 
@@ -42,7 +42,7 @@ def test_value_and_gradients_equal_the_tensor_form(groups):
     r, group = r[:groups], batch % groups
     leaves = [t.clone().requires_grad_() for t in (profiles[:n_core], weights, amount, background, r)]
     own, beta, size, ambient, concentration = leaves
-    compiled = mixture_log_prob(
+    compiled, own_share = mixture_log_prob(
         counts, own, profiles[n_core:], neighbor, beta, size, ambient, batch, concentration, group
     )
     (3 * compiled).backward()
@@ -57,6 +57,11 @@ def test_value_and_gradients_equal_the_tensor_form(groups):
     (3 * reference).backward()
 
     assert compiled.item() == pytest.approx(reference.item(), rel=1e-5)
+    row, gene = counts.rows(), counts.gene
+    signal = expected_signal(counts64, mu, lam, r64, group)
+    expected = signal / counts64.value * (size64[:, :1] * own64 / mu)[row, gene]
+    assert not own_share.requires_grad and own_share.max() <= 1
+    torch.testing.assert_close(own_share.double(), expected, rtol=1e-4, atol=1e-6, check_dtype=False)
     for name, found, expected in zip(("own", "weights", "amount", "background", "r"), leaves, exact, strict=True):
         used = weights > 0 if name == "weights" else torch.ones_like(found, dtype=torch.bool)
         scale = expected.grad[used].abs().max().item()

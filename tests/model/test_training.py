@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from resolvi_sd._model import TrainingConfig
@@ -109,10 +110,15 @@ def test_a_training_that_had_come_to_its_end_does_not_go_on(tmp_path):
         torch.testing.assert_close(again.state_dict()[name], parameter, rtol=0, atol=0, msg=name)
 
 
+def stream_of(tissue, patches, *, batch_size=48, thin_counts=True, thin_foreign=0.5):
+    settings = {"batch_size": batch_size, "thin_counts": thin_counts, "thin_foreign": thin_foreign}
+    return PatchStream(tissue, patches, **settings, rng=np.random.default_rng(0))
+
+
 def test_every_cell_is_in_one_minibatch_of_an_epoch():
     tissue, coordinates = small_tissue(n_cells=200)
     patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
-    stream = PatchStream(tissue, patches, batch_size=48, thin_counts=True, rng=np.random.default_rng(0))
+    stream = stream_of(tissue, patches)
     core = np.concatenate([b.cells[: b.n_core].numpy() for b in stream])
     np.testing.assert_array_equal(np.sort(core), np.flatnonzero(tissue.molecules > 0))
 
@@ -224,11 +230,53 @@ def test_counts_are_thinned_around_three_quarters_of_the_median(monkeypatch):
     patches = cut_patches(coordinates, tissue.batch, patch_size=4, include=tissue.molecules > 0)
     sizes = []
     monkeypatch.setattr(
-        "resolvi_sd._model.loader.cut_minibatch", lambda *args, thinned_size, rng: sizes.append(thinned_size)
+        "resolvi_sd._model.loader.cut_minibatch", lambda *args, thinned_size, **rest: sizes.append(thinned_size)
     )
-    list(PatchStream(tissue, patches, batch_size=4, thin_counts=True, rng=np.random.default_rng(0)))
+    list(stream_of(tissue, patches, batch_size=4, thin_foreign=0.0))
     median = np.median(tissue.molecules[tissue.molecules > 0])
-    assert np.log(np.array(sizes) / median).mean() == pytest.approx(-0.3, abs=0.07)
+    sizes = np.array([size[0] for size in sizes])
+    assert np.log(sizes / median).mean() == pytest.approx(-0.3, abs=0.07)
+
+
+@pytest.mark.parametrize("thin_counts", [True, False])
+def test_the_encoder_sees_only_what_was_found_to_be_own(thin_counts):
+    tissue, coordinates = small_tissue(n_cells=300)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
+    own_genes = np.arange(tissue.n_genes) % 3 > 0
+    for share, stream in (
+        (s, stream_of(tissue, patches, thin_counts=thin_counts, thin_foreign=s)) for s in (0, 0.5, 1)
+    ):
+        for minibatch in stream:
+            # Nothing is known to be foreign before the first step.
+            if not thin_counts:
+                assert (minibatch.features.value > 0).all()
+            stream.remember(minibatch, torch.from_numpy(own_genes[minibatch.counts.gene].astype(np.float32)))
+        foreign_seen, cells = 0, 0
+        for minibatch in stream:
+            seen = minibatch.core_features.to_dense().numpy() > 0
+            has_both = [(minibatch.counts.to_dense().numpy()[:, genes] > 0).any(1) for genes in (own_genes, ~own_genes)]
+            both = np.logical_and(*has_both)
+            cells, foreign_seen = cells + both.sum(), foreign_seen + seen[both][:, ~own_genes].any(1).sum()
+            if not thin_counts:
+                np.testing.assert_array_equal(seen[:, own_genes], minibatch.counts.to_dense().numpy()[:, own_genes] > 0)
+        assert cells > 200
+        if share == 1 or not thin_counts:
+            assert foreign_seen / cells == pytest.approx(1 - share, abs=0.1)
+
+
+def test_shares_are_remembered_by_entry():
+    tissue, coordinates = small_tissue(n_cells=300)
+    patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
+    stream = stream_of(tissue, patches, thin_foreign=1.0)
+    rng = np.random.default_rng(1)
+    share = sp.csr_matrix((rng.random(tissue.counts.nnz), tissue.counts.indices, tissue.counts.indptr))
+    for minibatch in stream:
+        core = minibatch.cells[: minibatch.n_core].numpy()
+        stream.remember(minibatch, torch.from_numpy(share[core].data.astype(np.float32)))
+    core = np.array([7, 3, 250, 11])
+    kept = stream._kept(core, np.array([True, True, True, False]))
+    expected = np.concatenate([share[core[:3]].data, np.ones(tissue.counts[core[3]].nnz)])
+    np.testing.assert_allclose(kept, expected, atol=0.5 / 255 + 1e-6)
 
 
 def test_a_slurm_job_is_no_reason_to_count_processes_or_to_resume(monkeypatch, tmp_path):

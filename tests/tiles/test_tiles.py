@@ -131,6 +131,23 @@ def test_thinned_features_are_relative_to_the_mean_of_what_is_left():
     np.testing.assert_allclose(np.expm1(shown.numpy()).mean(axis=1), 1, rtol=1e-4)
 
 
+def test_molecules_are_kept_with_the_probability_of_their_entry():
+    # 1,000 entries of 8 molecules, of which every second entry keeps a quarter; then all are thinned by half.
+    rows = SparseRows.from_scipy(sp.csr_matrix(np.full((1, 1000), 8, dtype=np.float32)))
+    kept = np.where(np.arange(1000) % 2 == 0, 0.25, 1).astype(np.float32)
+    for size, factor in ((None, 1.0), ([2500.0], 0.5)):
+        size = None if size is None else np.array(size)
+        features = encoder_features(rows, thinned_size=size, kept=kept, rng=np.random.default_rng(0)).to_dense().numpy()
+        shown = np.expm1(features) / np.expm1(features[features > 0].min())
+        np.testing.assert_allclose(shown, np.rint(shown), atol=1e-3)
+        for part in (slice(0, None, 2), slice(1, None, 2)):
+            probability = factor * kept[part][0]
+            mean, spread = 8 * probability, np.sqrt(8 * probability * (1 - probability))
+            assert shown[0, part].mean() == pytest.approx(mean, abs=4 * spread / np.sqrt(500) + 1e-3)
+    with pytest.raises(ValueError, match="`rng` together with"):
+        encoder_features(rows, kept=kept)
+
+
 def test_only_core_cells_are_thinned():
     tissue = tissue_of(60)
     thin = cut_minibatch(tissue, np.arange(20), thinned_size=2.0, rng=np.random.default_rng(0))

@@ -153,6 +153,10 @@ class TrainingConfig:
     thin_counts
         Whether the latent encoder sees randomly thinned counts during training, so that the latent space does not
         depend on depth.
+    thin_foreign
+        Share of the cells of which the latent encoder sees only own molecules during training, so that the latent space
+        depends less on what cells received: each molecule is kept with the probability that it is own, as of the last
+        step with its cell. The cells are drawn anew for each minibatch; 0 shows all molecules of all cells.
     gradient_clip
         Largest norm of the gradient of the shared parameters.
     checkpoint_dir
@@ -177,6 +181,7 @@ class TrainingConfig:
     lr_cell: float = 5e-2
     kl_warmup_steps: int = 300
     thin_counts: bool = True
+    thin_foreign: float = 0.5
     gradient_clip: float = 10.0
     checkpoint_dir: str | os.PathLike[str] | None = None
 
@@ -194,6 +199,7 @@ class TrainingConfig:
         clip = check_number(self.gradient_clip, argument="gradient_clip", above=0, finite=False)
         _set(self, "gradient_clip", clip)
         _set(self, "thin_counts", check_flag(self.thin_counts, argument="thin_counts"))
+        _set(self, "thin_foreign", check_number(self.thin_foreign, argument="thin_foreign", least=0, most=1))
         for name in ("kl_warmup_steps", "min_steps"):
             _set(self, name, check_integer(getattr(self, name), 0, argument=name))
 

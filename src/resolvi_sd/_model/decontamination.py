@@ -20,11 +20,11 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR, canonical, map_rows
+from resolvi_sd._csr import CSR, canonical, entry_positions, map_rows
 from resolvi_sd._model.delaporte import EntryRates, own_tails
 from resolvi_sd._model.module import ResolviModule
 from resolvi_sd._model.molecules import entry_rates
-from resolvi_sd._model.posterior import core_rates, entry_positions
+from resolvi_sd._model.posterior import core_rates
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Tissue, cut_minibatch
 

@@ -87,7 +87,8 @@ def train_on_devices(
     settings["accelerator"] = _kind(accelerator)
     # Raises if there are too few patches, before anything is started.
     batch_size = batch_size_of(config, len(patches.order))
-    PatchStream(tissue, patches, batch_size=batch_size, thin_counts=False, rng=rng, peers=Peers(0, len(chosen)))
+    peers = Peers(0, len(chosen))
+    PatchStream(tissue, patches, batch_size=batch_size, thin_counts=False, thin_foreign=0.0, rng=rng, peers=peers)
     # Allow the same amount again for the model and its results.
     scratch = scratch_folder(2 * sum(array.nbytes for array in _arrays(tissue, patches).values()))
     with tempfile.TemporaryDirectory(prefix="resolvi_sd-", dir=scratch, ignore_cleanup_errors=True) as name:

@@ -14,11 +14,11 @@ from resolvi_sd._tiles import Minibatch
 __all__ = ["negative_elbo"]
 
 
-def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> Tensor:
+def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the negative evidence lower bound per cell, from one draw of the latent and of the shares.
 
-    This is the number that `pyro.infer.Trace_ELBO` returns for the programs in `programs.py`, divided by the number of
-    training cells, but it avoids tracing them, which costs several milliseconds per step.
+    The bound is what `pyro.infer.Trace_ELBO` returns for the programs in `programs.py`, divided by the number of training
+    cells, but it avoids tracing them, which costs several milliseconds per step.
 
     Parameters
     ----------
@@ -31,7 +31,8 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     Returns
     -------
-    Scalar, in nats per cell.
+    The bound in nats per cell, a scalar; and the share of each stored count of the core that is expected to be own,
+    given the draw, which comes with the likelihood and has no gradient.
     """
     posterior = module.latent_posterior(minibatch)
     latent = posterior.rsample()
@@ -63,16 +64,15 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     if module.config.profile_sparsity:
         core_terms = core_terms + module.profile_log_prior(own)
     amount = module.amount(minibatch, latent, shares)
-    likelihood = _log_likelihood(module, minibatch, own, amount, weights, background)
+    likelihood, own_share = _log_likelihood(module, minibatch, own, amount, weights, background)
     per_cell = (likelihood + core_terms.sum()) / minibatch.n_core
-    result: Tensor = -(per_cell + shared_terms / module.data.n_train)
-    return result
+    return -(per_cell + shared_terms / module.data.n_train), own_share
 
 
 def _log_likelihood(
     module: ResolviModule, minibatch: Minibatch, own: Tensor, amount: Tensor, weights: Tensor, background: Tensor
-) -> Tensor:
-    """Return the summed log-likelihood of the core cells' counts; `own` contains their profiles."""
+) -> tuple[Tensor, Tensor]:
+    """Return the summed log-likelihood of the core cells' counts and their own shares; `own` contains the profiles."""
     counts, core_batch, around = minibatch.counts, minibatch.core_batch, module.halo_expression(minibatch)
     if module.config.likelihood == "nb" and is_compiled(own):
         r, group = module.concentration(), module.concentration_group(core_batch)
@@ -80,4 +80,6 @@ def _log_likelihood(
             counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group
         )
     rates = module.rates(minibatch, torch.cat([own, around]), amount, weights, background)
-    return module.log_likelihood(counts, rates, core_batch).sum()
+    with torch.no_grad():
+        own_share = module.expected_own(counts, rates, core_batch)[0] / counts.value
+    return module.log_likelihood(counts, rates, core_batch).sum(), own_share

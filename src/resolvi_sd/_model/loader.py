@@ -6,15 +6,22 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from resolvi_sd._csr import entry_positions
 from resolvi_sd._model.config import TrainingConfig
 from resolvi_sd._model.peers import ALONE, Peers
+from resolvi_sd._scratch import zeros_beside
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
 __all__ = ["PatchStream", "batch_size_of", "patch_size_of"]
 
 _THINNING_LOG_MEAN, _THINNING_LOG_SPREAD = -0.3, 0.6
+# Own molecules alone are thinned to this multiple of the depth; otherwise the latent would lose variation within types.
+_OWN_DEPTH = 1.5
+# Shares are remembered in steps of this, one byte for each stored count.
+_STEP = np.float32(1 / 255)
 
 
 def batch_size_of(config: TrainingConfig, n_train: int) -> int:
@@ -46,6 +53,9 @@ class PatchStream(IterableDataset[Minibatch]):
     thin_counts
         Whether the encoder sees thinned counts. The depth after thinning is one number per minibatch, drawn from a
         log-normal around the median depth of the tissue.
+    thin_foreign
+        Share of the core cells, drawn anew for each minibatch, of which the encoder sees only own molecules: each
+        molecule is kept with the probability that it is own, as of the last step with its cell (:meth:`remember`).
     rng
         Generator for the order of the patches and the thinning.
     peers
@@ -64,10 +74,14 @@ class PatchStream(IterableDataset[Minibatch]):
         *,
         batch_size: int,
         thin_counts: bool,
+        thin_foreign: float,
         rng: np.random.Generator,
         peers: Peers = ALONE,
     ) -> None:
-        self.tissue, self.patches, self.thin_counts, self.rng = tissue, patches, thin_counts, rng
+        self.tissue, self.patches, self.rng = tissue, patches, rng
+        self.thin_counts, self.thin_foreign = thin_counts, thin_foreign
+        # Of every stored count, what is not its cell's own, as multiples of `_STEP`; at first nothing is known to be.
+        self._foreign = zeros_beside(tissue.counts.data, np.uint8) if thin_foreign else None
         self.own = peers.own(patches)
         self.patches_per_batch = max(1, round(batch_size / float(np.mean(patches.sizes()))))
         self._depth = float(np.median(tissue.molecules[patches.order]))
@@ -90,5 +104,28 @@ class PatchStream(IterableDataset[Minibatch]):
 
     def _cut(self, group: NDArray[np.int64], rng: np.random.Generator) -> Minibatch:
         core = np.concatenate([self.patches.cells(patch) for patch in group])
-        depth = self._depth * rng.lognormal(_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD) if self.thin_counts else None
-        return cut_minibatch(self.tissue, core, thinned_size=depth, rng=rng)
+        only_own = rng.random(len(core)) < self.thin_foreign
+        depth = None
+        if self.thin_counts:
+            depth = self._depth * rng.lognormal(_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD)
+            depth = depth * np.where(only_own, _OWN_DEPTH, 1.0)
+        return cut_minibatch(self.tissue, core, thinned_size=depth, kept=self._kept(core, only_own), rng=rng)
+
+    def _kept(self, core: NDArray[np.int64], only_own: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+        """Return the probability that the encoder sees a molecule of each stored count of the core."""
+        if self._foreign is None:
+            return None
+        indptr = self.tissue.counts.indptr
+        foreign = self._foreign[entry_positions(indptr, core)]
+        return np.float32(1) - _STEP * foreign * np.repeat(only_own, indptr[core + 1] - indptr[core])
+
+    def remember(self, minibatch: Minibatch, own_share: Tensor) -> None:
+        """Take up the share of each stored count of the core that is expected to be own, as a step found it."""
+        if self._foreign is not None:
+            core = minibatch.cells[: minibatch.n_core].cpu().numpy()
+            foreign = np.rint((1 - own_share.cpu().numpy()) / _STEP).clip(0, 255)
+            self._foreign[entry_positions(self.tissue.counts.indptr, core)] = foreign
+
+    def close(self) -> None:
+        """Let go of everything large, which Lightning's objects would keep alive until garbage collection."""
+        del self.tissue, self._foreign

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from resolvi_sd._csr import CSR, canonical, map_rows
+from resolvi_sd._csr import CSR, canonical, entry_positions, map_rows
 from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._model.molecules import draw_molecules
 from resolvi_sd._random import random_elements
@@ -20,7 +20,7 @@ from resolvi_sd._ratio import ratio
 from resolvi_sd._scratch import copy_beside, zeros_beside
 from resolvi_sd._tiles import Minibatch, Patches, Tissue, cut_minibatch
 
-__all__ = ["Posterior", "core_rates", "entry_positions", "infer", "split_counts"]
+__all__ = ["Posterior", "core_rates", "infer", "split_counts"]
 
 _TINY = 1e-30
 
@@ -167,14 +167,6 @@ def _groups(
             bar.update(int(stop - start))
         own, diffused, background = 100 * molecules.sum(axis=0) / max(molecules.sum(), _TINY)
         bar.set_postfix_str(f"{own:.0f}% own, {diffused:.0f}% from neighbors, {background:.0f}% background")
-
-
-def entry_positions(indptr: NDArray[np.integer], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the stored entries of `rows` in a CSR matrix, row after row."""
-    length = (indptr[rows + 1] - indptr[rows]).astype(np.int64)
-    ends = np.cumsum(length)
-    start: NDArray[np.int64] = np.repeat(indptr[rows] - (ends - length), length)
-    return np.arange(ends[-1] if len(ends) else 0) + start
 
 
 @dataclass(frozen=True)

@@ -54,15 +54,16 @@ class _Loop(pl.LightningModule):
         module: ResolviModule,
         config: TrainingConfig,
         schedule: DecayWhenFlat,
-        n_steps: int,
+        stream: PatchStream,
         fingerprint: str,
         peers: Peers,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.module, self.config, self.schedule, self.n_steps = module, config, schedule, n_steps
+        self.module, self.config, self.schedule, self.stream = module, config, schedule, stream
         self.fingerprint, self.peers = fingerprint, peers
-        self.warmup_steps = min(config.kl_warmup_steps, round(_LONGEST_WARMUP * schedule.n_epochs * n_steps))
+        self.n_steps = len(stream)
+        self.warmup_steps = min(config.kl_warmup_steps, round(_LONGEST_WARMUP * schedule.n_epochs * self.n_steps))
         self.learning_rate: list[float] = []
         self._sum, self._cells = 0.0, 0
 
@@ -86,13 +87,14 @@ class _Loop(pl.LightningModule):
         for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):
             optimizer.param_groups[0]["lr"] = rate * factor
             optimizer.zero_grad()
-        loss = negative_elbo(self.module, minibatch, warmed_up**2)
+        loss, own_share = negative_elbo(self.module, minibatch, warmed_up**2)
         elbo = -float(loss.detach())
         if not math.isfinite(elbo):
             raise FloatingPointError(
                 f"The ELBO became {elbo} in epoch {self.current_epoch + 1}. Lower the learning rate "
                 "(`TrainingConfig(lr=...)`) and check the counts for extreme values."
             )
+        self.stream.remember(minibatch, own_share)
         self.manual_backward(loss)
         for shared in optimizers[1:]:
             # Gradients of the neighbor weights concern only the cells here, and their optimizer is independent of
@@ -195,7 +197,15 @@ def train(
     `learning_rate` (float64).
     """
     batch_size = batch_size_of(config, len(patches.order))
-    stream = PatchStream(tissue, patches, batch_size=batch_size, thin_counts=config.thin_counts, rng=rng, peers=peers)
+    stream = PatchStream(
+        tissue,
+        patches,
+        batch_size=batch_size,
+        thin_counts=config.thin_counts,
+        thin_foreign=config.thin_foreign,
+        rng=rng,
+        peers=peers,
+    )
     n_steps = len(stream)
     window = math.ceil(_WINDOW_STEPS / n_steps)
     min_epochs = max(
@@ -207,7 +217,7 @@ def train(
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
     fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue, config)
-    loop = _Loop(module, config, schedule, n_steps, fingerprint, peers)
+    loop = _Loop(module, config, schedule, stream, fingerprint, peers)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []
     resume = None
     if config.checkpoint_dir is not None:
@@ -246,7 +256,7 @@ def train(
             # Lightning's objects refer to each other, and would keep large arrays alive until garbage collection.
             for optimizer in trainer.optimizers:
                 optimizer.state.clear()
-            del stream.tissue
+            stream.close()
     module.to("cpu").eval()
     return {
         "epoch": np.arange(1, len(schedule.elbo) + 1),

@@ -38,20 +38,21 @@ def _scaled_log(x: float, scale: float, table: Any) -> float:
 
 
 @njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def _all_rows(indptr: Any, value: Any, n_genes: int, size: Any, seeds: Any, features: Any) -> None:
+def _all_rows(indptr: Any, value: Any, n_genes: int, size: Any, kept: Any, seeds: Any, features: Any) -> None:
     for i in prange(len(size)):
         start, stop = indptr[i], indptr[i + 1]
-        total = 0.0
+        total, expected = 0.0, 0.0
         for e in range(start, stop):
             features[e] = value[e]
             total += value[e]
-        keep = size[i] / max(total, 1.0)
-        if keep < 1.0:
+            expected += value[e] * kept[e]
+        keep = min(1.0, size[i] / max(expected, 1.0))
+        if keep < 1.0 or expected < total:
             state, total = seeds[i], 0.0
             for e in range(start, stop):
-                state, kept = binomial(int(value[e]), keep, state)
-                features[e] = kept
-                total += kept
+                state, left = binomial(int(value[e]), keep * kept[e], state)
+                features[e] = left
+                total += left
         scale = n_genes / max(total, 1e-30)
         table = _scaled_logs(scale)
         for e in range(start, stop):
@@ -62,6 +63,7 @@ def encoder_features(
     counts: SparseRows,
     *,
     thinned_size: NDArray[np.floating] | None = None,
+    kept: NDArray[np.float32] | None = None,
     rng: np.random.Generator | None = None,
 ) -> SparseRows:
     """Return log1p(x / mean x) of counts x.
@@ -74,6 +76,9 @@ def encoder_features(
         Number of molecules that each cell is expected to keep: each molecule is kept with probability
         min(1, thinned size / row sum), so cells with fewer molecules are left unchanged. Counts must then be whole
         numbers. If None, all molecules are kept.
+    kept
+        Probability that a molecule of an entry is kept to begin with, one number per entry of `counts`; the row sums
+        above are then those that are expected to be left. If None, all molecules are.
     rng
         Generator for the thinning.
 
@@ -90,13 +95,17 @@ def encoder_features(
             [0.6931, 0.6931]])
     """
     n_cells, n_genes = counts.shape
-    if thinned_size is None:
-        thinned_size, seeds = np.full(n_cells, np.inf), np.zeros(n_cells, np.uint64)
+    if thinned_size is None and kept is None:
+        seeds = np.zeros(n_cells, np.uint64)
     elif rng is None:
-        raise ValueError("Thinning needs a generator: give `rng` together with `thinned_size`.")
+        raise ValueError("Thinning needs a generator: give `rng` together with `thinned_size` or `kept`.")
     else:
         seeds = rng.integers(0, 2**64, n_cells, dtype=np.uint64)
+    if thinned_size is None:
+        thinned_size = np.full(n_cells, np.inf)
+    if kept is None:
+        kept = np.ones(len(counts.value), np.float32)
     features = np.empty(len(counts.value), np.float32)
     with ONE_AT_A_TIME:
-        _all_rows(counts.indptr.numpy(), counts.value.numpy(), n_genes, thinned_size, seeds, features)
+        _all_rows(counts.indptr.numpy(), counts.value.numpy(), n_genes, thinned_size, kept, seeds, features)
     return counts.with_values(torch.from_numpy(features))

@@ -94,7 +94,8 @@ def cut_minibatch(
     tissue: Tissue,
     core: NDArray[np.int64],
     *,
-    thinned_size: float | None = None,
+    thinned_size: float | NDArray[np.float64] | None = None,
+    kept: NDArray[np.float32] | None = None,
     rng: np.random.Generator | None = None,
 ) -> Minibatch:
     """Cut the cells `core` and their neighbors out of the tissue.
@@ -106,7 +107,10 @@ def cut_minibatch(
     core
         Rows of the table, each once.
     thinned_size
-        Expected number of molecules of each core cell that the encoder sees (binomial thinning); if None, all.
+        Expected number of molecules of each core cell that the encoder sees (binomial thinning), one number for all or
+        one for each; if None, all.
+    kept
+        Probability that the encoder sees a molecule of each stored count of the core, cell after cell; if None, 1.
     rng
         Generator for the thinning.
 
@@ -121,16 +125,18 @@ def cut_minibatch(
     """
     neighbor, mask = tissue.neighbor[core], tissue.mask[core]
     cells, local = number_locally(core, neighbor, mask)
+    counts = SparseRows.from_scipy(tissue.rows(cells))
     depth = None
     if thinned_size is not None:
         depth = np.full(len(cells), np.inf)
         depth[: len(core)] = thinned_size
-    counts = SparseRows.from_scipy(tissue.rows(cells))
+    if kept is not None:
+        kept = np.concatenate([kept, np.ones(len(counts.value) - len(kept), np.float32)])
     return Minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),
         counts=counts.between(0, len(core)),
-        features=encoder_features(counts, thinned_size=depth, rng=rng),
+        features=encoder_features(counts, thinned_size=depth, kept=kept, rng=rng),
         categories=torch.from_numpy(tissue.categories[cells]),
         molecules=torch.from_numpy(tissue.molecules[cells]),
         size=torch.from_numpy(tissue.size[core]),

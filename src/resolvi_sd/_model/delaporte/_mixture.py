@@ -29,11 +29,13 @@ class _MixtureLogProb(torch.autograd.Function):
         neighbor: Tensor,
         batch: Tensor,
         group: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         tensors = (counts.indptr, counts.gene, counts.value, own, around, neighbor, weights, amount, background)
         result = mixture_pass(*(t.detach().numpy() for t in (*tensors, batch, r, group)))
-        ctx.save_for_backward(*map(torch.from_numpy, result[1:]))
-        return own.new_tensor(result.log_prob)
+        own_share = torch.from_numpy(result.own_share)
+        ctx.mark_non_differentiable(own_share)
+        ctx.save_for_backward(*map(torch.from_numpy, result[2:]))
+        return own.new_tensor(result.log_prob), own_share
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -52,8 +54,8 @@ def mixture_log_prob(
     batch: Tensor,
     r: Tensor,
     group: Tensor,
-) -> Tensor:
-    """Return the Delaporte log-likelihood of all counts, summed over cells and genes, on the CPU, in float32.
+) -> tuple[Tensor, Tensor]:
+    """Return the Delaporte log-likelihood of all counts, and how much of each is own, on the CPU, in float32.
 
     The negative binomial's mean is `amount[:, 0] own + amount[:, 1] sum_m weights_m profile_m`, the Poisson's
     `amount[:, 2] background`. No gradient flows into the neighbors' profiles.
@@ -75,8 +77,9 @@ def mixture_log_prob(
 
     Returns
     -------
-    Scalar, differentiable in `own`, `weights`, `amount`, `background` and `r`.
+    The sum over cells and genes, differentiable in `own`, `weights`, `amount`, `background` and `r`; and the share of
+    each stored count that is expected to be own, without a gradient.
     """
     tensors = (own, around, weights, amount, background, r, counts, neighbor, batch, group)
-    result: Tensor = _MixtureLogProb.apply(*tensors)  # type: ignore[no-untyped-call]
-    return result
+    log_prob, own_share = _MixtureLogProb.apply(*tensors)  # type: ignore[no-untyped-call]
+    return log_prob, own_share

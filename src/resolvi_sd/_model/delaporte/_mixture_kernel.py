@@ -19,9 +19,10 @@ __all__ = ["MixtureGradient", "mixture_pass"]
 
 
 class MixtureGradient(NamedTuple):
-    """Log-likelihood of a minibatch, and its derivatives with respect to its inputs."""
+    """Log-likelihood of a minibatch, the share of each count that is its cell's own, and the derivatives."""
 
     log_prob: float
+    own_share: NDArray[np.float32]
     own: NDArray[np.float32]
     weights: NDArray[np.float32]
     amount: NDArray[np.float32]
@@ -57,7 +58,7 @@ def _all_cells(
     indptr: Any, gene: Any, value: Any,
     own_profiles: Any, halo_profiles: Any, neighbor: Any, weights: Any, amount: Any, background: Any, batch: Any,
     r: Any, group: Any,
-    bounds: Any, log_prob: Any, d_own: Any, d_weights: Any, d_amount: Any, d_background: Any, d_r: Any,
+    bounds: Any, log_prob: Any, own_share: Any, d_own: Any, d_weights: Any, d_amount: Any, d_background: Any, d_r: Any,
     ambient_total: Any,
 ) -> None:  # fmt: skip
     n_core, n_genes = own_profiles.shape
@@ -99,6 +100,7 @@ def _all_cells(
                 ratio, signal, by_r = entry_terms(
                     int(value[e]), float(mu[g]), float(a_background * ambient[g]), float(shape[g])
                 )
+                own_share[e] = signal / value[e] * (a_own * own[g] / mu[g])
                 total += ratio
                 outside += value[e] - signal
                 slope[g] += signal * shape[g] / (mu[g] * (shape[g] + mu[g]))
@@ -161,6 +163,7 @@ def mixture_pass(
     bounds = thread_bounds(n_core)
     parts = len(bounds) - 1
     log_prob = np.zeros(parts)
+    own_share = np.empty(len(value), np.float32)
     d_own = np.empty((n_core, n_genes), np.float32)
     d_weights = np.zeros(weights.shape, np.float32)
     d_amount = np.empty((n_core, 3), np.float32)
@@ -170,8 +173,8 @@ def mixture_pass(
     with ONE_AT_A_TIME:
         _all_cells(
             indptr, gene, value, own_profiles, halo_profiles, neighbor, weights, amount, background, batch, r, group,
-            bounds, log_prob, d_own, d_weights, d_amount, d_background, d_r, ambient_total,
+            bounds, log_prob, own_share, d_own, d_weights, d_amount, d_background, d_r, ambient_total,
         )  # fmt: skip
     # Every expected background molecule costs one nat, regardless of its gene.
     by_background = (d_background.sum(0) - ambient_total.sum(0)[:, None]).astype(np.float32)
-    return MixtureGradient(float(log_prob.sum()), d_own, d_weights, d_amount, by_background, d_r.sum(0))
+    return MixtureGradient(float(log_prob.sum()), own_share, d_own, d_weights, d_amount, by_background, d_r.sum(0))
