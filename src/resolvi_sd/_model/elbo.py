@@ -17,8 +17,8 @@ __all__ = ["negative_elbo"]
 def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the negative evidence lower bound per cell, from one draw of the latent and of the shares.
 
-    The bound is what `pyro.infer.Trace_ELBO` returns for the programs in `programs.py`, divided by the number of training
-    cells, but it avoids tracing them, which costs several milliseconds per step.
+    The bound is what `pyro.infer.Trace_ELBO` returns for the programs in `programs.py`, divided by the number of
+    training cells, but it avoids tracing them, which costs several milliseconds per step.
 
     Parameters
     ----------
