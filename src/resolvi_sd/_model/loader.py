@@ -105,11 +105,11 @@ class PatchStream(IterableDataset[Minibatch]):
     def _cut(self, group: NDArray[np.int64], rng: np.random.Generator) -> Minibatch:
         core = np.concatenate([self.patches.cells(patch) for patch in group])
         only_own = rng.random(len(core)) < self.thin_foreign
-        depth = None
+        size = None
         if self.thin_counts:
             depth = self._depth * rng.lognormal(_THINNING_LOG_MEAN, _THINNING_LOG_SPREAD)
-            depth = depth * np.where(only_own, _OWN_DEPTH, 1.0)
-        return cut_minibatch(self.tissue, core, thinned_size=depth, kept=self._kept(core, only_own), rng=rng)
+            size = depth * np.where(only_own, _OWN_DEPTH, 1.0)
+        return cut_minibatch(self.tissue, core, thinned_size=size, kept=self._kept(core, only_own), rng=rng)
 
     def _kept(self, core: NDArray[np.int64], only_own: NDArray[np.bool_]) -> NDArray[np.float32] | None:
         """Return the probability that the encoder sees a molecule of each stored count of the core."""
