@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 
 from resolvi_sd._model import completion
-from resolvi_sd._model.completion import complete_features
+from resolvi_sd._model.completion import complete
 from resolvi_sd._tiles import SparseRows, encoder_features
 
 from ._tissues import small_module, small_tissue
@@ -25,7 +25,9 @@ def test_by_hand():
     counts[5] = 0
     categories = tissue.categories[:6]
     features = encoder_features(SparseRows.from_scipy(sp.csr_matrix(counts)))
-    found = complete_features(module, features, torch.from_numpy(categories), torch.from_numpy(counts.sum(1)))
+    rows = SparseRows.from_scipy(sp.csr_matrix(counts))
+    found = complete(module, features, torch.from_numpy(categories), torch.from_numpy(counts.sum(1)))
+    completed_counts = found.counts(rows.between(0, 4), missing).to_dense().numpy()
     with torch.no_grad():
         weight = torch.softmax(module.component_logits, 0).numpy()
         own = float(module.share_mean()[0])
@@ -39,8 +41,13 @@ def test_by_hand():
             composition = expected.copy()
             composition[measured] = counts[cell, measured] / max(counts[cell].sum(), 1) * expected[measured].sum()
             np.testing.assert_allclose(
-                found.to_dense()[cell].numpy(), np.log1p(tissue.n_genes * composition), rtol=1e-4, atol=1e-5
+                found.features.to_dense()[cell].numpy(), np.log1p(tissue.n_genes * composition), rtol=1e-4, atol=1e-5
             )
+            molecules = counts[cell].sum() / expected[measured].sum()
+            np.testing.assert_allclose(found.molecules[cell].item(), molecules, rtol=1e-4)
+            if cell < 4:
+                np.testing.assert_array_equal(completed_counts[cell, measured], counts[cell, measured])
+                np.testing.assert_allclose(completed_counts[cell, missing], molecules * expected[missing], rtol=1e-3)
 
 
 def test_blocks_of_cells_are_completed_one_by_one(monkeypatch):
@@ -49,15 +56,16 @@ def test_blocks_of_cells_are_completed_one_by_one(monkeypatch):
     module.data = replace(module.data, unmeasured=(0, 2))
     features = encoder_features(SparseRows.from_scipy(tissue.counts))  # also of genes that count as not measured
     given = features, torch.from_numpy(tissue.categories), torch.from_numpy(tissue.molecules)
-    expected = complete_features(module, *given)
+    expected = complete(module, *given)
     monkeypatch.setattr(completion, "_ROWS", 50)
-    found = complete_features(module, *given)
-    assert found.shape == expected.shape == (120, 15)
-    np.testing.assert_allclose(found.to_dense().numpy(), expected.to_dense().numpy(), rtol=1e-5, atol=1e-6)
-    total = np.expm1(found.to_dense().numpy()).sum(axis=1)
-    np.testing.assert_allclose(total[1:], 15, rtol=1e-4)  # the first cell is empty
-    none = complete_features(module, features.between(0, 0), given[1][:0], given[2][:0])
-    assert none.shape == (0, 15)
+    found = complete(module, *given)
+    in_blocks, at_once = found.features.to_dense().numpy(), expected.features.to_dense().numpy()
+    assert in_blocks.shape == (120, 15)
+    np.testing.assert_allclose(in_blocks, at_once, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.molecules, expected.molecules, rtol=1e-5)
+    np.testing.assert_allclose(np.expm1(in_blocks).sum(axis=1)[1:], 15, rtol=1e-4)  # the first cell is empty
+    none = complete(module, features.between(0, 0), given[1][:0], given[2][:0])
+    assert none.features.shape == (0, 15) and len(none.molecules) == 0
 
 
 def test_with_all_genes_nothing_is_completed():

@@ -114,6 +114,23 @@ def test_cells_that_lack_genes_keep_their_kind(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*genes")
+def test_shares_of_cells_that_lack_genes_are_those_with_all_genes():
+    """With half of the genes, cells have as much from elsewhere, and as much of it is recognized cell by cell."""
+    tissue = {"n_cells": 1600, "n_genes": 80, "n_samples": 2, "regime": "merfish", "transcripts": False}
+    table = rsd.datasets.simulate_tissue(**tissue, rng=0).tables["table"]
+    reference, query = (table[table.obs["sample"] == name].copy() for name in table.obs["sample"].cat.categories)
+    rsd.tl.fit(reference, max_epochs=60, **QUIET)
+    mean, r = {}, {}
+    for genes, part in {"all": query, "half": query[:, ::2].copy()}.items():
+        found = rsd.tl.map_query(part, reference, copy=True, **QUIET).obs["resolvi_true"].to_numpy()
+        truth = np.ravel(part.layers["true_own"].sum(axis=1)) / np.ravel(part.X.sum(axis=1))
+        known = np.isfinite(found)
+        mean[genes], r[genes] = found[known].mean(), np.corrcoef(found[known], truth[known])[0, 1]
+    assert mean["half"] == pytest.approx(mean["all"], abs=0.02)
+    assert r["half"] > r["all"] - 0.05
+
+
 def test_a_new_table_shares_nothing_with_the_query():
     reference, query = samples()
     rsd.tl.fit(reference, max_epochs=2, **QUIET)

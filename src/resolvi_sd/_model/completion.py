@@ -1,7 +1,9 @@
-"""The encoder's input for cells of a query some of whose genes were not measured."""
+"""The input of the encoders for cells of a query some of whose genes were not measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,18 +14,45 @@ from resolvi_sd._tiles import SparseRows
 if TYPE_CHECKING:
     from resolvi_sd._model.module import ResolviModule
 
-__all__ = ["complete_features"]
+__all__ = ["Completed", "complete"]
 
 _TINY = 1e-8
+# The measured genes are taken to have at least this share of a cell's molecules, which bounds what is added.
+_LEAST_MEASURED = 0.02
 # Cells at a time.
 _ROWS = 1024
 
 
-def complete_features(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> SparseRows:
-    """Return the features of cells with expected values for the genes that were not measured.
+@dataclass(frozen=True)
+class Completed:
+    """Cells as they would be if all genes had been measured.
 
-    If these counted as zero, the encoder would see cells that do not express them. The mixture components of the latent
-    space are kinds of cells, each with the profile of its center. A cell is of a kind with the probability
+    Attributes
+    ----------
+    features
+        log1p(x / mean x) of the cells, cells × genes.
+    molecules
+        Molecules of the cells, with those that are expected of genes that were not measured.
+    """
+
+    features: SparseRows
+    molecules: Tensor
+
+    def counts(self, measured: SparseRows, unmeasured: Sequence[int]) -> SparseRows:
+        """Return the counts of the first cells: as `measured`, with expected ones in the columns `unmeasured`."""
+        n_cells, n_genes = measured.shape
+        columns = list(unmeasured)
+        composition = torch.expm1(self.features.between(0, n_cells).to_dense()[:, columns]) / n_genes
+        counts = measured.to_dense()
+        counts[:, columns] = composition * self.molecules[:n_cells, None]
+        return SparseRows.from_dense(counts)
+
+
+def complete(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> Completed:
+    """Return cells with expected values for the genes that were not measured.
+
+    If these counted as zero, the encoders would see cells that do not express them. The mixture components of the
+    latent space are kinds of cells, each with the profile of its center. A cell is of a kind with the probability
 
         p(k | x) ~ w_k prod_g (a rho_kg + (1 - a) m_g)^x_g
 
@@ -44,20 +73,20 @@ def complete_features(module: ResolviModule, features: SparseRows, categories: T
 
     Returns
     -------
-    Features of the same shape.
+    Completed, of as many cells.
     """
     n_cells = features.shape[0]
-    parts = []
+    parts: list[Completed] = []
     for start in range(0, max(n_cells, 1), _ROWS):
         stop = min(start + _ROWS, n_cells)
         rows = slice(start, stop)
         parts.append(_complete(module, features.between(start, stop), categories[rows], molecules[rows]))
-    return SparseRows.stacked(parts)
+    return Completed(SparseRows.stacked([part.features for part in parts]), torch.cat([p.molecules for p in parts]))
 
 
 @torch.no_grad()
-def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> SparseRows:
-    """Return :func:`complete_features` of a block of cells, which is dense for a while."""
+def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> Completed:
+    """Return :func:`complete` of a block of cells, which is dense for a while."""
     n_genes = features.shape[1]
     measured = torch.ones(n_genes, dtype=torch.bool, device=molecules.device)
     measured[list(module.data.unmeasured)] = False
@@ -77,6 +106,8 @@ def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, m
         seen = own * seen + (1 - own) * (log_weight.exp() @ seen)
         kind = torch.softmax(log_weight + counts[rows] @ seen.clamp_min(_TINY).log().T, dim=1)
         expected[rows] = kind @ profiles
-    composition *= expected[:, measured].sum(dim=1, keepdim=True)
+    share = expected[:, measured].sum(dim=1, keepdim=True)
+    composition *= share
     composition[:, ~measured] = expected[:, ~measured]
-    return SparseRows.from_dense(composition.mul_(n_genes).log1p_())
+    completed = molecules / share.squeeze(1).clamp_min(_LEAST_MEASURED)
+    return Completed(SparseRows.from_dense(composition.mul_(n_genes).log1p_()), completed)

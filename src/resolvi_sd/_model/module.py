@@ -12,7 +12,7 @@ from torch.distributions.transforms import ExpTransform
 from torch.nn import functional as F
 
 from resolvi_sd._compiled import is_compiled
-from resolvi_sd._model.completion import complete_features
+from resolvi_sd._model.completion import complete
 from resolvi_sd._model.config import ModelConfig
 from resolvi_sd._model.delaporte import Delaporte, delaporte_log_prob, expected_signal, poisson_log_prob
 from resolvi_sd._model.gaussian_mixture import GaussianMixture
@@ -251,7 +251,7 @@ class ResolviModule(nn.Module):
         lacks genes, the features are completed first.
         """
         if self.data.unmeasured:
-            features = complete_features(self, features, categories, molecules)
+            features = complete(self, features, categories, molecules).features
         mean, spread = self.latent_encoder(features, categories, dropout=dropout)
         return mean, spread
 
@@ -313,17 +313,25 @@ class ResolviModule(nn.Module):
         return self.share_posterior(minibatch).mean
 
     def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
-        """Return the logistic-normal over the shares of the core cells."""
+        """Return the logistic-normal over the shares of the core cells.
+
+        In a query that lacks genes, cells are completed first, as in :meth:`encode`.
+        """
         core = minibatch.n_core
+        features, counts, molecules = minibatch.features, minibatch.counts, minibatch.molecules
+        if self.data.unmeasured:
+            completed = complete(self, features, minibatch.categories, molecules)
+            features, molecules = completed.features, completed.molecules
+            counts = completed.counts(counts, self.data.unmeasured)
         weights = masked_softmax(
             self.neighbor_kernel(minibatch.distance, torch.ones_like(self.log_range)), minibatch.mask
         )
-        profiles = self.share_encoder.around(minibatch.features)
+        profiles = self.share_encoder.around(features)
         if is_compiled(profiles):
             around = neighbor_sum(profiles, minibatch.neighbor, weights)
         else:
             around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
-        depth = torch.log1p(minibatch.molecules)
+        depth = torch.log1p(molecules)
         relative = minibatch.distance / self.data.neighbor_distance
         setting = torch.stack(
             [
@@ -334,7 +342,7 @@ class ResolviModule(nn.Module):
             ],
             dim=1,
         )
-        loc, scale = self.share_encoder(minibatch.counts, around, setting, minibatch.core_batch)
+        loc, scale = self.share_encoder(counts, around, setting, minibatch.core_batch)
         return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:
