@@ -23,7 +23,7 @@ from resolvi_sd._model.delaporte import delaporte_log_prob, mixture_log_prob
 from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.loader import PatchStream, batch_size_of, patch_size_of
 from resolvi_sd._model.row_adam import RowAdam
-from resolvi_sd._results import Setup
+from resolvi_sd._setup import Setup
 from resolvi_sd._tiles import Minibatch, SparseRows, cut_patches
 
 _THREADS = 2

@@ -243,9 +243,8 @@ def test_the_encoder_sees_only_what_was_found_to_be_own(thin_counts):
     tissue, coordinates = small_tissue(n_cells=300)
     patches = cut_patches(coordinates, tissue.batch, patch_size=16, include=tissue.molecules > 0)
     own_genes = np.arange(tissue.n_genes) % 3 > 0
-    for share, stream in (
-        (s, stream_of(tissue, patches, thin_counts=thin_counts, thin_foreign=s)) for s in (0, 0.5, 1)
-    ):
+    for share in (0, 0.5, 1):
+        stream = stream_of(tissue, patches, thin_counts=thin_counts, thin_foreign=share)
         for minibatch in stream:
             # Nothing is known to be foreign before the first step.
             if not thin_counts:
