@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -227,7 +226,11 @@ def markdown(result: pd.DataFrame) -> str:
     layers = [layer for layer in LAYERS if layer in wide.columns]
     head = ["metric", "better", *(LAYERS[layer] for layer in layers)]
     rows = [
-        [TITLES[metric], better[metric], *("" if np.isnan(v) else f"{v:.3f}" for v in wide.loc[metric, layers])]
+        [
+            TITLES[metric],
+            better[metric],
+            *("" if np.isnan(v) else f"{v:.3f}" for v in wide.loc[metric, layers].to_numpy(float)),
+        ]
         for metric in TITLES
         if metric in wide.index
     ]
@@ -235,4 +238,4 @@ def markdown(result: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

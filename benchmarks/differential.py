@@ -35,8 +35,8 @@ def add_comparisons(data: AnnData, truth: AnnData, label: pd.Series[Any]) -> Non
     pseudocount gives a cell of median depth 0.01 molecules.
     """
     fewest = min(_FEWEST_CELLS, len(label) // 25)
-    names = label.value_counts()
-    names = names[names >= fewest].index
+    sizes = label.value_counts()
+    names = sizes[sizes >= fewest].index
     compared = [("pairs", label == one, label == other, "") for one, other in combinations(names, 2)]
     compared += [("rest", label == name, label != name, "") for name in names]
     compared += _leaked(data, label, fewest)
@@ -62,7 +62,7 @@ def _leaked(data: AnnData, label: pd.Series[Any], fewest: int) -> list[tuple[str
     """Cells with at least two of their nearest six of another type, against those with none; the largest groups."""
     position = data.obsm["spatial"]
     _, nearest = cKDTree(position).query(position, _N_NEAREST + 1)
-    around = label.to_numpy()[nearest[:, 1:]]
+    around = label.to_numpy()[np.asarray(nearest)[:, 1:]]
     found = []
     for other in label.unique():
         beside = (around == other).sum(axis=1)

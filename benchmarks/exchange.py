@@ -107,11 +107,12 @@ def save(
     path: Path, record: Mapping[str, Any], *, corrected: Mapping[str, sp.csr_matrix], **arrays: np.ndarray
 ) -> None:
     """Write arrays, corrected counts by recipe, and what was measured."""
-    parts = {}
+    parts: dict[str, Any] = {}
     for name, matrix in corrected.items():
         csr = sp.csr_matrix(matrix)
         parts |= {f"corrected/{name}/{part}": getattr(csr, part) for part in ("data", "indices", "indptr", "shape")}
-    np.savez(path, record=json.dumps(dict(record)), **arrays, **parts)
+    parts |= arrays
+    np.savez(path, record=json.dumps(dict(record)), **parts)
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, sp.csr_matrix], dict[str, np.ndarray]]:

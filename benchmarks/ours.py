@@ -72,7 +72,8 @@ def main() -> None:
     if options.task == "restore":
         arrays["own_share"] = own_share(*infer.args[:3])
     if options.rate_draws:
-        arrays |= rates(*infer.args[:3], options.rate_draws, options.seed)
+        module, tissue, patches = infer.args[:3]
+        arrays |= rates(module, tissue, patches, options.rate_draws, options.seed)
     exchange.save(options.out, record, corrected=corrections(adata), **arrays)
 
 

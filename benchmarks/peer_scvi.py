@@ -102,7 +102,7 @@ def register(adata: ad.AnnData, neighbors: str, n_neighbors: int, *, labels: boo
 
 def exact_neighbors(coordinates: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and distances of the k nearest other cells, cells × k."""
-    distance, index = cKDTree(coordinates).query(coordinates, k=k + 1)
+    distance, index = map(np.asarray, cKDTree(coordinates).query(coordinates, k=k + 1))
     # The cell itself goes last; it need not come first where cells coincide.
     others = np.argsort(index == np.arange(len(index))[:, None], axis=1, kind="stable")[:, :k]
     return np.take_along_axis(index, others, axis=1), np.take_along_axis(distance, others, axis=1)

@@ -159,7 +159,7 @@ def run(case: Case, data: Path, out: Path, identity: dict[str, Any], options: ar
     chosen = METHODS[method]
     out.mkdir(parents=True, exist_ok=True)
     path = out / (_name(identity) + ".npz")
-    epochs = chosen.speed_epochs if case.kind == "speed" else ()
+    epochs: tuple[int, ...] = chosen.speed_epochs if case.kind == "speed" else ()
     if options.quick:
         epochs = (1, 2) if case.kind == "speed" else (2,)
     command = [

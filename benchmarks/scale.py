@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from torch.multiprocessing.spawn import spawn
 
 import resolvi_sd as rsd
 
@@ -59,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         path = Path(folder) / "cells.h5ad"
         # In a process of its own, whose memory is gone then.
-        torch.multiprocessing.spawn(write_cells, args=(path, options.cells), nprocs=1)
+        spawn(write_cells, args=(path, options.cells), nprocs=1)
         table = ad.read_h5ad(path, backed="r" if options.backed else None)
         loaded, memory = Memory.now(), Memory()
         training = exchange.Phase(importlib.import_module("resolvi_sd._engine"), "train_on_devices")

@@ -78,7 +78,7 @@ def score_task(
         found = {name: arrays[f"de_{name}"] for name in ("called", "change", "strength")}
         tested = {name: score_de(truth_path, **wilcoxon(matrix, truth_path)) for name, matrix in corrected.items()}
         return {"own": score_de(truth_path, **found), "wilcoxon": tested}
-    rates = {name: arrays[name] for name in ("signal", "background", "concentration") if name in arrays}
+    rates = {name: array for name, array in arrays.items() if name in ("signal", "background", "concentration")}
     if kind == "held_out":
         truth = ad.read_h5ad(truth_path)
         return held_out_losses(truth.X, truth.layers["held_out"], **rates)
@@ -184,14 +184,27 @@ def foreign_removed_at(
     return None if strength is None else _finite(removed(strength).foreign)
 
 
+def kept_share(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> sp.csr_matrix:
+    """Return what a correction keeps of each count, as a share of it."""
+    inverse = counts.astype(np.float64)
+    inverse.data = 1 / inverse.data
+    return sp.csr_matrix(corrected.multiply(inverse))
+
+
 def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
     """Return the correction as a function of how much it dares.
 
     Any correction removes more when what it keeps of each count, p, is taken to a power above 1, and less below 1. This
     puts corrections that differ in how much they dare on the same point of their curves.
     """
-    kept = corrected.multiply(counts.power(-1.0)).tocsr()
-    return lambda power: counts.multiply(kept.power(power)).tocsr()
+    kept = kept_share(counts, corrected)
+
+    def at(power: float) -> sp.csr_matrix:
+        daring = kept.copy()
+        daring.data **= power
+        return sp.csr_matrix(counts.multiply(daring))
+
+    return at
 
 
 def by_level(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
@@ -201,8 +214,7 @@ def by_level(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float
     is kept if at least c of x are own with a probability of at least the level.
     """
     counts = counts.tocsr()
-    kept = corrected.multiply(counts.power(-1.0)).tocsr()
-    share = np.asarray(kept[counts.nonzero()]).ravel().clip(0, 1)
+    share = np.asarray(kept_share(counts, corrected)[counts.nonzero()]).ravel().clip(0, 1)
     size = counts.data.astype(np.int64)
     first = np.concatenate([[0], np.cumsum(size)])
     entry = np.repeat(np.arange(len(size)), size)

@@ -49,7 +49,7 @@ def rates_and_counts() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.benchmark(group="likelihood and its gradients")
-def test_likelihood_delaporte(benchmark, rates_and_counts):
+def test_likelihood_delaporte(benchmark: Any, rates_and_counts: tuple[Tensor, Tensor]) -> None:
     rates, counts = rates_and_counts
     sparse, everyone = SparseRows.from_dense(counts), torch.zeros(_SHAPE[0], dtype=torch.int64)
 
@@ -61,7 +61,7 @@ def test_likelihood_delaporte(benchmark, rates_and_counts):
 
 
 @pytest.mark.benchmark(group="likelihood and its gradients")
-def test_likelihood_negative_binomial_of_torch(benchmark, rates_and_counts):
+def test_likelihood_negative_binomial_of_torch(benchmark: Any, rates_and_counts: tuple[Tensor, Tensor]) -> None:
     rates, counts = rates_and_counts
 
     def evaluate() -> None:
@@ -93,7 +93,7 @@ class Step:
 
     def draw_latent(self) -> Tensor:
         posterior = self.module.latent_posterior(self.minibatch)
-        latent = posterior.rsample()
+        latent: Tensor = posterior.rsample()
         self.module.latent_prior(self.minibatch).log_prob(latent) - posterior.log_prob(latent)
         return latent
 
@@ -170,27 +170,27 @@ def step(request: pytest.FixtureRequest) -> Step:
 
 
 @pytest.mark.parametrize("part", ["draw_latent", "draw_shares", "neighbor_weights", "decoder", "halo", "likelihood"])
-def test_step_forward(benchmark, step, part):
+def test_step_forward(benchmark: Any, step: Step, part: str) -> None:
     measure(benchmark, step, getattr(step, part))
 
 
-def test_step_cut_the_minibatch(benchmark, step):
+def test_step_cut_the_minibatch(benchmark: Any, step: Step) -> None:
     minibatches = step.minibatches()
     measure(benchmark, step, lambda: next(minibatches))
 
 
-def test_step_way_back(benchmark, step):
+def test_step_way_back(benchmark: Any, step: Step) -> None:
     def forward() -> tuple[tuple[Tensor], dict[str, Any]]:
         return (step.loss(step.minibatch),), {}
 
     measure(benchmark, step, Tensor.backward, setup=forward)
 
 
-def test_step_update(benchmark, step):
+def test_step_update(benchmark: Any, step: Step) -> None:
     measure(benchmark, step, step.update, setup=lambda: step.loss(step.minibatch).backward())
 
 
-def test_step_all_of_it(benchmark, step):
+def test_step_all_of_it(benchmark: Any, step: Step) -> None:
     minibatches = step.minibatches()
     measure(benchmark, step, lambda: step.all_of_it(next(minibatches)))
 
