@@ -47,6 +47,15 @@ def test_what_is_drawn(removed):
     assert ax.get_xlim() == (0, 0.25)
 
 
+def test_names_of_genes_and_levels_do_not_overlap(removed):
+    # A gene whose name would be written where the number of the level is.
+    removed.uns[KEY]["genes"].loc[2, ["own_removed", "foreign_removed"]] = [0.055, 0.235]
+    ax = rsd.pl.decontamination(removed, return_ax=True)
+    ax.figure.canvas.draw()
+    level, *names = (text.get_window_extent() for text in ax.texts)
+    assert len(names) == 3 and not any(level.overlaps(name) for name in names)
+
+
 def test_how_much_of_what_goes_is_own(removed):
     removed.uns[KEY]["own_among_removed"] = 0.337
     ax = rsd.pl.decontamination(removed, return_ax=True)

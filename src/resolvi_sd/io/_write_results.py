@@ -33,10 +33,10 @@ __all__ = ["write_results"]
 def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: str = DEFAULT_KEY) -> None:
     """Add the results of a fit to the store that backs `sdata`, without touching anything else in it.
 
-    Only results are written: the entries of the table that `resolvi_sd.tl.fit` creates under `key_added`. Afterwards,
-    the results in the store are those in memory: earlier results are replaced, and those that are no longer in memory
-    (such as a layer of an earlier fit) are removed, so that a store never mixes two fits. All other files remain
-    unchanged, byte for byte, except for the attribute of `obs` that names its columns and, if present, consolidated
+    Only results are written: the entries of the table that `resolvi_sd.tl.fit` and the other functions of `tl` create
+    under `key_added`. Afterwards, the results in the store are those in memory: earlier results are replaced, and those
+    that are no longer in memory (such as a layer of an earlier fit) are removed, so that a store never mixes two fits.
+    All other files remain unchanged, byte for byte, except for the attribute of `obs` that names its columns and, if present, consolidated
     metadata. Counts on disk and in memory are not compared. Layers that :func:`read_backed` has left in this store
     remain unchanged.
 

@@ -34,9 +34,9 @@ def label_points(
 ) -> None:
     """Write names beside some of the points, leaving out those for which there is no room.
 
-    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name, each name
-    gets the one where it covers the fewest points and is nearest to its own point. It has a white edge over what it
-    covers. The limits of the axes must be set, and the figure must have been laid out
+    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name or by text
+    that was there before, each name gets the one where it covers the fewest points and is nearest to its own point. It has a
+    white edge over what it covers. The limits of the axes must be set, and the figure must have been laid out
     (`figure.draw_without_rendering()`).
 
     Parameters
@@ -57,13 +57,13 @@ def label_points(
     if not len(chosen):
         return
     scale = figure_of(ax).dpi / 72
+    taken = np.array([text.get_window_extent().get_points() for text in ax.texts]).reshape(-1, 2, 2)
     pixels = ax.transData.transform(points)
     texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False,
                          parse_math=False)
              for i, name in zip(chosen, names, strict=True)]  # fmt: skip
     panel = ax.get_window_extent()
     bounds = np.array([[panel.x0, panel.y0], [panel.x1, panel.y1]])
-    taken: NDArray[np.float64] = np.empty((0, 2, 2))
     for i, text in zip(chosen, texts, strict=True):
         box = text.get_window_extent()
         text.remove()

@@ -25,8 +25,8 @@ from resolvi_sd._model.delaporte._terms import TINY_MEAN
 
 __all__ = ["LARGE", "delaporte_entries", "entry_terms"]
 
-# Sums beyond this are scaled down, before they overflow.
-LARGE = 1e200
+# Sums beyond this are scaled down, before they, or the product of two, overflow.
+LARGE = 1e150
 
 
 @njit(inline="always", error_model="numpy")
