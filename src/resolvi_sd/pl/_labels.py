@@ -35,8 +35,8 @@ def label_points(
     """Write names beside some of the points, leaving out those for which there is no room.
 
     Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name or by text
-    that was there before, each name gets the one where it covers the fewest points and is nearest to its own point. It has a
-    white edge over what it covers. The limits of the axes must be set, and the figure must have been laid out
+    that was there before, each name gets the one where it covers the fewest points and is nearest to its own point. It
+    has a white edge over what it covers. The limits of the axes must be set, and the figure must have been laid out
     (`figure.draw_without_rendering()`).
 
     Parameters
