@@ -37,8 +37,8 @@ def write_results(sdata: SpatialData, table_key: str = "table", *, key_added: st
     under `key_added`. Afterwards, the results in the store are those in memory: earlier results are replaced, and those
     that are no longer in memory (such as a layer of an earlier fit) are removed, so that a store never mixes two fits.
     All other files remain unchanged, byte for byte, except for the attribute of `obs` that names its columns and, if
-    present, consolidated metadata. Counts on disk and in memory are not compared. Layers that :func:`read_backed` has left in this store
-    remain unchanged.
+    present, consolidated metadata. Counts on disk and in memory are not compared. Layers that :func:`read_backed` has
+    left in this store remain unchanged.
 
     The process may be killed at any moment. Even then, the store can be opened, the user's own data are intact, and the
     results are either the old ones, the new ones, or reported as incomplete by `resolvi_sd.io.results_state`. Calling
