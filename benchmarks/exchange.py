@@ -107,11 +107,10 @@ def save(
     path: Path, record: Mapping[str, Any], *, corrected: Mapping[str, sp.csr_matrix], **arrays: np.ndarray
 ) -> None:
     """Write arrays, corrected counts by recipe, and what was measured."""
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {**arrays}
     for name, matrix in corrected.items():
         csr = sp.csr_matrix(matrix)
         parts |= {f"corrected/{name}/{part}": getattr(csr, part) for part in ("data", "indices", "indptr", "shape")}
-    parts |= arrays
     np.savez(path, record=json.dumps(dict(record)), **parts)
 
 

@@ -69,10 +69,10 @@ def main() -> None:
     record |= {f"{part}_seconds": seconds for part, seconds in watch.seconds.items()}
     # Of the method, without the arrays below, which only the benchmark asks for.
     record["peak_memory_mb"] = exchange.peak_memory()
+    module, tissue, patches = infer.args[:3]
     if options.task == "restore":
-        arrays["own_share"] = own_share(*infer.args[:3])
+        arrays["own_share"] = own_share(module, tissue, patches)
     if options.rate_draws:
-        module, tissue, patches = infer.args[:3]
         arrays |= rates(module, tissue, patches, options.rate_draws, options.seed)
     exchange.save(options.out, record, corrected=corrections(adata), **arrays)
 

@@ -186,9 +186,7 @@ def foreign_removed_at(
 
 def kept_share(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> sp.csr_matrix:
     """Return what a correction keeps of each count, as a share of it."""
-    inverse = counts.astype(np.float64)
-    inverse.data = 1 / inverse.data
-    return sp.csr_matrix(corrected.multiply(inverse))
+    return corrected.multiply(counts.power(-1.0)).tocsr()  # type: ignore[call-overload]
 
 
 def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:
@@ -198,13 +196,7 @@ def by_power(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float
     puts corrections that differ in how much they dare on the same point of their curves.
     """
     kept = kept_share(counts, corrected)
-
-    def at(power: float) -> sp.csr_matrix:
-        daring = kept.copy()
-        daring.data **= power
-        return sp.csr_matrix(counts.multiply(daring))
-
-    return at
+    return lambda power: counts.multiply(kept.power(power)).tocsr()  # type: ignore[call-overload]
 
 
 def by_level(counts: sp.csr_matrix, corrected: sp.csr_matrix) -> Callable[[float], sp.csr_matrix]:

@@ -48,8 +48,8 @@ def test_what_is_drawn(removed):
 
 
 def test_names_of_genes_and_levels_do_not_overlap(removed):
-    # A gene whose name would be written where the number of the level is.
-    removed.uns[KEY]["genes"].loc[2, ["own_removed", "foreign_removed"]] = [0.055, 0.235]
+    # A gene just left of the number of the level, where its name would be written if nothing else were there.
+    removed.uns[KEY]["genes"].loc[2, ["own_removed", "foreign_removed"]] = [0.064, 0.215]
     ax = rsd.pl.decontamination(removed, return_ax=True)
     ax.figure.canvas.draw()
     level, *names = (text.get_window_extent() for text in ax.texts)
