@@ -28,7 +28,6 @@ _FEW_MOLECULES = 0.01
 _QUANTILE = 0.9
 # Size of the draws held at a time, in bytes.
 _HELD = 1 << 28
-_TINY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,8 @@ def compare_expression(
 ) -> list[pd.DataFrame]:
     """Compare the mean expression of groups over draws from its posterior.
 
-    Several groups together have the expression of one group of all their cells, however they are divided: each group is
-    weighted by its own molecules. Genes are drawn block by block, each group once for all comparisons in which it takes
-    part.
+    Several groups together are one group of all their cells, however they are divided: sums over their cells have one
+    posterior. Genes are drawn block by block, each side once for all comparisons in which it takes part.
 
     Parameters
     ----------
@@ -125,7 +123,7 @@ def compare_expression(
     depths
         Median number of molecules of the cells of each comparison.
     n_samples
-        Draws of each group.
+        Draws of each side.
     rng
         Generator.
 
@@ -133,20 +131,21 @@ def compare_expression(
     -------
     For each comparison, a table with one row per gene.
     """
-    codes = sorted({code for comparison in comparisons for code in (comparison.first, *comparison.second)})
-    sides = [_sides(comparison, codes, totals.size) for comparison in comparisons]
-    expression = totals.mean_expression()[codes]
+    sides = sorted({codes for comparison in comparisons for codes in comparison.sides})
+    rows = [[sides.index(codes) for codes in comparison.sides] for comparison in comparisons]
+    pooled = totals.pooled(sides)
+    expression = pooled.mean_expression()
     added = [
-        pseudocount or _pseudocount(expression, weights, comparison, corrected, depth)
-        for comparison, weights, depth in zip(comparisons, sides, depths, strict=True)
+        pseudocount or _pseudocount(expression[pair], comparison, corrected, depth)
+        for comparison, pair, depth in zip(comparisons, rows, depths, strict=True)
     ]
     parts: list[list[pd.DataFrame]] = [[] for _ in comparisons]
     n_genes = totals.own.shape[1]
-    width = max(1, _HELD // (4 * n_samples * len(codes)))
+    width = max(1, _HELD // (4 * n_samples * len(sides)))
     for start in range(0, n_genes, width):
-        draws = draw_expression(totals, codes, slice(start, start + width), n_samples=n_samples, rng=rng)
-        for part, weights, small in zip(parts, sides, added, strict=True):
-            means = [np.tensordot(draws, weight.astype(np.float32), axes=(1, 0)) for weight in weights]
+        draws = draw_expression(pooled, slice(start, start + width), n_samples=n_samples, rng=rng)
+        for part, pair, small in zip(parts, rows, added, strict=True):
+            means = [draws[:, row] for row in pair]
             first, second = (np.log2(mean + np.float32(small)) for mean in means)
             table = describe_change(first - second, rule)
             for side, mean in enumerate(means, start=1):
@@ -162,32 +161,14 @@ def compare_expression(
     return tables
 
 
-def _sides(
-    comparison: Comparison, codes: Sequence[int], size: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weight of each group in the two sides: its share of their own molecules."""
-    weights = []
-    for members in ((comparison.first,), comparison.second):
-        weight = np.where(np.isin(codes, members), np.maximum(size[list(codes)], _TINY), 0)
-        weights.append(weight / weight.sum())
-    return weights[0], weights[1]
-
-
-def _pseudocount(
-    expression: NDArray[np.float64],
-    weights: tuple[NDArray[np.float64], NDArray[np.float64]],
-    comparison: Comparison,
-    judged: Detection,
-    depth: float,
-) -> float:
-    """Estimate the pseudocount from the mean expression of the groups and their weights in the two sides."""
-    first, second = (weight @ expression for weight in weights)
-    fractions = (judged.fraction(codes) for codes in ((comparison.first,), comparison.second))
-    return estimate_pseudocount(first, second, *fractions, depth=depth)
+def _pseudocount(expression: NDArray[np.float64], comparison: Comparison, judged: Detection, depth: float) -> float:
+    """Estimate the pseudocount from the mean expression of the two sides, 2 × genes."""
+    first, second = expression
+    return estimate_pseudocount(first, second, *(judged.fraction(codes) for codes in comparison.sides), depth=depth)
 
 
 def _with_detection(table: pd.DataFrame, comparison: Comparison, raw: Detection, corrected: Detection) -> pd.DataFrame:
-    for side, codes in ((1, (comparison.first,)), (2, comparison.second)):
+    for side, codes in enumerate(comparison.sides, start=1):
         for name, counted in (("raw", raw), ("corrected", corrected)):
             table[f"{name}_mean{side}"] = counted.mean(codes)
             table[f"{name}_fraction{side}"] = counted.fraction(codes)

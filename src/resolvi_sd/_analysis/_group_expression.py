@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,24 +31,46 @@ class GroupTotals:
 
     Attributes
     ----------
-    size
-        Own molecules of all genes, `(n_groups,)`.
+    n_cells
+        Number of cells, `(n_groups,)`.
+    size, size_squared
+        Own molecules of all genes, and the sum of the squares of those of each cell, `(n_groups,)`.
     observed, own
         Molecules, and own molecules, `(n_groups, n_genes)`.
     expected
         Own molecules that the decoder expects in cells of these sizes, `(n_groups, n_genes)`.
     reference
         Like `expected`, as if the cells belonged to all batches in equal parts.
-    variance
-        Variance of `own`, as a sum of independent cells, from the variation between cells.
+    own_squared, own_by_size
+        Sums of the squares of each cell's own molecules of a gene, and of their products with those of all genes,
+        `(n_groups, n_genes)`.
     """
 
+    n_cells: NDArray[np.int64]
     size: NDArray[np.float64]
+    size_squared: NDArray[np.float64]
     observed: NDArray[np.float64]
     own: NDArray[np.float64]
     expected: NDArray[np.float64]
     reference: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    own_squared: NDArray[np.float64]
+    own_by_size: NDArray[np.float64]
+
+    def pooled(self, unions: Sequence[Sequence[int]]) -> GroupTotals:
+        """Return the sums over the cells of unions of groups, given by their codes: one row per union."""
+        sums = {field.name: getattr(self, field.name) for field in fields(self)}
+        return GroupTotals(
+            **{name: np.stack([part[list(codes)].sum(axis=0) for codes in unions]) for name, part in sums.items()}
+        )
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Variance of the own molecules as a sum of independent cells, from the variation between cells."""
+        # Squared residuals of a ratio of sums: each cell's own molecules minus its size times the group's profile.
+        profile = self.own / np.maximum(self.size, _TINY)[:, None]
+        squared = self.own_squared - 2 * profile * self.own_by_size + np.square(profile) * self.size_squared[:, None]
+        unbiased = (self.n_cells / np.maximum(self.n_cells - 1, 1))[:, None]
+        return np.maximum(squared, 0) * unbiased
 
     @property
     def dispersion(self) -> NDArray[np.float64]:
@@ -90,7 +112,7 @@ def group_totals(
         Mask of the cells that may be used.
     """
     n_groups, n_genes = len(groups.names), len(genes)
-    own, expected, reference, squared, product = np.zeros((5, n_groups, n_genes))
+    own, expected, reference, own_squared, own_by_size = np.zeros((5, n_groups, n_genes))
     size, size_squared = np.zeros((2, n_groups))
     for block in blocks:
         member = (groups.codes[block.rows] >= 0) & among[block.rows]
@@ -102,18 +124,23 @@ def group_totals(
         mine = np.asarray(block.own.sum(axis=1), dtype=np.float64).ravel()
         by_size = sp.csr_matrix((mine[place], (codes, place)), shape=shape)
         own += (sums @ block.own).toarray()
-        squared += (sums @ block.own.power(2)).toarray()
-        product += (by_size @ block.own).toarray()
+        own_squared += (sums @ block.own.power(2)).toarray()
+        own_by_size += (by_size @ block.own).toarray()
         expected += by_size @ block.expression
         reference += by_size @ block.reference
         size += np.asarray(sums @ mine)
         size_squared += np.asarray(sums @ np.square(mine))
-    n_cells = groups.sizes(among)
-    # Squared residuals of a ratio of sums: each cell's own molecules minus its size times the group's profile.
-    profile = own / np.maximum(size, _TINY)[:, None]
-    residual = squared - 2 * profile * product + np.square(profile) * size_squared[:, None]
-    unbiased = (n_cells / np.maximum(n_cells - 1, 1))[:, None]
-    return GroupTotals(size, observed, own, expected, reference, np.maximum(residual, 0) * unbiased)
+    return GroupTotals(
+        n_cells=groups.sizes(among),
+        size=size,
+        size_squared=size_squared,
+        observed=observed,
+        own=own,
+        expected=expected,
+        reference=reference,
+        own_squared=own_squared,
+        own_by_size=own_by_size,
+    )
 
 
 def _among(block: CellBlock, genes: NDArray[np.intp]) -> CellBlock:
@@ -125,7 +152,7 @@ def _among(block: CellBlock, genes: NDArray[np.intp]) -> CellBlock:
 
 
 def draw_expression(
-    totals: GroupTotals, codes: Sequence[int], genes: slice, *, n_samples: int, rng: np.random.Generator
+    totals: GroupTotals, genes: slice, *, n_samples: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Draw the mean expression of groups from its posterior.
 
@@ -145,8 +172,6 @@ def draw_expression(
     ----------
     totals
         Sums over the cells of each group.
-    codes
-        Codes of the requested groups.
     genes
         The requested genes.
     n_samples
@@ -158,10 +183,9 @@ def draw_expression(
     -------
     Draws × groups × genes, float32; in each draw, genes and groups are independent.
     """
-    rows = list(codes)
-    shape, rate = (part[rows, genes].astype(np.float32) for part in totals.factor_posterior())
-    scale = totals.reference[rows, genes] / np.maximum(totals.size[rows], _TINY)[:, None] / rate
-    observed, own = totals.observed[rows, genes], totals.own[rows, genes]
+    shape, rate = (part[:, genes].astype(np.float32) for part in totals.factor_posterior())
+    scale = totals.reference[:, genes] / np.maximum(totals.size, _TINY)[:, None] / rate
+    observed, own = totals.observed[:, genes], totals.own[:, genes]
     share = ratio(own, observed, otherwise=1.0).clip(_LEAST_SHARE, 1 - _LEAST_SHARE)
     spread = np.minimum(_ATTRIBUTION_ERROR / share, _LARGEST_LOGIT_SD).astype(np.float32)
     odds = ((1 - share) / share).astype(np.float32)

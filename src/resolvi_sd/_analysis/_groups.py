@@ -43,6 +43,11 @@ class Comparison:
     name1: str
     name2: str
 
+    @property
+    def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Codes of the groups of the two sides."""
+        return (self.first,), self.second
+
 
 def cell_groups(adata: AnnData, key: str, *, argument: str, setup: Setup | None = None) -> Groups:
     """Return the groups in a column of `obs`, ordered by category, number or text.

@@ -72,10 +72,9 @@ def differential_expression(
     for the cells of the group, weighted as one molecule, and whose evidence is the number of own molecules divided by
     their dispersion between cells. *Attribution*: the number of foreign molecules of a gene in a group is known up to a
     factor with a relative error of 0.15, which does not average out with more cells, so a gene whose molecules in a
-    group are mostly foreign is uncertain there. *Draws*: `n_samples` draws from this posterior for each group, shared
-    by all comparisons in which it takes part; several groups together have the mean expression of all their cells, with
-    the uncertainty of the groups (differences between them are not taken for variation between cells). All cells of the
-    groups are used.
+    group are mostly foreign is uncertain there. *Draws*: `n_samples` draws from this posterior for each side of
+    the comparisons. Several groups together, such as the rest, are one group of all their cells, however they are
+    divided. All cells of the groups are used.
 
     The decision rule is that of lvm-DE: the posterior probability that the log2 fold change is at least `delta`, and
     calls at an expected false discovery rate. That rate takes all genes of the comparison into account: if no more of
@@ -211,7 +210,7 @@ def differential_expression(
     comparisons = make_comparisons(groups, group1, group2, among=usable)
     check_sizes(groups, comparisons, among=usable, kind="with counts")
     corrected = corrected_counts(adata, keys, counts)
-    compared = [tuple(sorted((comparison.first, *comparison.second))) for comparison in comparisons]
+    compared = [tuple(sorted(sum(comparison.sides, ()))) for comparison in comparisons]
     rows = groups.members(sorted({code for codes in compared for code in codes}), usable)
     # Comparisons with the rest are of the same cells.
     depth = {codes: float(np.median(molecules[groups.members(codes, usable)])) for codes in set(compared)}

@@ -199,9 +199,8 @@ def differential_niche_abundance(
     tables = []
     few: dict[str, float] = {}
     for comparison in comparisons:
-        sides = (comparison.first,), comparison.second
-        (abundance,), n_cells = expected.of_sides(*sides)
-        totals, _ = drawn.of_sides(*sides)
+        (abundance,), n_cells = expected.of_sides(*comparison.sides)
+        totals, _ = drawn.of_sides(*comparison.sides)
         # The same draws for all comparisons, with the sides in a fixed order: the two directions are mirror images.
         draws, order = np.random.default_rng(seed), [0, 1] if comparison.first < min(comparison.second) else [1, 0]
         means = bootstrap_means(
