@@ -140,6 +140,14 @@ def test_pairs_that_a_third_label_has_together_are_not_exclusive():
         exclusive_pairs(counts, labels, GENES, max_relative=0.01, max_lift=0.7)
 
 
+def test_expected_counts_of_a_small_panel_may_be_positive_everywhere():
+    genes = [f"g{i}" for i in range(24)]
+    counts = np.random.default_rng(0).uniform(0.2, 50, (60, 24))
+    assert coexpression_rate(counts, genes, [("g0", "g1")]).mean > 0.9
+    with pytest.raises(ValueError, match="dense rates"):
+        coexpression_rate(counts / 100, genes, [("g0", "g1")])
+
+
 def test_no_exclusive_pairs_names_the_nearest():
     counts, labels, genes = simulated(np.random.default_rng(5), background=1.0)
     with pytest.raises(

@@ -234,6 +234,23 @@ def test_rates_that_are_denser_than_the_counts_are_no_correction():
         exposure_audit(counts, rates, labels, graph, gene_names=GENES)
 
 
+def test_a_correction_adds_no_molecules():
+    counts, corrected, labels, graph = by_hand()
+    with pytest.raises(ValueError, match=r"`corrected` has more molecules than `counts` in \d+ entries"):
+        exposure_audit(counts, 2 * corrected, labels, graph, gene_names=GENES)
+
+
+def test_a_marker_that_is_named_twice_counts_once():
+    counts, corrected, labels, graph = by_hand()
+    markers = {"A": [GENES[0]], "B": [GENES[1]]}
+    once, twice = (
+        exposure_audit(counts, corrected, labels, graph, gene_names=GENES, markers=given, min_cells=1, min_excess=1)
+        for given in (markers, {"A": [GENES[0]] * 2, "B": [GENES[1]]})
+    )
+    pd.testing.assert_frame_equal(once.pairs, twice.pairs)
+    pd.testing.assert_frame_equal(once.own_markers, twice.own_markers)
+
+
 def test_p_values_are_corrected_for_the_number_of_pairs():
     # a in B: 10 of 10 molecules in exposed cells, p = 2^-10; c in B at equal rates: two pairs are tested.
     graph = star([(3, 0), (3, 2)], 5)

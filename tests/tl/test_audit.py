@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import spatialdata as sd
 
 import resolvi_sd as rsd
+from resolvi_sd.metrics import coexpression_rate
 
 QUIET = {"show_progress_bar": False}
 
@@ -236,6 +237,20 @@ def test_what_cannot_be_measured_says_why(leaky):
     row = result[result["metric"] == "coexpression_rate"].iloc[0]
     assert np.isnan(row["value"]) and "No exclusive markers at these thresholds" in row["note"]
     assert values(result, "molecules_removed").notna().all()
+
+
+def test_a_part_that_fails_midway_is_one_row_with_the_reason(leaky, monkeypatch):
+    def failing(*arguments, **settings):
+        if failing.calls:
+            raise ValueError("not this layer")
+        failing.calls += 1
+        return coexpression_rate(*arguments, **settings)
+
+    failing.calls = 0
+    monkeypatch.setattr("resolvi_sd.metrics.coexpression_rate", failing)
+    result = rsd.tl.audit(leaky, "cell_type", copy=True, **QUIET)
+    found = result[result["metric"].str.startswith("coexpression")]
+    assert found["note"].tolist() == ["not this layer"] and found["value"].isna().all()
 
 
 def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):

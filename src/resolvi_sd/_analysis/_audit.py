@@ -128,9 +128,10 @@ def audit_rows(data: AuditInput, *, show_progress_bar: bool) -> list[Row]:
     rows = []
     for part, name in tqdm(_PARTS, desc="Audit", unit="part", disable=not show_progress_bar):
         try:
-            rows.extend(part(data))
+            found = list(part(data))
         except ValueError as reason:
-            rows.append(Row(name, "", float("nan"), "", 0, str(reason)))
+            found = [Row(name, "", float("nan"), "", 0, str(reason))]
+        rows.extend(found)
     return rows
 
 

@@ -17,6 +17,7 @@ from resolvi_sd._validation import check_unique, first_fraction, listing
 __all__ = [
     "check_integers",
     "check_no_rates",
+    "check_part",
     "gene_index",
     "label_codes",
     "marker_positions",
@@ -24,6 +25,9 @@ __all__ = [
     "neighbor_counts",
     "neighbor_matrix",
 ]
+
+# Corrected counts are float32.
+_ROUNDING = 1e-5
 
 
 def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
@@ -89,6 +93,28 @@ def check_no_rates(corrected: sp.csr_matrix, counts: sp.csr_matrix) -> None:
             f"`corrected` has {np.count_nonzero(values)} non-zero entries, the raw counts have "
             f"{np.count_nonzero(counts.data)}: these are expression rates, not molecules that a correction kept. Pass "
             "corrected counts (layer 'resolvi_counts'), or integer draws."
+        )
+
+
+def check_part(
+    part: sp.csr_matrix,
+    counts: sp.csr_matrix,
+    *,
+    argument: str,
+    hint: str = "Pass corrected counts, such as the layer 'resolvi_counts'.",
+) -> None:
+    """Raise if entries have more molecules than were counted, beyond rounding of float32.
+
+    Raises
+    ------
+    ValueError
+        Naming the number of such entries, and what to do.
+    """
+    more = (part.astype(np.float64) - counts.astype(np.float64)).data  # small integers would overflow
+    excess = int((more > _ROUNDING * part.max()).sum())
+    if excess:
+        raise ValueError(
+            f"`{argument}` has more molecules than `counts` in {excess} entries, but must be a part of them. {hint}"
         )
 
 
@@ -188,8 +214,9 @@ def marker_positions(
         raise KeyError(f"`markers` names labels that do not occur: {listing(unknown)}. The labels: {listing(names)}.")
     positions = {}
     for label, wanted in markers.items():
-        found = genes.get_indexer(pd.Index(list(wanted), dtype=genes.dtype))
-        missing = [gene for gene, place in zip(wanted, found, strict=True) if place < 0]
+        unique = list(dict.fromkeys(wanted))
+        found = genes.get_indexer(pd.Index(unique, dtype=genes.dtype))
+        missing = [gene for gene, place in zip(unique, found, strict=True) if place < 0]
         if missing:
             raise KeyError(f"`markers` of {label!r} are not among the genes: {listing(missing)}.")
         positions[list(names).index(label)] = found.astype(np.int64)

@@ -14,6 +14,7 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._ratio import ratio
 from resolvi_sd._validation import check_integer, check_positive_int
 from resolvi_sd.metrics._arrays import (
+    check_part,
     gene_index,
     label_codes,
     marker_positions,
@@ -150,7 +151,7 @@ def exposure_audit(
         If `markers` names labels or genes that do not exist.
     TypeError, ValueError
         If there are fewer than two labels, shapes do not match, `counts` are not integers, or `corrected` holds dense
-        rates.
+        rates or exceeds the counts.
 
     References
     ----------
@@ -174,6 +175,7 @@ def exposure_audit(
     (0.75, 0.0556)
     """
     raw, kept = counts_and_corrected(counts, corrected)
+    check_part(kept, raw, argument="corrected")
     codes, names = label_codes(labels, raw.shape[0], argument="labels")
     index = gene_index(gene_names, raw.shape[1], argument="gene_names")
     neighbors = neighbor_matrix(graph, raw.shape[0])

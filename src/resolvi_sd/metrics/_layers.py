@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from resolvi_sd._csr import row_blocks
-from resolvi_sd._validation import listing
+from resolvi_sd._validation import first_fraction, listing
 from resolvi_sd.metrics._arrays import check_integers, check_no_rates, matrix
 
 __all__ = [
@@ -25,8 +25,9 @@ __all__ = [
 ]
 
 # A corrected layer is zero wherever the counts are zero, which are most of the entries of an imaging panel; rates are
-# positive everywhere, up to underflow. Only a handful of genes may all be counted in every cell.
-_RATES_NONZERO, _RATES_GENES = 0.99, 20
+# positive everywhere, up to underflow. A small panel may be counted in full in every cell, but then with many molecules
+# of most genes.
+_RATES_NONZERO, _FEWEST_RATES, _LARGE_PANEL = 0.99, 20, 100
 # Bytes of a block of cells × chosen genes that is converted to dense: if at least a tenth of the entries are non-zero,
 # dense products and lookups are faster than sparse ones.
 _BLOCK_BYTES = 1 << 23
@@ -49,13 +50,17 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
     """
     layer = matrix(values, argument=argument)
     entries = layer.shape[0] * layer.shape[1]
-    dense = layer.shape[1] >= _RATES_GENES and np.count_nonzero(layer.data) > _RATES_NONZERO * entries
-    if dense and layer.data.dtype.kind == "f" and (np.rint(layer.data) != layer.data).any():
+    dense = layer.shape[1] >= _FEWEST_RATES and np.count_nonzero(layer.data) > _RATES_NONZERO * entries
+    if dense and first_fraction(layer.data) is not None and _too_dense_for_counts(layer):
         raise ValueError(
             f"`{argument}` must hold counts, but is positive nearly everywhere and not integer: these are dense rates, "
             "according to which every gene is present in every cell. Pass corrected counts, or integer draws of them."
         )
     return layer
+
+
+def _too_dense_for_counts(layer: sp.csr_matrix) -> bool:
+    return layer.shape[1] >= _LARGE_PANEL or bool(np.median(layer.data) < 1)
 
 
 def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:

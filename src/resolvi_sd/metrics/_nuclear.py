@@ -15,7 +15,7 @@ from resolvi_sd._random import RandomLike
 from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import read_transcripts
 from resolvi_sd._validation import check_key, listing
-from resolvi_sd.metrics._arrays import label_codes
+from resolvi_sd.metrics._arrays import check_part, label_codes
 from resolvi_sd.metrics._depth_matched import depth_matched
 from resolvi_sd.metrics._layers import counts_and_corrected, molecule_counts
 from resolvi_sd.metrics._truth import profile_error
@@ -24,9 +24,6 @@ __all__ = ["NuclearAgreement", "nuclear_agreement", "nuclear_counts"]
 
 # Xenium's tables do not include transcripts of lower quality.
 _MIN_QUALITY = 20.0
-
-# Corrected counts are float32.
-_ROUNDING = 1e-5
 
 
 class NuclearAgreement(NamedTuple):
@@ -127,9 +124,9 @@ def nuclear_agreement(
     if raw.shape != inside.shape:
         raise ValueError(f"The shapes differ: counts {raw.shape}, nuclear {inside.shape}.")
     raw, kept, inside = (matrix.astype(np.float64) for matrix in (raw, kept, inside))  # small integers overflow below
-    _check_part(inside, raw, argument="nuclear", hint="Were transcripts of low quality left out of the counts? "
-                "See `quality_key` of `nuclear_counts`.")  # fmt: skip
-    _check_part(kept, raw, argument="corrected", hint="Pass corrected counts, such as the layer 'resolvi_counts'.")
+    hint = "Were transcripts of low quality left out of the counts? See `quality_key` of `nuclear_counts`."
+    check_part(inside, raw, argument="nuclear", hint=hint)
+    check_part(kept, raw, argument="corrected")
     codes, names = label_codes(labels, raw.shape[0], argument="labels", minimum=1)
     codes = np.where(np.asarray(inside.sum(axis=1)).ravel() > 0, codes, -1)
     matched = depth_matched(raw, kept, rng=rng)
@@ -147,15 +144,6 @@ def nuclear_agreement(
         n_cells=np.bincount(codes[codes >= 0], minlength=len(names)),
         n_compared=np.bincount(compared[compared >= 0], minlength=len(names)),
     )
-
-
-def _check_part(part: sp.csr_matrix, raw: sp.csr_matrix, *, argument: str, hint: str) -> None:
-    """Raise if there are more molecules than in the raw counts, beyond rounding of float32."""
-    excess = int(((part - raw).data > _ROUNDING * part.max()).sum())
-    if excess:
-        raise ValueError(
-            f"`{argument}` has more molecules than `counts` in {excess} entries, but must be a part of them. {hint}"
-        )
 
 
 def _around(layer: sp.csr_matrix, raw: sp.csr_matrix, nuclear: sp.csr_matrix) -> sp.csr_matrix:

@@ -13,7 +13,8 @@ def spatial_folds(coordinates: NDArray[np.floating], n_folds: int) -> NDArray[np
     """Return the fold of each cell: n_folds × n_folds blocks of equal size, with n_folds spread-out blocks per fold.
 
     The cells are cut into columns of equal size along the first coordinate, and each column along the second. Blocks
-    of the same fold are a knight's move apart. Sections whose coordinates overlap share the blocks.
+    of the same fold in adjacent columns are a knight's move apart, with fewer than four folds they touch. Sections
+    whose coordinates overlap share the blocks.
 
     Parameters
     ----------

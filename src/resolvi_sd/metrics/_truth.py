@@ -7,12 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from resolvi_sd.metrics._arrays import matrix
+from resolvi_sd.metrics._arrays import check_part, matrix
 
 __all__ = ["Removal", "profile_error", "removal"]
-
-# Number of molecules that rounding may add.
-_ROUNDING = 1e-3
 
 
 class Removal(NamedTuple):
@@ -59,12 +56,8 @@ def removal(counts: Any, true_own: Any, corrected: Any) -> Removal:
     x, own, kept = (matrix(values, argument=name).astype(np.float64) for name, values in given.items())
     if not x.shape == own.shape == kept.shape:
         raise ValueError(f"The shapes differ: counts {x.shape}, true_own {own.shape}, corrected {kept.shape}.")
-    for name, part in (("true_own", own), ("corrected", kept)):
-        excess = float((part - x).max())
-        if excess > _ROUNDING:
-            raise ValueError(
-                f"`{name}` has up to {excess:g} more than `counts`, but is the part of these that is left."
-            )
+    check_part(own, x, argument="true_own", hint="Pass the number of own molecules of each entry.")
+    check_part(kept, x, argument="corrected")
     agreed = own.minimum(kept).sum()
     foreign = x.sum() - own.sum()
     return Removal(
