@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import sys
 
@@ -157,16 +158,68 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
         (["--labels_key", "nope"], "labels_key='nope' is not in `table.obs`"),
         (["--output", "{there}"], "exists already"),
         (["--output", "copy.zarr"], "must be of the kind '.h5ad'"),
+        (["--output", "copy.csv"], "must be of the kind '.h5ad'"),
+        (["--table_key", "cells"], "is a single table, so there is none to choose as 'cells'"),
         (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
+        (["--plot", "{folder}"], "is a folder: name a file in it"),
+        (["--accelerator", "warp"], "accelerator='warp' is not known. Available: 'auto', 'cpu'"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
     before = file.read_bytes()
     with pytest.raises(SystemExit, match=said):
-        main(["fit", str(file), *(part.format(there=file) for part in asked), *FIT])
+        main(["fit", str(file), *(part.format(there=file, folder=file.parent) for part in asked), *FIT])
     assert file.read_bytes() == before
     with pytest.raises(SystemExit, match="does not exist"):
         main(["fit", "nothing.zarr"])
+
+
+def test_a_fit_is_not_replaced_by_its_own_query(store, fitted, tmp_path):
+    file = tmp_path / "fitted.h5ad"
+    fitted.write_h5ad(file)
+    before = file.read_bytes()
+    with pytest.raises(SystemExit, match="is the reference, whose fit would be replaced.*--output"):
+        main(["map_query", str(file), str(file), *QUIET])
+    assert file.read_bytes() == before
+    main(["map_query", str(file), str(file), "--output", str(tmp_path / "mapped.h5ad"), *QUIET])
+    assert (tmp_path / "mapped.h5ad").exists() and file.read_bytes() == before
+    with pytest.raises(SystemExit, match="'nothing.h5ad' does not exist"):
+        main(["map_query", str(file), "nothing.h5ad", *QUIET])
+    main(fit_of(store))
+    with pytest.raises(SystemExit, match="is the reference, whose fit would be replaced"):
+        main(["map_query", str(store), str(store), *QUIET])
+
+
+def test_a_table_keeps_its_link_and_mode(file, tmp_path):
+    file.chmod(0o640)
+    link = tmp_path / "link.h5ad"
+    link.symlink_to(file)
+    main(["fit", str(link), *FIT])
+    assert link.is_symlink() and "resolvi_counts" in ad.read_h5ad(file).layers
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_copy_of_a_protected_store_can_be_written(store, tmp_path):
+    places = [store, *store.rglob("*")]
+    for place in places:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        main([*fit_of(store), "--output", str(tmp_path / "b.zarr")])
+    finally:
+        for place in places:
+            place.chmod(0o755 if place.is_dir() else 0o644)
+    copies = [tmp_path / "b.zarr", *(tmp_path / "b.zarr").rglob("*")]
+    assert all(place.stat().st_mode & stat.S_IWUSR for place in copies)
+
+
+def test_where_the_results_are_is_said_if_their_plot_fails(file, tmp_path, monkeypatch):
+    def failing(*_, **__):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(rsd.pl, "sources", failing)
+    with pytest.raises(SystemExit, match=r"The results are in .*tissue.h5ad', but .* failed: no ink"):
+        main([*fit_of(file), "--plot", str(tmp_path / "a.png")])
+    assert "resolvi_counts" in ad.read_h5ad(file).layers
 
 
 def test_a_copy_without_results_is_not_left(store, tmp_path):

@@ -1,4 +1,4 @@
-"""The functions of `tl` as commands, for pipelines: `resolvi-sd fit my.zarr --library_key sample --plot sources.png`.
+"""Functions of `tl` as commands, for pipelines: `resolvi-sd fit my.zarr --library_key sample --plot sources.png`.
 
 A command reads a SpatialData store (.zarr) or a table (.h5ad), calls the function of the same name, and writes the
 results into it. Options are the arguments of the function, as described in its documentation; they can also be read
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -26,7 +27,7 @@ from spatialdata import SpatialData, read_zarr
 from resolvi_sd import __version__, io, pl, tl
 from resolvi_sd._keys import Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_folder, check_picture
+from resolvi_sd._validation import check_picture, check_place
 
 __all__ = ["main"]
 
@@ -155,13 +156,23 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def _run(name: str, options: dict[str, Any]) -> None:
     path, output = options["data"], options["output"]
     kind = ".h5ad" if name == _EXPORT or path.is_file() else ".zarr"
-    _check_places(path, output, kind=kind, plot=options.get("plot"), csv=options.get("csv"))
+    _check_input(path, options["table_key"])
+    _check_outputs(path, output, kind=kind, plot=options.get("plot"), csv=options.get("csv"))
     given = {key: value for key, value in options.items() if key not in _NO_ARGUMENTS}
     if name == _EXPORT:
         _write_table(tl.pseudobulk(_read(path, given["table_key"], backed=options["backed"]), **given), output)
         return
-    if options.get("reference") is not None:
-        given["reference"] = _read(options["reference"], given.get("reference_table_key", "table"), backed=False)
+    reference = options.get("reference")
+    if reference is not None:
+        reference_key = given.get("reference_table_key", "table")
+        _check_input(reference, reference_key)
+        itself = reference.samefile(path) and reference_key == given["table_key"]
+        if name == "map_query" and itself and output is None:
+            raise ValueError(
+                f"The query {str(path)!r} is the reference, whose fit would be replaced. Name another table of the "
+                "store with --table_key, or a place for a copy with --output."
+            )
+        given["reference"] = _read(reference, reference_key, backed=False)
     if path.is_dir():
         with _copy_of(path, output) as store:
             data, table_key = _run_on_store(name, store, given, backed=options["backed"])
@@ -169,10 +180,14 @@ def _run(name: str, options: dict[str, Any]) -> None:
         data, table_key = _run_on_table(name, path, output, given, backed=options["backed"]), given["table_key"]
     keys = Keys(given["key_added"])
     plot, frame = _COMMANDS[name]
-    if frame and options["csv"] is not None:
-        resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
-    if plot and options["plot"] is not None:
-        _draw(plot, data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+    try:
+        if frame and options["csv"] is not None:
+            resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
+        if plot and options["plot"] is not None:
+            _draw(plot, data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+    except Exception as error:
+        place = str(output or path)
+        raise OSError(f"The results are in {place!r}, but the plot or csv of them failed: {error}") from error
 
 
 def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
@@ -183,19 +198,27 @@ def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
     plt.close((axes[0] if isinstance(axes, list) else axes).get_figure(root=True))
 
 
-def _check_places(path: Path, output: Path | None, *, kind: str, plot: Path | None, csv: Path | None) -> None:
-    """Raise, before anything is computed, if an input cannot be read or an output cannot be written."""
+def _check_input(path: Path, table_key: str) -> None:
+    """Raise if an input does not exist, or a table is asked for by a name that it does not have."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
+    if path.is_file() and table_key != "table":
+        raise ValueError(f"{str(path)!r} is a single table, so there is none to choose as {table_key!r}.")
+
+
+def _check_outputs(path: Path, output: Path | None, *, kind: str, plot: Path | None, csv: Path | None) -> None:
+    """Raise, before anything is computed, if an output cannot be written."""
     if output is not None and output.exists():
         raise FileExistsError(f"The output {str(output)!r} exists already: remove it, or name another place.")
-    if output is not None and output.suffix in {".h5ad", ".zarr"} - {kind}:
-        raise ValueError(f"The output {str(output)!r} must be of the kind {kind!r}.")
+    if output is not None and output.suffix != kind:
+        raise ValueError(f"The output {str(output)!r} must be of the kind {kind!r}: its name has to end so.")
     if output is not None and path.absolute() in output.absolute().parents:
         raise ValueError(f"The output {str(output)!r} lies in its input.")
+    if output is None and path.is_file():
+        check_place(path.resolve(), argument="DATA")
     for place, argument in ((output, "--output"), (csv, "--csv")):
         if place is not None:
-            check_folder(place, argument=argument)
+            check_place(place, argument=argument)
     if plot is not None:
         check_picture(plot, argument="--plot")
 
@@ -219,7 +242,9 @@ def _copy_of(store: Path, output: Path | None) -> Iterator[Path]:
         return
     output.mkdir()
     try:
-        shutil.copytree(store, output, dirs_exist_ok=True)
+        shutil.copytree(store, output, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for folder in (output, *(place for place in output.rglob("*") if place.is_dir())):
+            folder.chmod(folder.stat().st_mode | stat.S_IRWXU)  # the store may be write-protected
         yield output
     except BaseException:
         shutil.rmtree(output, ignore_errors=True)
@@ -271,8 +296,11 @@ def _run_on_table(name: str, path: Path, output: Path | None, given: dict[str, A
 
 
 def _write_table(table: AnnData, path: Path) -> None:
-    """Write a table completely before it replaces an existing file, if any."""
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as folder:
-        written = Path(folder) / path.name
+    """Write a table completely before it replaces an existing file, if any, whose links and mode are kept."""
+    place = path.resolve()
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as folder:
+        written = Path(folder) / place.name
         table.write_h5ad(written)
-        os.replace(written, path)
+        if place.exists():
+            shutil.copymode(place, written)
+        os.replace(written, place)

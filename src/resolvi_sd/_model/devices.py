@@ -52,14 +52,14 @@ def train_on_devices(
     module, tissue, patches, config, rng, show_progress_bar
         As for one device.
     accelerator
-        As in Lightning; several devices must be `"cpu"` (processes) or `"cuda"`.
+        `"auto"`, `"cpu"`, `"cuda"`, `"gpu"` or `"mps"`; several devices must be `"cpu"` (processes) or `"cuda"`.
     devices
         `"auto"` for one device; a number of devices; a list of the numbers of CUDA devices; or -1 for all CUDA devices.
 
     Raises
     ------
     ValueError
-        If there are not enough devices, or too few patches for them.
+        If the accelerator is not available, there are not enough devices, or too few patches for them.
     NotImplementedError
         If several devices are of another kind, or would have to write checkpoints.
     torch.multiprocessing.ProcessRaisedException
@@ -72,7 +72,7 @@ def train_on_devices(
     from resolvi_sd._model.training import train  # imports Lightning, a third of the total import time
 
     chosen = _choose(accelerator, devices)
-    settings: dict[str, Any] = {"accelerator": accelerator, "show_progress_bar": show_progress_bar}
+    settings: dict[str, Any] = {"accelerator": _kind(accelerator), "show_progress_bar": show_progress_bar}
     if len(chosen) == 1:
         return train(module, tissue, patches, config, rng=rng, devices=chosen[0], **settings)
     if config.checkpoint_dir is not None:
@@ -84,7 +84,6 @@ def train_on_devices(
             "Training on several devices starts processes that import this script, and the script starts a training "
             'when it is imported: put its code under `if __name__ == "__main__":`.'
         )
-    settings["accelerator"] = _kind(accelerator)
     # Raises if there are too few patches, before anything is started.
     batch_size = batch_size_of(config, len(patches.order))
     peers = Peers(0, len(chosen))
@@ -100,9 +99,18 @@ def train_on_devices(
 
 
 def _kind(accelerator: str) -> str:
+    """Return which of Lightning's accelerators is meant; raise ValueError if it is unknown or not available."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return "cuda" if accelerator == "gpu" and torch.cuda.is_available() else accelerator
+        return "cuda" if available["cuda"] else "cpu"
+    kind = accelerator
+    if kind == "gpu":
+        kind = "mps" if available["mps"] and not available["cuda"] else "cuda"
+    if not available.get(kind):
+        found = ", ".join(repr(name) for name, there in available.items() if there)
+        problem = "available on this machine" if kind in available else "known"
+        raise ValueError(f"accelerator={accelerator!r} is not {problem}. Available: 'auto', {found}.")
+    return kind
 
 
 def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:

@@ -7,7 +7,7 @@ from resolvi_sd._validation._counts import (
     check_number_type,
     first_fraction,
 )
-from resolvi_sd._validation._files import check_folder, check_picture
+from resolvi_sd._validation._files import check_picture, check_place
 from resolvi_sd._validation._names import (
     MOST_CATEGORIES,
     MOST_LISTED,
@@ -37,7 +37,7 @@ __all__ = [
     "check_coordinates",
     "check_counts",
     "check_flag",
-    "check_folder",
+    "check_place",
     "check_genes",
     "check_has_molecules",
     "check_integer",

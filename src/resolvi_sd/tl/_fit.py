@@ -118,9 +118,9 @@ def fit(
         1: results at the posterior means of the latent space and the shares; more: results averaged over this many
         draws of both.
     accelerator, devices
-        Where to train, as in Lightning. `"auto"` takes a CUDA device if there is one; MPS has to be requested by name.
-        One device is used unless a larger number is given: each then has its own process, with part of the tissue, and
-        a script has to be protected by `if __name__ == "__main__":`.
+        Where to train: `"auto"`, `"cpu"`, `"cuda"`, `"mps"`, or `"gpu"` for either of the last two. `"auto"` takes a
+        CUDA device if there is one, but not MPS. One device is used unless a larger number is given: each then has its
+        own process, with part of the tissue, and a script has to be protected by `if __name__ == "__main__":`.
     rng
         Seed or generator; the same seed on the same machine gives the same result. Global random states are not
         changed.
