@@ -299,9 +299,14 @@ def _spread(values: Iterable[float]) -> str:
 
 
 def _size(runs: list[Run]) -> str:
-    seeds = len({run["seed"] for run in runs})
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for run in runs:
+        seeds.setdefault((run["regime"], run["method"]), set()).add(run["seed"])
+    numbers = {len(of_method) for of_method in seeds.values()}
+    fewest, most = min(numbers), max(numbers)
+    shown = f"{most}" if fewest == most else f"{fewest} to {most}"
     cells = round(median(run["n_cells"] for run in runs))
-    return f"{cells:,} cells, {runs[0]['n_genes']:,} genes, {seeds} seed{'s' if seeds > 1 else ''}."
+    return f"{cells:,} cells, {runs[0]['n_genes']:,} genes, {shown} seed{'s' if most > 1 else ''}."
 
 
 def _environment(runs: list[Run]) -> str:

@@ -9,10 +9,13 @@ from resolvi_sd._model import DataSummary, ModelConfig, ResolviModule
 from resolvi_sd._tiles import Tissue
 
 
-def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, n_covariate=1, sizes=False, seed=0):
+def small_tissue(
+    n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0, n_covariate=1, sizes=False, missing=(), seed=0
+):
     """Random counts on random positions; the first cell is empty, and some have no label.
 
-    With `n_covariate` categories of a further covariate, and with or without physical sizes.
+    With `n_covariate` categories of a further covariate, with or without physical sizes, and without the counts of the
+    genes `missing`.
     """
     rng = np.random.default_rng(seed)
     coordinates = rng.uniform(0, 100, (n_cells, 2))
@@ -20,6 +23,7 @@ def small_tissue(n_cells=120, n_genes=15, n_batches=1, n_neighbors=5, n_labels=0
     graph = knn_graph(coordinates, batch, n_neighbors)
     counts = rng.poisson(rng.gamma(0.5, 3.0, (n_cells, n_genes))).astype(np.float32)
     counts[0] = 0
+    counts[:, list(missing)] = 0
     label = rng.integers(-1, n_labels, n_cells)
     categories = np.stack([batch, rng.integers(0, n_covariate, n_cells)], axis=1)
     size = rng.lognormal(3.0, 0.5, n_cells).astype(np.float32) if sizes else None

@@ -1,5 +1,6 @@
 """The direct objective is Pyro's, term by term; nothing leaks into Pyro's global store."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -29,11 +30,20 @@ from tests.model._tissues import small_module, small_tissue
 )
 @pytest.mark.parametrize(
     ("kl_weight", "inputs"),
-    [(1.0, {}), (0.3, {}), (1.0, {"n_labels": 4}), (1.0, {"sizes": True}), (1.0, {"n_covariate": 3})],
+    [
+        (1.0, {}),
+        (0.3, {}),
+        (1.0, {"n_labels": 4}),
+        (1.0, {"sizes": True}),
+        (1.0, {"n_covariate": 3}),
+        (1.0, {"missing": (2, 3, 9)}),
+        (1.0, {"missing": (2, 3, 9), "sizes": True}),
+    ],
 )
 def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, inputs):
     tissue, _ = small_tissue(n_batches=2, **inputs)
     module = small_module(tissue, **config)
+    module.data = replace(module.data, unmeasured=inputs.get("missing", ()))
     module.decoder.raise_skip_weight(1.0)
     minibatch = cut_minibatch(tissue, np.arange(1, 41))
     torch.manual_seed(7)

@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from scipy import stats
 
 from resolvi_sd._model import decode, encode
 from resolvi_sd._model.extension import extend_module
 from resolvi_sd._model.importance import WeightedDraws, weighted_expression
-from resolvi_sd._tiles import cut_minibatch
+from resolvi_sd._model.module import Rates, ResolviModule
+from resolvi_sd._tiles import SparseRows, cut_minibatch
 from tests.model._tissues import small_module, small_tissue
 
 
@@ -115,3 +117,60 @@ def test_new_batches_start_at_the_mean_of_the_known_ones():
     module.background_logits.square().sum().backward()
     gradient = module.background_logits.grad
     assert (gradient[:2] == 0).all() and (gradient[2] != 0).any()
+
+
+@pytest.mark.parametrize("sizes", [False, True])
+@pytest.mark.parametrize("likelihood", ["nb", "poisson"])
+def test_genes_that_a_query_lacks_have_no_part_in_its_likelihood(likelihood, sizes):
+    """As if they were no columns; the sources are in the ratio of their shares and profiles in the others."""
+    missing = (1, 4, 11)
+    tissue, _ = small_tissue(missing=missing, sizes=sizes)
+    module = small_module(tissue, likelihood=likelihood)
+    module.data = replace(module.data, unmeasured=missing)
+    measured = np.setdiff1d(np.arange(tissue.n_genes), missing)
+    minibatch = cut_minibatch(tissue, np.arange(1, 60))
+    latent, _ = module.encode_all(minibatch)
+    profiles, weights = module.expression(latent, minibatch.categories), module.neighbor_weights(minibatch)
+    background, shares = module.background_profile(), module.shares(minibatch)
+    amount = module.amount(minibatch, latent, shares)
+    rates = module.rates(minibatch, profiles, amount, weights, background)
+
+    around = module.neighbor_expression(minibatch, profiles, weights)
+    expected = [
+        share[:, None] * profile[:, measured]
+        for share, profile in zip(amount.T, (profiles[:59], around, background[minibatch.core_batch]), strict=True)
+    ]
+    scale = 1.0
+    if not sizes:
+        scale = minibatch.molecules[:59] / sum(expected).sum(dim=1)
+        scale = scale[:, None]
+    for found, wanted in zip((rates.own, rates.diffused, rates.background), expected, strict=True):
+        assert (found[:, list(missing)] == 0).all()
+        torch.testing.assert_close(found[:, measured], scale * wanted)
+    torch.testing.assert_close(rates.amount, scale * amount)
+
+    data = replace(
+        module.data, n_genes=len(measured), unmeasured=(), gene_profile=module.data.gene_profile[:, measured]
+    )
+    without = ResolviModule(module.config, data)
+    without.log_concentration.data = module.log_concentration.data[:, measured]
+    counts = SparseRows.from_scipy(sp.csr_matrix(tissue.counts[1:60][:, measured]))
+    columns = Rates(*(part[:, measured] for part in (rates.own, rates.diffused, rates.background)), rates.amount)
+    batch = minibatch.core_batch
+    torch.testing.assert_close(
+        module.log_likelihood(minibatch.counts, rates, batch), without.log_likelihood(counts, columns, batch)
+    )
+
+
+def test_the_part_of_profiles_that_is_not_measured_is_not_learned_from_a_query():
+    missing = (1, 4, 11)
+    tissue, _ = small_tissue(missing=missing)
+    module = small_module(tissue)
+    module.data = replace(module.data, unmeasured=missing)
+    minibatch = cut_minibatch(tissue, np.arange(1, 60))
+    profile = torch.rand(59, tissue.n_genes, requires_grad=True)
+    rates = module.rates_of(minibatch.molecules[:59, None] * torch.tensor([0.7, 0.2, 0.1]), *[profile] * 3)
+    module.log_likelihood(minibatch.counts, rates, minibatch.core_batch).sum().backward()
+    assert (profile.grad[:, list(missing)] == 0).all()
+    # Scaling the measured part changes nothing.
+    torch.testing.assert_close((profile.grad * profile.detach()).sum(dim=1), torch.zeros(59), rtol=0, atol=1e-3)

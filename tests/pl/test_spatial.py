@@ -89,3 +89,10 @@ def test_corrected_counts_deleted(adata):
     del adata.layers["resolvi_counts"]
     with pytest.raises(KeyError, match=r"'resolvi_counts'.*not in `table.layers`; it has: none"):
         rsd.pl.spatial(adata, "KRT8")
+
+
+def test_a_gene_that_a_query_lacks_is_told(adata):
+    name = adata.var_names[0]
+    adata.uns["resolvi"]["unmeasured"] = np.array([name], dtype=object)
+    with pytest.warns(UserWarning, match=f"not measured in this query have no counts: '{name}'.*normalized_expression"):
+        rsd.pl.spatial(adata, name)

@@ -131,6 +131,30 @@ def test_shares_of_cells_that_lack_genes_are_those_with_all_genes():
     assert r["half"] > r["all"] - 0.05
 
 
+@pytest.mark.filterwarnings("ignore:.*genes")
+@pytest.mark.parametrize("freeze", [True, False])
+def test_training_on_a_query_does_not_unlearn_the_genes_that_it_lacks(freeze):
+    """They counted as measured zeros: nothing was left of them in the profiles, and all else was background."""
+    tissue = {"n_cells": 1600, "n_genes": 80, "n_samples": 2, "regime": "high_background", "transcripts": False}
+    table = rsd.datasets.simulate_tissue(**tissue, rng=0).tables["table"]
+    reference, query = (table[table.obs["sample"] == name].copy() for name in table.obs["sample"].cat.categories)
+    setup = {"batch_key": "sample"} if freeze else {}
+    rsd.tl.fit(reference, max_epochs=60, **setup, **QUIET)
+    lacking = np.arange(1, 80, 2)
+    truth = query.layers["true_own"][:, ::2].sum() / query.X[:, ::2].sum()
+    own, error = {}, {}
+    for genes, part in {"all": query.copy(), "half": query[:, ::2].copy()}.items():
+        mapped = rsd.tl.map_query(part, reference, freeze=freeze, max_epochs=25, copy=True, **QUIET)
+        kept = mapped[:, query.var_names[::2]]
+        own[genes] = kept.layers["resolvi_counts"].sum() / query.X[:, ::2].sum()
+        rsd.tl.normalized_expression(mapped, library_size=1, **QUIET)
+        mass = mapped.layers["resolvi_expression"][:, lacking].sum(axis=1)
+        expected = np.asarray(query.layers["true_profile"])[:, lacking].sum(axis=1)
+        error[genes] = abs(mass.mean() - expected.mean())
+    assert error["half"] < (0.06 if freeze else 0.1)
+    assert abs(own["half"] - truth) < abs(own["all"] - truth) + 0.05
+
+
 def test_a_new_table_shares_nothing_with_the_query():
     reference, query = samples()
     rsd.tl.fit(reference, max_epochs=2, **QUIET)

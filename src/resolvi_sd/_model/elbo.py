@@ -74,7 +74,7 @@ def _log_likelihood(
 ) -> tuple[Tensor, Tensor]:
     """Return the summed log-likelihood of the core cells' counts and their own shares; `own` contains the profiles."""
     counts, core_batch, around = minibatch.counts, minibatch.core_batch, module.halo_expression(minibatch)
-    if module.config.likelihood == "nb" and is_compiled(own):
+    if module.config.likelihood == "nb" and is_compiled(own) and not module.data.unmeasured:
         r, group = module.concentration(), module.concentration_group(core_batch)
         return mixture_log_prob(
             counts, own, around, minibatch.neighbor, weights, amount, background, core_batch, r, group

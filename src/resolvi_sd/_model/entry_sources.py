@@ -52,7 +52,7 @@ def entry_sources(
             torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
         )
         signal = module.expected_signal(counts, rates, minibatch.core_batch) / counts.value
-        received = amount[row, 1:2] * weights[row] * profiles[minibatch.neighbor[row], gene[:, None]]
+        received = rates.amount[row, 1:2] * weights[row] * profiles[minibatch.neighbor[row], gene[:, None]]
         parts = torch.cat([rates.own[row, gene][:, None], received], dim=1)
         parts *= (signal / parts.sum(dim=1).clamp_min(_TINY))[:, None]
         shares: NDArray[np.float32] = torch.cat([parts, (1 - signal[:, None]).clamp_min(0)], dim=1).numpy()

@@ -73,7 +73,7 @@ class _Conditional:
     def rates(self, latent: Tensor) -> Rates:
         amount = self.module.amount(self.minibatch, latent, self.shares)
         own = self.module.expression(latent, self.minibatch.core_categories)
-        return Rates.of(amount, own, self.around, self.background)
+        return self.module.rates_of(amount, own, self.around, self.background)
 
     def log_prob(self, latent: Tensor) -> Tensor:
         """Return the log-likelihood of each core cell's counts."""

@@ -83,16 +83,17 @@ class DataSummary:
 
 @dataclass(frozen=True)
 class Rates:
-    """Expected molecules by source, each of shape cells × genes."""
+    """Expected molecules by source, each of shape cells × genes, and of all genes, `amount`, cells × 3."""
 
     own: Tensor
     diffused: Tensor
     background: Tensor
+    amount: Tensor
 
     @classmethod
     def of(cls, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Rates:
         """Return the rates of cells that have these molecules of each source, cells × 3, from three profiles."""
-        return cls(amount[:, 0:1] * own, amount[:, 1:2] * around, amount[:, 2:3] * background)
+        return cls(amount[:, 0:1] * own, amount[:, 1:2] * around, amount[:, 2:3] * background, amount)
 
     @property
     def signal(self) -> Tensor:
@@ -357,8 +358,11 @@ class ResolviModule(nn.Module):
         """Return the log-density of the sparse prior of profiles, up to a constant, one value per cell.
 
         The prior is a Dirichlet whose concentration is below 1, kept finite for genes below a 20th of the mean
-        expression.
+        expression. Genes that a query lacks have no part in it.
         """
+        if self.data.unmeasured:
+            profile = profile[:, self._is_measured()]
+            profile = profile / profile.sum(dim=-1, keepdim=True)
         relative = profile.shape[-1] * profile + _LEAST_EXPRESSION
         return -self.config.profile_sparsity * self.data.depth * relative.log().mean(dim=-1)
 
@@ -385,7 +389,7 @@ class ResolviModule(nn.Module):
         """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are used.
 
         All sources sum to the observed molecules or, with a size factor, to the size of the cell times the molecules
-        per size of cells with this latent.
+        per size of cells with this latent. In a query that lacks genes, :meth:`rates_of` adds those of these genes.
         """
         core = minibatch.n_core
         if not self.data.median_size:
@@ -399,11 +403,35 @@ class ResolviModule(nn.Module):
     ) -> Rates:
         """Return the expected molecules of the core cells by source, from the profiles of all cells."""
         around = self.neighbor_expression(minibatch, expression, weights)
-        return Rates.of(amount, expression[: minibatch.n_core], around, background[minibatch.core_batch])
+        return self.rates_of(amount, expression[: minibatch.n_core], around, background[minibatch.core_batch])
+
+    def rates_of(self, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Rates:
+        """Return the rates of cells that have these molecules of each source, cells × 3, from three profiles.
+
+        Genes that a query lacks have no rates. The shares are those of the molecules of all genes, of which the cells
+        have as many as give the observed molecules in the genes that were measured. The part of a profile that is
+        measured has no gradient: nothing is known about it from counts that lack the other genes.
+        """
+        if not self.data.unmeasured:
+            return Rates.of(amount, own, around, background)
+        profiles = [profile * self._is_measured() for profile in (own, around, background)]
+        measured = [profile.sum(dim=1, keepdim=True).clamp_min(_TINY) for profile in profiles]
+        profiles = [profile * (part.detach() / part) for profile, part in zip(profiles, measured, strict=True)]
+        if not self.data.median_size:
+            seen = (amount * torch.cat(measured, dim=1).detach()).sum(dim=1, keepdim=True)
+            amount = amount * (amount.sum(dim=1, keepdim=True) / seen.clamp_min(_TINY))
+        return Rates.of(amount, *profiles)
+
+    def _is_measured(self) -> Tensor:
+        """Return the mask of the genes that a query has."""
+        measured = torch.ones(self.data.n_genes, dtype=torch.bool, device=self.log_range.device)
+        measured[list(self.data.unmeasured)] = False
+        return measured
 
     def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
         """Return the distribution of the core cells' counts given the rates."""
         if self.config.likelihood == "poisson":
-            return dist.Poisson(rates.signal + rates.background, validate_args=False).to_event(1)
+            rate = (rates.signal + rates.background).clamp_min(_TINY)  # 0 has no gradient
+            return dist.Poisson(rate, validate_args=False).to_event(1)
         group = self.concentration_group(minibatch.core_batch)
         return Delaporte(rates.signal, rates.background, concentration[group], validate_args=False)

@@ -210,8 +210,7 @@ def split_counts(module: ResolviModule, minibatch: Minibatch, latent: Tensor, sh
     own, signal = module.expected_own(counts, rates, minibatch.core_batch)
     sources = torch.stack([own, signal - own, counts.value - signal], dim=1).double()
     molecules = torch.zeros(minibatch.n_core, 3, dtype=torch.float64).index_add_(0, row, sources)
-    received = module.amount(minibatch, latent, shares)[:, 1]
-    mixture = rates.diffused[row, gene] / received[row].clamp_min(_TINY)
+    mixture = rates.diffused[row, gene] / rates.amount[row, 1].clamp_min(_TINY)
     per_mixture = torch.zeros_like(rates.own)
     per_mixture[row, gene] = (signal - own) / mixture.clamp_min(_TINY)
     return Split(own, molecules, profiles, per_mixture)

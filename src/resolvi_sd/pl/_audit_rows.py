@@ -229,10 +229,16 @@ def _row(section: str, metric: str, table: pd.DataFrame) -> AuditRow:
         values=values,
         places=places,
         improved=_improved(places, better, whole=_whole(section)),
-        counted=f"{n:,} {counted}".strip() if n else "",
+        counted=_count(n, counted) if n else "",
         few=0 < n < FEW,
         reason=_reason(metric, table, values),
     )
+
+
+def _count(n: int, items: str) -> str:
+    """Return the number and kind of some items, whose first word is a plural."""
+    first, *others = items.split(" ")
+    return " ".join([f"{n:,}", first.removesuffix("s") if n == 1 else first, *others]).strip()
 
 
 def _reason(metric: str, table: pd.DataFrame, values: Mapping[str, float]) -> str:

@@ -54,7 +54,9 @@ _LOG_FROM, _DECADES = 10.0, 3.0
 _MOST_NUMBERS = 16
 # In inches: a row and a column of the heatmap, the margins around them besides the names, the widths of the other
 # panels besides the names, the smallest height of a panel, a row of the genes, and the smallest room for names.
-_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 2.8, 2.2, 0.13, 1.0
+_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 1.8, 2.2, 0.13, 1.0
+# Bold letters relative to others.
+_BOLD = 1.1
 # Names longer than this, in inches, take two lines, for which there is room in a row.
 _MOST_NAME = 2.0
 # Rows between the genes of two pairs, including the name of the second pair.
@@ -145,10 +147,9 @@ def leakage(
     check_save(save)
     names = [_TITLES[name] for name in kinds]
     titles = panel_titles(names, title)
-    per_pair = result.genes.groupby(["source", "target"]).size().clip(upper=n_genes).nlargest(n_pairs)
-    n_rows = float((per_pair + _GAP).sum())
+    strongest = result.strongest(value, n_pairs, n_genes)
     shown = [_in_two_lines(name) for name in result.names]
-    axes = _make_axes(kinds, shown, n_rows, figsize) if ax is None else given_axes(ax, names)
+    axes = _make_axes(kinds, shown, strongest, figsize) if ax is None else given_axes(ax, names)
     title_panels(axes, titles, title, fontsize="medium")
     for panel, name in zip(axes, kinds, strict=True):
         if name == "heatmap":
@@ -157,7 +158,7 @@ def leakage(
             draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), shown, result.colors)
             _write_total(panel, result)
         else:
-            _draw_genes(panel, result, value, n_pairs=n_pairs, n_genes=n_genes)
+            _draw_genes(panel, result, strongest)
     finish_figure(axes, save)
     return axes if return_ax else None
 
@@ -176,6 +177,15 @@ class _Leakage:
         table = self.pairs.pivot(index="source", columns="target", values=value)
         matrix = table.reindex(index=self.names, columns=self.names).to_numpy(dtype=np.float64)
         return 100 * matrix if value == "fraction" else matrix
+
+    def strongest(self, value: str, n_pairs: int, n_genes: int) -> list[pd.DataFrame]:
+        """Return the most leaked genes of each of the pairs with the most leakage, in this order."""
+        named = self.pairs.merge(self.genes[["source", "target"]].drop_duplicates())
+        chosen = []
+        for pair in named.nlargest(n_pairs, value).itertuples():
+            genes = self.genes[(self.genes["source"] == pair.source) & (self.genes["target"] == pair.target)]
+            chosen.append(genes.nlargest(n_genes, "molecules"))
+        return chosen
 
 
 def _check_choice(value: str, kinds: Sequence[str]) -> None:
@@ -231,14 +241,24 @@ def _types(pairs: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _make_axes(
-    kinds: Sequence[str], names: Sequence[str], n_rows: float, figsize: tuple[float, float] | None
+    kinds: Sequence[str],
+    names: Sequence[str],
+    strongest: Sequence[pd.DataFrame],
+    figsize: tuple[float, float] | None,
 ) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     longest = label_inches([line for name in names for line in name.split("\n")], fontsize=_FONTSIZE)
     heatmap, room = _CELL * len(names), max(longest, _LEAST_NAME)
-    sizes = {"heatmap": heatmap + _AROUND + room, "flow": _FLOW + 2 * room, "genes": max(_GENES, 2 * room + 0.8)}
+    genes = label_inches([str(name) for table in strongest for name in table["gene"]], fontsize=_FONTSIZE)
+    headings = _BOLD * label_inches([_heading(table) for table in strongest], fontsize=_FONTSIZE)
+    sizes = {
+        "heatmap": heatmap + _AROUND + room,
+        "flow": _FLOW + 2 * room,
+        "genes": max(genes, _LEAST_NAME) + max(headings, _GENES),
+    }
     widths = [sizes[name] for name in kinds]
+    n_rows = sum(len(table) + _GAP for table in strongest)
     heights = {"heatmap": heatmap * 0.8, "flow": _LEAST_HEIGHT, "genes": _ROW * n_rows}
     height = max(heights[name] for name in kinds) + _AROUND + (room if "heatmap" in kinds else _LEAST_NAME)
     figure, axes = plt.subplots(
@@ -260,7 +280,8 @@ def _draw_heatmap(ax: Axes, result: _Leakage, shown: Sequence[str], value: str, 
         if np.isnan(matrix[place, place]):
             ax.plot([place - 0.5, place + 0.5], [place - 0.5, place + 0.5], color="0.6", linewidth=0.8)
         else:
-            ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5))
+            corner = (place - 0.46, place - 0.46)  # a frame at the border would be cut
+            ax.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="white", linewidth=1.5))
     if len(places) <= _MOST_NUMBERS:
         _write_numbers(ax, matrix, scale)
     ax.set_xticks(places, shown, rotation=90, fontsize="small")
@@ -305,18 +326,18 @@ def _write_total(ax: Axes, result: _Leakage) -> None:
                 fontsize="small")  # fmt: skip
 
 
-def _draw_genes(ax: Axes, result: _Leakage, value: str, *, n_pairs: int, n_genes: int) -> None:
-    named = result.pairs.merge(result.genes[["source", "target"]].drop_duplicates())
-    strongest = named.nlargest(n_pairs, value)
+def _heading(genes: pd.DataFrame) -> str:
+    return f"{genes['source'].iloc[0]} → {genes['target'].iloc[0]}"
+
+
+def _draw_genes(ax: Axes, result: _Leakage, strongest: Sequence[pd.DataFrame]) -> None:
     color = dict(zip(result.names, result.colors, strict=True))
     labels: list[tuple[float, str]] = []
     row = 0.0
-    for pair in strongest.itertuples():
-        chosen = (result.genes["source"] == pair.source) & (result.genes["target"] == pair.target)
-        genes = result.genes[chosen].nlargest(n_genes, "molecules")
-        ax.text(0.0, row, f"{pair.source} → {pair.target}", va="center", fontsize="small", weight="bold")
+    for genes in strongest:
+        ax.text(0.0, row, _heading(genes), va="center", fontsize="small", weight="bold")
         rows = row + 1 + np.arange(len(genes))
-        bars = ax.barh(rows, 100 * genes["fraction"], height=0.75, color=color[str(pair.source)])
+        bars = ax.barh(rows, 100 * genes["fraction"], height=0.75, color=color[genes["source"].iloc[0]])
         ax.bar_label(bars, [_short(molecules) for molecules in genes["molecules"]], padding=2, fontsize=7, color="0.4")
         labels += list(zip(rows.tolist(), genes["gene"].astype(str), strict=True))
         row = float(rows[-1]) + _GAP

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["rank_genes"]
 
 _COLUMNS = ("gene", "proba_de", "lfc_mean", "lfc_std", "is_de_fdr", "corrected_fraction1")
-_ROW_HEIGHT, _PANEL_WIDTH, _MARGIN, _N_COLUMNS = 0.22, 2.7, 0.9, 4
+_ROW_HEIGHT, _MARGIN, _N_COLUMNS = 0.22, 0.9, 4
+# Width of a panel beside the names of its genes, and at least of both together, in inches.
+_BESIDE_NAMES, _LEAST_WIDTH = 2.0, 2.7
 # Smallest height of a panel, which leaves room for the label of the color bar, in rows.
 _LEAST_ROWS = 10
 # Largest length of the color bar, and its width, in inches.
@@ -109,14 +111,16 @@ def rank_genes(
     low = min(np.floor(10 * float(probability.min())) / 10, 0.9)
     scale = ColorScale.of(probability, cmap, (low, 1.0), "probability of the change")
     check_save(save)
+    names = label_inches([str(gene) for top in tops for gene in top["gene"]], fontsize=10)
+    height = _ROW_HEIGHT * max(_LEAST_ROWS, *(len(top) for top in tops)) + _MARGIN
     axes = open_panels(
         [comparison.name for comparison in comparisons],
         ax=ax,
-        size=(_PANEL_WIDTH, _ROW_HEIGHT * max(_LEAST_ROWS, *(len(top) for top in tops)) + _MARGIN),
+        size=(max(_BESIDE_NAMES + names, _LEAST_WIDTH), height),
         figsize=figsize,
         title=title,
         n_columns=_N_COLUMNS,
-        labels=label_inches([str(gene) for top in tops for gene in top["gene"]], fontsize=10),
+        labels=names,
     )
     for panel, top in zip(axes, tops, strict=True):
         _draw_panel(panel, top, scale)

@@ -12,6 +12,7 @@ from anndata import AnnData
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
+from resolvi_sd._validation import listing, warn_user
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
@@ -86,6 +87,11 @@ def spatial(
         If the number of axes or titles differs from that of panels, the coordinates are not finite, values in
         `corrected_layer` are not between 0 and the counts, or the counts that were fitted are no longer counts.
 
+    Warns
+    -----
+    UserWarning
+        If the table is a query that lacks a gene, whose counts are zero.
+
     Examples
     --------
     >>> import numpy as np, pandas as pd, anndata, resolvi_sd as rsd
@@ -104,6 +110,7 @@ def spatial(
     setup = read_setup(adata, keys)
     corrected = corrected_layer_name(adata, keys, corrected_layer)
     genes = resolve_genes(adata, gene)
+    _warn_of_unmeasured(genes, adata, keys)
     place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
@@ -119,3 +126,13 @@ def spatial(
             rows.append(PanelRow(section, pair, (scale, scale), titles))
     axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
     return axes if return_ax else None
+
+
+def _warn_of_unmeasured(genes: Sequence[str], adata: AnnData, keys: Keys) -> None:
+    unmeasured = set(adata.uns[keys.model].get("unmeasured", ()))
+    missing = [gene for gene in genes if gene in unmeasured]
+    if missing:
+        warn_user(
+            f"Genes that were not measured in this query have no counts: {listing(missing)}. "
+            f"`{keys.call('normalized_expression')}` gives what the reference expects of them."
+        )

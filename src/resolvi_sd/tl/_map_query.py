@@ -51,9 +51,10 @@ def map_query(
     with the reference's genes, in which the counts of genes that the query lacks are zero, with a warning, and genes
     that the reference lacks are dropped. This table is returned with `copy`, or added to the SpatialData object. The
     genes that the query lacks are recorded in `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit
-    leave them out, their normalized expression is that of reference cells with the same latent values, and the encoder
-    is given what cells of the same kind have of them. In simulated cells, the accuracy of labels was 0.97 with all of
-    60 genes, and 0.92, 0.82 and 0.65 with 45, 30 and 20 of them (0.82, 0.57 and 0.28 if they counted as zero).
+    leave them out, their normalized expression is that of reference cells with the same latent values, the encoder is
+    given what cells of the same kind have of them, and the likelihood is that of the measured genes. In simulated
+    cells, the accuracy of labels was 0.97 with all of 60 genes, and 0.92, 0.82 and 0.65 with 45, 30 and 20 of them
+    (0.82, 0.57 and 0.28 if they counted as zero).
 
     Parameters
     ----------

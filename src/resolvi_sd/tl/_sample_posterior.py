@@ -54,7 +54,8 @@ def sample_posterior(
         - `"neighbor_weights"`: the neighbor weights beta, a point estimate, (cell, neighbor);
         - `"own_counts"`, `"diffused_counts"`, `"background_counts"`: whole molecules by source, int32, (sample, cell,
           gene), which add up to the counts;
-        - `"corrected_rate"`: expected own molecules, library size × own share × rho, (sample, cell, gene);
+        - `"corrected_rate"`: expected own molecules, library size × own share × rho, (sample, cell, gene); zero for
+          genes that a query lacks;
         - `"residual_rate"`: expected molecules from neighbors and background, (sample, cell, gene).
     n_samples
         Number of draws.
