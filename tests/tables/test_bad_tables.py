@@ -85,6 +85,7 @@ def test_strange_coordinates(table, stored, error, message):
         (np.inf, "1 entries are NaN or infinite"),
         (-1.0, "smallest value is -1"),
         (0.5, "not integers, such as 0.5"),
+        (2e7, r"largest value is 2e\+07, more molecules than a cell has"),
     ],
 )
 def test_no_counts_name_where_counts_are(table, value, message):

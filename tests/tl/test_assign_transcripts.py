@@ -313,8 +313,10 @@ def test_an_id_of_ones_own_for_background(three_cells):
     assert found["resolvi_cell_id"].iloc[6] == ""
     with pytest.raises(ValueError, match=r"unassigned='a'.*is the id of a cell"):
         assigned(three_cells, scale=1.0, reassign=True, unassigned="a")
-    with pytest.raises(ValueError, match=r"unassigned=7.*not of their type"):
+    with pytest.raises(ValueError, match=r"unassigned=7 is not of the type of the ids, such as 'a'"):
         assigned(three_cells, scale=1.0, reassign=True, unassigned=7)
+    with pytest.raises(ValueError, match="`unassigned` is the id of background.*pass both or neither"):
+        assigned(three_cells, scale=1.0, unassigned="nobody")
 
 
 # Coordinates, outlines, regions, stores
@@ -426,7 +428,7 @@ def test_a_store(fitted, tmp_path):
 
 def test_errors_say_what_to_do(three_cells):
     table = three_cells.tables["table"]
-    with pytest.raises(ValueError, match="`scale` must be positive and finite, not 0"):
+    with pytest.raises(ValueError, match="`scale` must be positive, not 0"):
         assigned(three_cells, scale=0)
     with pytest.raises(TypeError, match="needs points: pass a SpatialData"):
         rsd.tl.assign_transcripts(table)

@@ -105,11 +105,11 @@ class CellIds:
         if unassigned is None:
             default = "" if not numeric else -1 if 0 in ids else 0
             nobody = default if marker is None else marker
-        elif isinstance(unassigned, str) == numeric or unassigned in ids:
-            what = "is the id of a cell" if unassigned in ids else "is not of their type"
+        elif unassigned in ids:
+            raise ValueError(f"unassigned={unassigned!r} is the id of a cell: choose one that no cell has.")
+        elif isinstance(unassigned, str) == numeric:
             raise ValueError(
-                f"unassigned={unassigned!r} must differ from the ids of all cells, such as {listing(ids, 3)} "
-                f"({dtype}), but {what}."
+                f"unassigned={unassigned!r} is not of the type of the ids, such as {listing(ids, 3)} ({dtype})."
             )
         values = np.full(n_cells + 1, nobody, dtype=object)
         values[columns.rows] = ids.to_numpy(dtype=object)

@@ -17,6 +17,8 @@ __all__ = ["check_counts", "check_has_molecules", "check_not_corrected", "check_
 _SCAN = 1 << 20
 # Number of cells used to check whether a layer that is not in memory holds counts.
 _HEAD = 100
+# A cell has some 1e6 molecules of RNA. The likelihood adds up as many terms as an entry has molecules.
+_MOST_MOLECULES = 10**7
 
 
 def first_fraction(values: NDArray[np.floating]) -> float | None:
@@ -72,7 +74,7 @@ def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> 
     Raises
     ------
     ValueError
-        If some are NaN, infinite, negative, or not integers.
+        If some are NaN, infinite, negative, not integers, or more than a cell can have.
     """
     name = _matrix_name(layer)
     if values.dtype.kind == "f":
@@ -92,6 +94,11 @@ def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> 
         raise ValueError(
             f"{name} must hold molecule counts, but has values that are not integers, such as {fraction:g}: it looks "
             f"normalized or log-transformed. {_where_counts_may_be(adata, layer)}"
+        )
+    if values.size and values.max() > _MOST_MOLECULES:
+        raise ValueError(
+            f"{name} must hold molecule counts, but its largest value is {values.max():g}, more molecules than a cell "
+            f"has. Are these intensities? {_where_counts_may_be(adata, layer)}"
         )
 
 

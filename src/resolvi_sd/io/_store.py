@@ -123,7 +123,7 @@ def _local_root(path: object) -> Path:
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(
-            f"The store {str(root)!r} {what}; it must be a zarr store in a local folder. "
+            f"The store {str(root.absolute())!r} {what}; it must be a zarr store in a local folder. "
             "Write the object to one with `sdata.write(path)`."
         )
     return root

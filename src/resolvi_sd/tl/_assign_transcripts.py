@@ -154,8 +154,12 @@ def assign_transcripts(
     True
     """
     generator, keys = as_generator(rng), Keys(key_added)
-    if scale is not None and scale != np.inf:
-        check_number(scale, argument="scale", above=0)
+    if scale is not None:
+        check_number(scale, argument="scale", above=0, finite=False)
+    if unassigned is not None and not reassign:
+        raise ValueError(
+            "`unassigned` is the id of background transcripts after `reassign=True`: pass both or neither."
+        )
     if not isinstance(sdata, SpatialData):
         raise TypeError(f"Assigning transcripts needs points: pass a SpatialData, not {type(sdata).__name__}.")
     adata = resolve_table(sdata, table_key)

@@ -89,7 +89,7 @@ def audit(
     metric and layer, for each evaluated correction in turn:
 
     - `metric`: see Notes;
-    - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`;
+    - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`; empty for a metric without values;
     - `value`;
     - `better`: `"higher"`, `"lower"`, or empty;
     - `n`: the number of cells, genes, or pairs of genes or types over which the value is averaged;

@@ -147,8 +147,8 @@ def fit(
     -------
     None, or the table if `copy`. Modifies the table (`data` itself, or `data.tables[table_key]`) with:
 
-    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with the same sparsity; in
-      a temporary file if the counts are not in memory;
+    - `.layers['resolvi_counts']`: corrected counts, CSR float32, between 0 and the counts, with the same sparsity (with
+      `integer_counts`, int32 and without the zeros); in a temporary file if the counts are not in memory;
     - `.obsm['X_resolvi']`: mean of the latent posterior, cells × n_latent, float32;
     - `.obs['resolvi_true']`, `.obs['resolvi_diffusion']`, `.obs['resolvi_background']`: expected shares of the cell's
       molecules, summing to 1; NaN for cells without counts;
