@@ -96,3 +96,10 @@ def test_a_gene_that_a_query_lacks_is_told(adata):
     adata.uns["resolvi"]["unmeasured"] = np.array([name], dtype=object)
     with pytest.warns(UserWarning, match=f"not measured in this query have no counts: '{name}'.*normalized_expression"):
         rsd.pl.spatial(adata, name)
+
+
+def test_the_color_bar_of_a_flat_section_keeps_whole_words(adata):
+    adata.obsm["spatial"] = adata.obsm["spatial"] * [200.0, 1.0]
+    ax = rsd.pl.spatial(adata, "KRT8", return_ax=True)[-1]
+    labels = [label for bar in ax.child_axes for label in (bar.get_ylabel(),) if label]
+    assert labels == ["molecules\nper cell"]

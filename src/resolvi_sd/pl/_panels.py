@@ -18,6 +18,7 @@ from resolvi_sd.pl._figures import (
     figure_of,
     finish_figure,
     given_axes,
+    label_inches,
     panel_titles,
     title_panels,
     wrapped,
@@ -174,7 +175,8 @@ def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05, he
 
     figure = figure_of(axes[0])
     colors = ScalarMappable(scale.norm, scale.cmap)
-    label = wrapped(scale.label, height) if np.isfinite(height) else scale.label
+    whole_words = max(height, label_inches(scale.label.split(), fontsize=12))
+    label = wrapped(scale.label, whole_words) if np.isfinite(height) else scale.label
     if figure.get_layout_engine() is None:
         # Nothing makes room for a bar beside the axes, so the axes have to shrink.
         figure.colorbar(colors, ax=axes, label=label, extend=scale.extend)
