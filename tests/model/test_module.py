@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from resolvi_sd._model import decode, encode
+from resolvi_sd._model.entry_sources import entry_sources
 from resolvi_sd._model.extension import extend_module
 from resolvi_sd._model.importance import WeightedDraws, weighted_expression
 from resolvi_sd._model.module import Rates, ResolviModule
@@ -174,3 +175,25 @@ def test_the_part_of_profiles_that_is_not_measured_is_not_learned_from_a_query()
     assert (profile.grad[:, list(missing)] == 0).all()
     # Scaling the measured part changes nothing.
     torch.testing.assert_close((profile.grad * profile.detach()).sum(dim=1), torch.zeros(59), rtol=0, atol=1e-3)
+
+
+def test_sources_of_molecules_in_genes_that_a_query_lacks():
+    """A transcript of such a gene comes from where shares and profiles say; of other genes, from where counts do."""
+    missing = (1, 4, 11)
+    tissue, _ = small_tissue(missing=missing)
+    module = small_module(tissue, likelihood="poisson")
+    module.data = replace(module.data, unmeasured=missing)
+    cells = np.arange(1, 30)
+    rows, genes = np.repeat(cells, 2), np.tile([4, 5], len(cells))
+    with torch.no_grad():
+        minibatch = cut_minibatch(tissue, cells)
+        latent, _ = module.encode_all(minibatch)
+        profiles, weights = module.expression(latent, minibatch.categories), module.neighbor_weights(minibatch)
+        shares = module.shares(minibatch)
+        around = module.neighbor_expression(minibatch, profiles, weights)
+        background = module.background_profile()[minibatch.core_batch]
+        expected = torch.stack([shares.T[i][:, None] * p for i, p in enumerate((profiles[:29], around, background))])
+        expected = (expected / expected.sum(dim=0))[:, :, [4, 5]].reshape(3, -1).T.numpy()
+    found = entry_sources(module, tissue, rows, genes)
+    by_source = np.stack([found[:, 0], found[:, 1:-1].sum(axis=1), found[:, -1]], axis=1)
+    np.testing.assert_allclose(by_source, expected, rtol=1e-4)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.module import Rates, ResolviModule
 from resolvi_sd._tiles import SparseRows, Tissue, cut_minibatch
 
 __all__ = ["entry_sources"]
@@ -47,7 +47,10 @@ def entry_sources(
         profiles = module.expression(latent, minibatch.categories)
         weights = module.neighbor_weights(minibatch)
         amount = module.amount(minibatch, latent, module.shares(minibatch))
-        rates = module.rates(minibatch, profiles, amount, weights, module.background_profile())
+        around = module.neighbor_expression(minibatch, profiles, weights)
+        sources = profiles[: len(cells)], around, module.background_profile()[minibatch.core_batch]
+        # Of all genes: a transcript may be of a gene that the table of a query lacks.
+        rates = Rates.of(module.rates_of(amount, *sources).amount, *sources)
         counts = SparseRows(
             torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
         )
