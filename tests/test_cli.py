@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 import sys
@@ -232,6 +233,16 @@ def test_the_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
     assert end.value.code == 0 and capsys.readouterr().out == f"resolvi-sd {rsd.__version__}\n"
+
+
+def test_every_option_is_explained(capsys):
+    for command in ("fit", "map_query", "differential_niche_abundance"):
+        with pytest.raises(SystemExit, match="0"):
+            main([command, "--help"])
+        shown = re.split(r"\n(?=  --)", capsys.readouterr().out)[1:]
+        # "--option VALUE, --option+ VALUE  explanation (type: ..., default: ...)"
+        unexplained = [text for text in shown if re.search(r"^\s*--\S+ \S+(, --\S+ \S+)?\s+\((required|type)", text)]
+        assert len(shown) > 5 and unexplained == []
 
 
 def test_a_wrong_command_line(capsys):

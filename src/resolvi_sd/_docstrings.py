@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from textwrap import indent
+from textwrap import dedent, indent
 from typing import Any, TypeVar
 
-__all__ = ["borrowed_docs", "fill_docstring"]
+__all__ = ["borrowed_docs", "fill_docstring", "parameter_texts"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -55,6 +55,15 @@ def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
         return method
 
     return decorate
+
+
+def parameter_texts(function: Callable[..., Any]) -> dict[str, str]:
+    """Return the description of each parameter; those that are described together have the same."""
+    texts: dict[str, str] = {}
+    for entry in _entries(function):
+        names, _, text = entry.partition("\n")
+        texts |= dict.fromkeys(names.split(", "), dedent(text).strip())
+    return texts
 
 
 def _entries(function: Callable[..., Any]) -> list[str]:

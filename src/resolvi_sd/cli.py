@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from jsonargparse import ArgumentParser
 from spatialdata import SpatialData, read_zarr
 
 from resolvi_sd import __version__, io, pl, tl
+from resolvi_sd._docstrings import parameter_texts
 from resolvi_sd._keys import Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_picture, check_place
@@ -122,6 +123,7 @@ def _make_parser() -> ArgumentParser:
         else:
             command.add_argument("--output", type=Path | None, help="copy of DATA to write into; it must not exist")
         command.add_function_arguments(function, skip=_NO_OPTIONS)
+        _add_shared_help(command, function)
         command.add_argument("--backed", action="store_true", help="leave the counts on disk")
         command.add_argument("--settings", action="config", help="file (.yaml) with options")
         if plot:
@@ -130,6 +132,14 @@ def _make_parser() -> ArgumentParser:
             command.add_argument("--csv", type=Path | None, help="file for the result, in addition to the table")
         commands.add_subcommand(name, command, help=summary)
     return parser
+
+
+def _add_shared_help(command: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Add the help of arguments that are described together, which jsonargparse does not find."""
+    texts = parameter_texts(function)
+    for action in command._actions:
+        if action.help is None and action.dest in texts:
+            action.help = texts[action.dest]
 
 
 @contextmanager
