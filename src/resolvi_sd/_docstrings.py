@@ -8,17 +8,33 @@ from collections.abc import Callable, Mapping
 from textwrap import dedent, indent
 from typing import Any, TypeVar
 
-__all__ = ["borrowed_docs", "fill_docstring", "parameter_texts"]
+__all__ = ["borrowed_docs", "fill_docstring", "parameter_texts", "with_trained_model"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+# The start of an example of a method of `ResolVI`.
+_TRAINED_MODEL = """\
+>>> import resolvi_sd as rsd
+>>> adata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)["table"]
+>>> rsd.ResolVI.setup_anndata(adata)
+>>> model = rsd.ResolVI(adata)
+>>> model.train(max_epochs=2, show_progress_bar=False)"""
 
 _MARKER = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)
 
 
 def fill_docstring(function: Callable[..., Any], texts: Mapping[str, str]) -> None:
-    """Replace each line of the docstring that consists of a name in braces with the text of that name."""
+    """Replace each line of the docstring that consists of one of the names in braces with the text of that name."""
     if function.__doc__ is not None:  # python -OO has none
-        function.__doc__ = _MARKER.sub(lambda marker: indent(texts[marker[2]], marker[1]), function.__doc__)
+        function.__doc__ = _MARKER.sub(
+            lambda marker: indent(texts[marker[2]], marker[1]) if marker[2] in texts else marker[0], function.__doc__
+        )
+
+
+def with_trained_model(method: _Method) -> _Method:
+    """Replace `{trained_model}` with code that trains a model of a simulated tissue, for the example of a method."""
+    fill_docstring(method, {"trained_model": _TRAINED_MODEL})
+    return method
 
 
 def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:

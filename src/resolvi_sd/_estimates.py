@@ -21,6 +21,7 @@ from resolvi_sd._analysis import (
     mean_expression,
 )
 from resolvi_sd._csr import CSR
+from resolvi_sd._docstrings import with_trained_model
 from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
@@ -41,6 +42,7 @@ __all__ = ["Estimates"]
 class Estimates(TableTasks):
     """Results of a trained model."""
 
+    @with_trained_model
     def get_latent_representation(
         self,
         adata: AnnData | None = None,
@@ -75,6 +77,12 @@ class Estimates(TableTasks):
             If the model has not been trained.
         ValueError
             If the genes or categories of the table are not those of the model, or if the table no longer has counts.
+
+        Examples
+        --------
+        {trained_model}
+        >>> model.get_latent_representation(show_progress_bar=False).shape
+        (300, 10)
         """
         table, fitted = self._table(adata), self.fitted
         codes = category_codes(table, fitted)
@@ -88,6 +96,7 @@ class Estimates(TableTasks):
             show_progress_bar=show_progress_bar,
         )
 
+    @with_trained_model
     def get_normalized_expression(
         self,
         adata: AnnData | None = None,
@@ -142,6 +151,13 @@ class Estimates(TableTasks):
         ValueError
             If a number is out of range, if another table is passed for something available only for the cells of the
             model, or if the genes of the table are not those of the model.
+
+        Examples
+        --------
+        {trained_model}
+        >>> rates = model.get_normalized_expression(gene_list=["gene_00"], library_size=1e4, show_progress_bar=False)
+        >>> rates.shape
+        (300, 1)
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
         categories = category_codes(table, fitted)
@@ -173,6 +189,7 @@ class Estimates(TableTasks):
             mean = mean_expression(fitted.module, counts, categories, request, scale, **settings)
         return pd.DataFrame(mean, index=table.obs_names, columns=list(request.names))
 
+    @with_trained_model
     def get_corrected_counts(self, *, show_progress_bar: bool = True) -> CSR:
         """Return a copy of the corrected counts, the expected own molecules of each cell.
 
@@ -191,9 +208,17 @@ class Estimates(TableTasks):
             If the model has not been trained.
         ValueError
             If the table has changed since the model was made.
+
+        Examples
+        --------
+        {trained_model}
+        >>> corrected = model.get_corrected_counts(show_progress_bar=False)
+        >>> bool((adata.X - corrected).min() >= 0)
+        True
         """
         return self._given_away(show_progress_bar=show_progress_bar).own
 
+    @with_trained_model
     def get_decontaminated_counts(
         self, *, fpr: float | None = None, per_gene: bool = False, show_progress_bar: bool = True
     ) -> CSR:
@@ -220,6 +245,13 @@ class Estimates(TableTasks):
             If the model has not been trained.
         ValueError
             If `fpr` is not between 0 and 1, or the table has changed since the model was made.
+
+        Examples
+        --------
+        {trained_model}
+        >>> whole = model.get_decontaminated_counts(fpr=0.1, show_progress_bar=False)
+        >>> whole.dtype.name, bool(whole.sum() < adata.X.sum())
+        ('int32', True)
         """
         check_fpr(fpr, per_gene=per_gene)
         fitted = self.fitted
@@ -235,6 +267,7 @@ class Estimates(TableTasks):
             show_progress_bar=show_progress_bar,
         ).counts
 
+    @with_trained_model
     def get_shares(self, *, show_progress_bar: bool = True) -> pd.DataFrame:
         """Return the expected shares of own, diffused and background molecules in each cell.
 
@@ -253,6 +286,12 @@ class Estimates(TableTasks):
             If the model has not been trained.
         ValueError
             If the table has changed since the model was made.
+
+        Examples
+        --------
+        {trained_model}
+        >>> list(model.get_shares(show_progress_bar=False))
+        ['true', 'diffusion', 'background']
         """
         shares = self._infer(show_progress_bar=show_progress_bar).shares
         return pd.DataFrame(shares, index=self._cells, columns=["true", "diffusion", "background"])
@@ -291,6 +330,16 @@ class Estimates(TableTasks):
             If the model has not been trained.
         ValueError
             If the model has no labels, or if the genes or categories of the table are not those of the model.
+
+        Examples
+        --------
+        >>> import resolvi_sd as rsd
+        >>> adata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)["table"]
+        >>> rsd.ResolVI.setup_anndata(adata, labels_key="cell_type")
+        >>> model = rsd.ResolVI(adata, semisupervised=True)
+        >>> model.train(max_epochs=2, show_progress_bar=False)
+        >>> model.predict(show_progress_bar=False).shape
+        (300,)
         """
         check_positive_int(n_samples, argument="n_samples")
         fitted = self.fitted

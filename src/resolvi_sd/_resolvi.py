@@ -11,6 +11,7 @@ import pandas as pd
 from anndata import AnnData, read_h5ad
 from spatialdata import SpatialData
 
+from resolvi_sd._docstrings import with_trained_model
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
 from resolvi_sd._input import ModelInput, as_fitted, read_input
@@ -156,6 +157,14 @@ class ResolVI(Estimates):
         ------
         KeyError, ValueError, TypeError
             If an entry is missing or invalid.
+
+        Examples
+        --------
+        >>> import resolvi_sd as rsd
+        >>> adata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, n_samples=2, rng=0)["table"]
+        >>> rsd.ResolVI.setup_anndata(adata, batch_key="sample", labels_key="cell_type")
+        >>> rsd.ResolVI(adata, semisupervised=True).config.n_latent
+        10
         """
         check_is_table(adata)
         n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
@@ -185,6 +194,7 @@ class ResolVI(Estimates):
             read_sizes(adata, size_factor_key)
         adata.uns[_SETUP] = setup.to_plain()
 
+    @with_trained_model
     def train(
         self,
         max_epochs: int | None = None,
@@ -225,6 +235,12 @@ class ResolVI(Estimates):
         KeyError, ValueError
             If a loaded model cannot be trained again, because the table lacks the labels of the fit or the model is
             that of a query.
+
+        Examples
+        --------
+        {trained_model}
+        >>> model.history.shape
+        (2, 2)
         """
         training = combine_configs(
             training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
@@ -247,10 +263,19 @@ class ResolVI(Estimates):
         self._fitted, self._posterior, self._input, self._is_loaded = fitted, posterior, model_input, False
 
     @property
+    @with_trained_model
     def history(self) -> pd.DataFrame:
-        """ELBO (nats per cell) and learning rate of each epoch."""
+        """ELBO (nats per cell) and learning rate of each epoch.
+
+        Examples
+        --------
+        {trained_model}
+        >>> list(model.history)
+        ['elbo', 'learning_rate']
+        """
         return pd.DataFrame(dict(self.fitted.history)).set_index("epoch")
 
+    @with_trained_model
     def write(
         self, adata: AnnData | None = None, *, key_added: str = DEFAULT_KEY, show_progress_bar: bool = True
     ) -> None:
@@ -273,6 +298,13 @@ class ResolVI(Estimates):
         ValueError
             If the genes or cells of the table are not those of the model, or if writing would replace entries that
             are not results or that the model reads.
+
+        Examples
+        --------
+        {trained_model}
+        >>> model.write()
+        >>> "resolvi_counts" in adata.layers
+        True
         """
         target, keys = self._table(adata), Keys(key_added)
         if not target.obs_names.equals(self._cells):
@@ -284,6 +316,7 @@ class ResolVI(Estimates):
         check_room(target, self.fitted.setup, keys)
         self._write_posterior(target, self._given_away(show_progress_bar=show_progress_bar), keys)
 
+    @with_trained_model
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
         """Save the model to a folder, as safetensors and JSON files.
 
@@ -300,6 +333,15 @@ class ResolVI(Estimates):
         ------
         ValueError
             With `save_anndata`, if the cells, genes, counts or batches of the table have changed.
+
+        Examples
+        --------
+        {trained_model}
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save(folder)
+        >>> rsd.ResolVI.load(folder, adata).get_latent_representation(show_progress_bar=False).shape
+        (300, 10)
         """
         if save_anndata:
             self._check_unchanged()
@@ -321,6 +363,7 @@ class ResolVI(Estimates):
         )
 
     @classmethod
+    @with_trained_model
     def load(cls, folder: str | Path, adata: AnnData | None = None) -> ResolVI:
         """Load a model that was saved with :meth:`save`; no code from the folder is executed.
 
@@ -347,6 +390,15 @@ class ResolVI(Estimates):
         -----
         UserWarning
             If the counts are not those that the model was fitted on.
+
+        Examples
+        --------
+        {trained_model}
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save(folder, save_anndata=True)
+        >>> rsd.ResolVI.load(folder).adata.shape
+        (300, 40)
         """
         folder = Path(folder).expanduser()
         if adata is None:
@@ -396,6 +448,14 @@ class ResolVI(Estimates):
         -----
         UserWarning
             If the table lacks neighbors that cells had in the fit, or if the counts have changed.
+
+        Examples
+        --------
+        >>> import resolvi_sd as rsd
+        >>> sdata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)
+        >>> rsd.tl.fit(sdata, max_epochs=2, show_progress_bar=False)
+        >>> rsd.ResolVI.from_table(sdata).get_shares(show_progress_bar=False).shape
+        (300, 3)
         """
         adata = resolve_table(data, table_key)
         keys = Keys(key_added)
@@ -409,6 +469,7 @@ class ResolVI(Estimates):
         return cls._of(fitted, adata, as_fitted(model_input, fitted), is_loaded=True)
 
     @classmethod
+    @with_trained_model
     def load_query_data(
         cls,
         adata: AnnData,
@@ -461,6 +522,13 @@ class ResolVI(Estimates):
         -----
         UserWarning
             If genes are missing, or if the table of the model is a copy.
+
+        Examples
+        --------
+        {trained_model}
+        >>> query = rsd.datasets.simulate_tissue(n_cells=200, n_genes=40, rng=1)["table"]
+        >>> rsd.ResolVI.load_query_data(query, model).get_latent_representation(show_progress_bar=False).shape
+        (200, 10)
         """
         if not isinstance(reference_model, ResolVI):
             raise TypeError(

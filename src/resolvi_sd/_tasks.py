@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from resolvi_sd import tl
 from resolvi_sd._analysis import CellSelection, Mode, Weighting, selected_groups
-from resolvi_sd._docstrings import borrowed_docs
+from resolvi_sd._docstrings import borrowed_docs, with_trained_model
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 from resolvi_sd._state import RESULTS_KEY, ModelState
@@ -27,6 +27,7 @@ class TableTasks(ModelState):
     """Draws, summaries and comparisons, with the arguments of the functions of `tl`; the results are returned."""
 
     @borrowed_docs(tl.sample_posterior)
+    @with_trained_model
     def sample_posterior(
         self,
         *,
@@ -53,6 +54,13 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.sample_posterior`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> draws = model.sample_posterior(sites=["shares"], n_samples=5, show_progress_bar=False)
+        >>> dict(draws["shares"].sizes)
+        {'sample': 5, 'cell': 300, 'source': 3}
         """
         return tl.sample_posterior(
             self._results_table(show_progress_bar=show_progress_bar),
@@ -66,6 +74,7 @@ class TableTasks(ModelState):
         )
 
     @borrowed_docs(tl.posterior_summary)
+    @with_trained_model
     def posterior_summary(
         self,
         *,
@@ -94,6 +103,13 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.posterior_summary`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> summary = model.posterior_summary(site="shares", n_samples=5, show_progress_bar=False)
+        >>> list(summary)
+        ['mean', 'std']
         """
         return tl.posterior_summary(
             self._results_table(show_progress_bar=show_progress_bar),
@@ -109,6 +125,7 @@ class TableTasks(ModelState):
         )
 
     @borrowed_docs(tl.differential_expression)
+    @with_trained_model
     def differential_expression(
         self,
         groupby: str | None = None,
@@ -147,6 +164,13 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.differential_expression`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> de = model.differential_expression("cell_type", n_samples=100, show_progress_bar=False)
+        >>> bool(de["is_de_fdr"].any())
+        True
         """
         self._check_column(groupby)
         table = self._results_table(show_progress_bar=show_progress_bar)
@@ -168,6 +192,7 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.niche_abundance)
+    @with_trained_model
     def niche_abundance(
         self, *, labels_key: str | None = None, weighting: Weighting = "uniform", show_progress_bar: bool = True
     ) -> pd.DataFrame:
@@ -189,6 +214,12 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.niche_abundance`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> model.niche_abundance(labels_key="cell_type", show_progress_bar=False).shape[0]
+        300
         """
         self._check_labels(labels_key)
         table = self._results_table(show_progress_bar=show_progress_bar)
@@ -196,6 +227,7 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.differential_niche_abundance)
+    @with_trained_model
     def differential_niche_abundance(
         self,
         groupby: str | None = None,
@@ -236,6 +268,21 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.differential_niche_abundance`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> dna = model.differential_niche_abundance(
+        ...     "domain",
+        ...     group1="domain_0",
+        ...     group2="domain_1",
+        ...     labels_key="cell_type",
+        ...     patch_size=20,
+        ...     n_samples=100,
+        ...     show_progress_bar=False,
+        ... )
+        >>> {"group1", "label", "lfc_mean"} <= set(dna)
+        True
         """
         self._check_column(groupby)
         self._check_labels(labels_key)
@@ -259,6 +306,7 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.pseudobulk)
+    @with_trained_model
     def pseudobulk(
         self,
         groupby: str,
@@ -287,6 +335,12 @@ class TableTasks(ModelState):
             If the model has not been trained.
         KeyError, TypeError, ValueError
             As in :func:`resolvi_sd.tl.pseudobulk`.
+
+        Examples
+        --------
+        {trained_model}
+        >>> model.pseudobulk("domain", show_progress_bar=False).n_vars
+        40
         """
         self._check_column(groupby)
         return tl.pseudobulk(
