@@ -37,8 +37,8 @@ METRICS = (
 def main() -> None:
     for read in (mpoa, cosmx):
         section = read(real_data_folder())
-        table = prepared(section.table, next(iter(section.keys.values())))
-        print(f"\n{read.__name__}\n{measured(Section(table, section.keys, section.audit)).to_string()}", flush=True)
+        section = section._replace(table=prepared(section.table, next(iter(section.keys.values()))))
+        print(f"\n{read.__name__}\n{measured(section).to_string()}", flush=True)
 
 
 def measured(section: Section) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._estimates import Estimates
 from resolvi_sd._input import ModelInput, as_fitted, read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
+from resolvi_sd._model import ModelConfig, TrainingConfig, check_accelerator, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
     TABLE_FILE,
@@ -246,6 +246,7 @@ class ResolVI(Estimates):
             training, TrainingConfig(), "training", max_epochs=max_epochs, lr=lr, batch_size=batch_size
         )
         generator = as_generator(rng)
+        check_accelerator(accelerator)
         self._check_unchanged()
         model_input = self._training_input()
         fitted = fit_model(

@@ -253,12 +253,18 @@ def _copy_of(store: Path, output: Path | None) -> Iterator[Path]:
     output.mkdir()
     try:
         shutil.copytree(store, output, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        for folder in (output, *(place for place in output.rglob("*") if place.is_dir())):
-            folder.chmod(folder.stat().st_mode | stat.S_IRWXU)  # the store may be write-protected
+        _make_writable(output)
         yield output
     except BaseException:
+        _make_writable(output)
         shutil.rmtree(output, ignore_errors=True)
         raise
+
+
+def _make_writable(copy: Path) -> None:
+    """Let the owner write into all folders of a copy, which have the modes of a store that may be write-protected."""
+    for folder, _, _ in os.walk(copy):
+        os.chmod(folder, os.stat(folder).st_mode | stat.S_IRWXU)
 
 
 def _run_on_store(name: str, store: Path, given: dict[str, Any], *, backed: bool) -> tuple[SpatialData, str]:

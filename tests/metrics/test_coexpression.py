@@ -146,6 +146,8 @@ def test_expected_counts_of_a_small_panel_may_be_positive_everywhere():
     assert coexpression_rate(counts, genes, [("g0", "g1")]).mean > 0.9
     with pytest.raises(ValueError, match="dense rates"):
         coexpression_rate(counts / 100, genes, [("g0", "g1")])
+    with pytest.raises(ValueError, match="dense rates"):
+        coexpression_rate(1e4 * counts / counts.sum(axis=1, keepdims=True), genes, [("g0", "g1")])
 
 
 def test_no_exclusive_pairs_names_the_nearest():

@@ -1,5 +1,7 @@
 """The audit of exposure, on cells worked out by hand, on planted leakage, and against a recomputation with loops."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -238,6 +240,16 @@ def test_a_correction_adds_no_molecules():
     counts, corrected, labels, graph = by_hand()
     with pytest.raises(ValueError, match=r"`corrected` has more molecules than `counts` in \d+ entries"):
         exposure_audit(counts, 2 * corrected, labels, graph, gene_names=GENES)
+
+
+@pytest.mark.parametrize(("more", "error"), [(5e-4, False), (0.5, True)])
+def test_rounding_is_judged_entry_by_entry(more, error):
+    counts, corrected, labels, graph = by_hand()
+    counts[0, 2], corrected[0, 2] = 10**6, 10**6  # does not let others exceed their counts
+    corrected = corrected.astype(float)
+    corrected[1, 0] = counts[1, 0] + more
+    with pytest.raises(ValueError, match="in 1 entries") if error else nullcontext():
+        exposure_audit(counts, corrected, labels, graph, gene_names=GENES)
 
 
 def test_a_marker_that_is_named_twice_counts_once():

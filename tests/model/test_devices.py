@@ -134,12 +134,11 @@ def test_settings_of_several_devices_that_do_not_work_are_refused(monkeypatch, t
         fit(module, tissue, patches, number=[0, 1])
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(torch.backends.mps, "is_available", lambda: True)
+        elsewhere.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(NotImplementedError, match="require the accelerator 'cpu' or 'cuda', not 'mps'"):
             fit(module, tissue, patches, number=2, accelerator="gpu")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(
-        ValueError, match="accelerator='mps' is not available on this machine. Available: 'auto', 'cpu'"
-    ):
+    with pytest.raises(ValueError, match="accelerator='mps' is not available on this machine. Available: 'auto', 'cpu"):
         fit(module, tissue, patches, number=1, accelerator="mps")
     with pytest.raises(ValueError, match="devices=0: at least one device is needed"):
         fit(module, tissue, patches, number=0)

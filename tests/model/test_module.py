@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 
 from resolvi_sd._model import decode, encode
+from resolvi_sd._model.elbo import negative_elbo
 from resolvi_sd._model.entry_sources import entry_sources
 from resolvi_sd._model.extension import extend_module
 from resolvi_sd._model.importance import WeightedDraws, weighted_expression
@@ -175,6 +176,20 @@ def test_the_part_of_profiles_that_is_not_measured_is_not_learned_from_a_query()
     assert (profile.grad[:, list(missing)] == 0).all()
     # Scaling the measured part changes nothing.
     torch.testing.assert_close((profile.grad * profile.detach()).sum(dim=1), torch.zeros(59), rtol=0, atol=1e-3)
+
+
+def test_what_a_query_lacks_is_not_learned_from_it():
+    """Neither by the likelihood nor by the priors: Adam makes steps of full size, however small a gradient is."""
+    missing = [1, 4, 11]
+    tissue, _ = small_tissue(missing=missing)
+    module = small_module(tissue)
+    module.data = replace(module.data, unmeasured=tuple(missing))
+    loss, _ = negative_elbo(module, cut_minibatch(tissue, np.arange(1, 60)))
+    loss.backward()
+    for parameter in (module.background_logits, module.log_concentration):
+        assert parameter.grad[:, missing].abs().max() < 1e-9 and parameter.grad.abs().max() > 1e-3
+    # Nor how much of the background is in the measured genes.
+    torch.testing.assert_close(module.background_logits.grad.sum(dim=1), torch.zeros(1), rtol=0, atol=1e-4)
 
 
 def test_sources_of_molecules_in_genes_that_a_query_lacks():

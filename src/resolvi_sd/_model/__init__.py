@@ -2,7 +2,7 @@
 
 from resolvi_sd._model.config import ModelConfig, TrainingConfig, combine_configs, from_plain, to_plain
 from resolvi_sd._model.decontamination import MEDIAN, Removed, highest_level, molecules_to_keep, removal_curves
-from resolvi_sd._model.devices import train_on_devices
+from resolvi_sd._model.devices import check_accelerator, train_on_devices
 from resolvi_sd._model.entry_sources import entry_sources
 from resolvi_sd._model.extension import copy_module, extend_module
 from resolvi_sd._model.importance import Weights, check_weights, weigh_draws, weighted_expression, weighted_own
@@ -28,6 +28,7 @@ __all__ = [
     "Site",
     "TrainingConfig",
     "Weights",
+    "check_accelerator",
     "check_weights",
     "classify",
     "combine_configs",

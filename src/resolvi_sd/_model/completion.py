@@ -88,8 +88,7 @@ def complete(module: ResolviModule, features: SparseRows, categories: Tensor, mo
 def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, molecules: Tensor) -> Completed:
     """Return :func:`complete` of a block of cells, which is dense for a while."""
     n_genes = features.shape[1]
-    measured = torch.ones(n_genes, dtype=torch.bool, device=molecules.device)
-    measured[list(module.data.unmeasured)] = False
+    measured = module.is_measured()
     composition = torch.expm1(features.to_dense())
     composition[:, ~measured] = 0.0  # another table may have these genes
     composition /= composition.sum(dim=1, keepdim=True).clamp_min(_TINY)

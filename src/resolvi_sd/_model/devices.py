@@ -24,7 +24,7 @@ from resolvi_sd._model.peers import Peers
 from resolvi_sd._scratch import scratch_folder
 from resolvi_sd._tiles import Patches, Tissue
 
-__all__ = ["train_on_devices"]
+__all__ = ["check_accelerator", "train_on_devices"]
 
 _CSR = ("data", "indices", "indptr")
 
@@ -72,7 +72,7 @@ def train_on_devices(
     from resolvi_sd._model.training import train  # imports Lightning, a third of the total import time
 
     chosen = _choose(accelerator, devices)
-    settings: dict[str, Any] = {"accelerator": _kind(accelerator), "show_progress_bar": show_progress_bar}
+    settings: dict[str, Any] = {"accelerator": check_accelerator(accelerator), "show_progress_bar": show_progress_bar}
     if len(chosen) == 1:
         return train(module, tissue, patches, config, rng=rng, devices=chosen[0], **settings)
     if config.checkpoint_dir is not None:
@@ -98,7 +98,7 @@ def train_on_devices(
         return _load_results(folder, module, patches, len(chosen))
 
 
-def _kind(accelerator: str) -> str:
+def check_accelerator(accelerator: str) -> str:
     """Return which of Lightning's accelerators is meant; raise ValueError if it is unknown or not available."""
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if accelerator == "auto":
@@ -121,7 +121,7 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
         if devices != "auto" and not devices.removeprefix("-").isdigit():
             raise ValueError(f"devices={devices!r} is not known: it is 'auto', a number, or a list of numbers.")
         devices = 1 if devices == "auto" else int(devices)
-    kind = _kind(accelerator)
+    kind = check_accelerator(accelerator)
     if devices in (-1, [-1]):
         devices = list(range(torch.cuda.device_count())) if kind == "cuda" else 1
     number = len(devices) if isinstance(devices, list) else int(devices)

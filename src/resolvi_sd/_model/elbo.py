@@ -43,6 +43,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     length = module.leakage_range()
     weights, weights_density = module.neighbor_weights_and_density(minibatch, length)
     background = module.background_profile()
+    measured_background = module.among_measured(background)
 
     core_terms = (
         -kl_weight * divergence
@@ -53,11 +54,11 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     if module.data.n_labels:
         log_label = module.label_likelihood(latent).log_prob(minibatch.label.clamp_min(0))
         core_terms = core_terms + module.config.classification_weight * log_label * (minibatch.label >= 0)
-    everywhere = torch.ones_like(background, dtype=torch.bool)
+    everywhere = torch.ones_like(measured_background, dtype=torch.bool)
     shared_terms = (
-        module.background_prior().log_prob(background)
-        - softmax_log_density(background, everywhere).sum()
-        + module.dispersion_prior().log_prob(1 / module.concentration())
+        module.background_prior().log_prob(measured_background)
+        - softmax_log_density(measured_background, everywhere).sum()
+        + module.dispersion_prior().log_prob(1 / module.of_measured(module.concentration()))
         + module.range_prior().log_prob(length)
     )
     own = module.expression(latent, minibatch.core_categories)

@@ -223,13 +223,14 @@ class ResolviModule(nn.Module):
         return torch.softmax(_SHARE_PRIOR_SPEED * self.share_prior_logits, dim=0)
 
     def background_prior(self) -> dist.Dirichlet:
-        """Return the symmetric Dirichlet over the background profile of each batch."""
-        weight = self.config.background_prior_weight * torch.ones_like(self.background_logits)
+        """Return the symmetric Dirichlet over the background profile of each batch :meth:`among_measured` genes."""
+        weight = self.config.background_prior_weight * torch.ones_like(self.of_measured(self.background_logits))
         return dist.Dirichlet(weight, validate_args=False).to_event(1)
 
     def dispersion_prior(self) -> dist.Exponential:
-        """Return the exponential over the overdispersion 1 / r of each gene, which shrinks toward Poisson."""
-        return dist.Exponential(torch.ones_like(self.log_concentration), validate_args=False).to_event(2)
+        """Return the exponential over the overdispersion 1 / r of each measured gene, which shrinks toward Poisson."""
+        ones = torch.ones_like(self.of_measured(self.log_concentration))
+        return dist.Exponential(ones, validate_args=False).to_event(2)
 
     def range_prior(self) -> dist.TransformedDistribution:
         """Return the log-normal over the length scale of leakage, in units of the median neighbor distance."""
@@ -240,6 +241,25 @@ class ResolviModule(nn.Module):
     def leakage_range(self) -> Tensor:
         """Return the point estimate of the length scale of leakage, in units of the median neighbor distance."""
         return torch.exp(self.log_range)
+
+    # Genes that a query lacks
+
+    def is_measured(self) -> Tensor:
+        """Return the mask of the genes that were measured: all but those that a query lacks."""
+        measured = torch.ones(self.data.n_genes, dtype=torch.bool, device=self.log_range.device)
+        measured[list(self.data.unmeasured)] = False
+        return measured
+
+    def of_measured(self, values: Tensor) -> Tensor:
+        """Return the columns of the measured genes."""
+        return values[:, self.is_measured()] if self.data.unmeasured else values
+
+    def among_measured(self, profile: Tensor) -> Tensor:
+        """Return the columns of the measured genes of profiles, scaled to sum to 1."""
+        if not self.data.unmeasured:
+            return profile
+        profile = self.of_measured(profile)
+        return profile / profile.sum(dim=-1, keepdim=True)
 
     # Of each cell
 
@@ -360,9 +380,7 @@ class ResolviModule(nn.Module):
         The prior is a Dirichlet whose concentration is below 1, kept finite for genes below a 20th of the mean
         expression. Genes that a query lacks have no part in it.
         """
-        if self.data.unmeasured:
-            profile = profile[:, self._is_measured()]
-            profile = profile / profile.sum(dim=-1, keepdim=True)
+        profile = self.among_measured(profile)
         relative = profile.shape[-1] * profile + _LEAST_EXPRESSION
         return -self.config.profile_sparsity * self.data.depth * relative.log().mean(dim=-1)
 
@@ -389,7 +407,7 @@ class ResolviModule(nn.Module):
         """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are used.
 
         All sources sum to the observed molecules or, with a size factor, to the size of the cell times the molecules
-        per size of cells with this latent. In a query that lacks genes, :meth:`rates_of` adds those of these genes.
+        per size of cells with this latent. In a query that lacks genes, :meth:`rates_of` scales the former up.
         """
         core = minibatch.n_core
         if not self.data.median_size:
@@ -408,25 +426,19 @@ class ResolviModule(nn.Module):
     def rates_of(self, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Rates:
         """Return the rates of cells that have these molecules of each source, cells × 3, from three profiles.
 
-        Genes that a query lacks have no rates. The shares are those of the molecules of all genes, of which the cells
-        have as many as give the observed molecules in the genes that were measured. The part of a profile that is
-        measured has no gradient: nothing is known about it from counts that lack the other genes.
+        Genes that a query lacks have no rates. The shares are those of the molecules of all genes; unless the molecules
+        follow from the size of a cell, there are as many as give those that were observed, in the measured genes. How
+        much of a profile is in these has no gradient: counts that lack the other genes do not tell.
         """
         if not self.data.unmeasured:
             return Rates.of(amount, own, around, background)
-        profiles = [profile * self._is_measured() for profile in (own, around, background)]
+        profiles = [profile * self.is_measured() for profile in (own, around, background)]
         measured = [profile.sum(dim=1, keepdim=True).clamp_min(_TINY) for profile in profiles]
         profiles = [profile * (part.detach() / part) for profile, part in zip(profiles, measured, strict=True)]
         if not self.data.median_size:
             seen = (amount * torch.cat(measured, dim=1).detach()).sum(dim=1, keepdim=True)
             amount = amount * (amount.sum(dim=1, keepdim=True) / seen.clamp_min(_TINY))
         return Rates.of(amount, *profiles)
-
-    def _is_measured(self) -> Tensor:
-        """Return the mask of the genes that a query has."""
-        measured = torch.ones(self.data.n_genes, dtype=torch.bool, device=self.log_range.device)
-        measured[list(self.data.unmeasured)] = False
-        return measured
 
     def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
         """Return the distribution of the core cells' counts given the rates."""

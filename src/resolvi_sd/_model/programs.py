@@ -16,7 +16,7 @@ __all__ = ["guide", "model"]
 
 def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -> None:
     """Generate the counts of the core cells (Ergen & Yosef 2025, with the Gamma marginalized out)."""
-    background = pyro.sample("background", module.background_prior())
+    background = _of_all_genes(module, pyro.sample("background", module.background_prior()))
     overdispersion = pyro.sample("overdispersion", module.dispersion_prior())
     length = pyro.sample("leakage_range", module.range_prior())
     with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
@@ -30,7 +30,9 @@ def model(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
         amount = module.amount(minibatch, latent, shares)
         rates = module.rates(minibatch, expression, amount, weights, background)
         counts = minibatch.counts.to_dense()
-        pyro.sample("counts", module.likelihood(rates, 1 / overdispersion, minibatch), obs=counts)
+        concentration = torch.ones_like(module.log_concentration)
+        concentration[:, module.is_measured()] = 1 / overdispersion
+        pyro.sample("counts", module.likelihood(rates, concentration, minibatch), obs=counts)
         if module.data.n_labels:
             labeled = minibatch.label >= 0
             with scale(scale=module.config.classification_weight):
@@ -44,11 +46,12 @@ def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
     The point estimate of the neighbor weights is treated as being as narrow as their prior; see
     :func:`point_log_density`.
     """
-    background = module.background_profile()
+    background = module.among_measured(module.background_profile())
     everywhere = torch.ones_like(background, dtype=torch.bool)
     density = softmax_log_density(background, everywhere).sum()
     pyro.sample("background", dist.Delta(background, density, event_dim=2))
-    pyro.sample("overdispersion", dist.Delta(1 / module.concentration(), event_dim=2))
+    overdispersion = 1 / module.of_measured(module.concentration())
+    pyro.sample("overdispersion", dist.Delta(overdispersion, event_dim=2))
     length = module.leakage_range()
     pyro.sample("leakage_range", dist.Delta(length))
     with pyro.plate("cells", module.data.n_train, subsample=minibatch.cells[: minibatch.n_core], dim=-1):
@@ -58,3 +61,14 @@ def guide(module: ResolviModule, minibatch: Minibatch, kl_weight: float = 1.0) -
         weights = module.neighbor_weights(minibatch, length)
         density = point_log_density(weights, module.neighbor_prior(minibatch, length))
         pyro.sample("neighbor_weights", dist.Delta(weights, density, event_dim=1))
+
+
+def _of_all_genes(module: ResolviModule, measured: torch.Tensor) -> torch.Tensor:
+    """Return the background profiles that are `measured` among the measured genes; the others are as in the module."""
+    if not module.data.unmeasured:
+        return measured
+    profile = module.background_profile().detach()
+    columns = module.is_measured()
+    full = profile.clone()
+    full[:, columns] = measured * profile[:, columns].sum(dim=1, keepdim=True)
+    return full

@@ -42,9 +42,10 @@ def check_picture(path: Path, *, argument: str) -> None:
     ValueError
         If the suffix is not a format that matplotlib can write.
     """
-    from matplotlib.figure import Figure  # takes a while to load
+    from matplotlib import rcParams  # takes a while to load
+    from matplotlib.figure import Figure
 
-    check_place(path, argument=argument)
+    check_place(path if path.suffix else path.with_name(f"{path.name}.{rcParams['savefig.format']}"), argument=argument)
     formats = Figure().canvas.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in formats:
         raise ValueError(f"{argument}={str(path)!r} is not in a supported image format: {listing(formats)}.")

@@ -26,8 +26,8 @@ __all__ = [
     "neighbor_matrix",
 ]
 
-# Corrected counts are float32.
-_ROUNDING = 1e-5
+# Molecules that rounding may add to an entry, and in float32 to one with many, relative to its count.
+_ROUNDING, _RELATIVE = 1e-3, 1e-6
 
 
 def matrix(values: Any, *, argument: str) -> sp.csr_matrix:
@@ -110,8 +110,8 @@ def check_part(
     ValueError
         Naming the number of such entries, and what to do.
     """
-    more = (part.astype(np.float64) - counts.astype(np.float64)).data  # small integers would overflow
-    excess = int((more > _ROUNDING * part.max()).sum())
+    part, counts = part.astype(np.float64), counts.astype(np.float64)  # differences of small integers would overflow
+    excess = int(((part - (1 + _RELATIVE) * counts).data > _ROUNDING).sum())
     if excess:
         raise ValueError(
             f"`{argument}` has more molecules than `counts` in {excess} entries, but must be a part of them. {hint}"

@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import row_blocks
+from resolvi_sd._csr import row_blocks, row_sums
 from resolvi_sd._validation import first_fraction, listing
 from resolvi_sd.metrics._arrays import check_integers, check_no_rates, matrix
 
@@ -28,6 +28,8 @@ __all__ = [
 # positive everywhere, up to underflow. A small panel may be counted in full in every cell, but then with many molecules
 # of most genes.
 _RATES_NONZERO, _FEWEST_RATES, _LARGE_PANEL = 0.99, 20, 100
+# Relative difference of sums over genes, below which these were made the same.
+_SAME_DEPTH = 1e-3
 # Bytes of a block of cells × chosen genes that is converted to dense: if at least a tenth of the entries are non-zero,
 # dense products and lookups are faster than sparse ones.
 _BLOCK_BYTES = 1 << 23
@@ -60,7 +62,10 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
 
 
 def _too_dense_for_counts(layer: sp.csr_matrix) -> bool:
-    return layer.shape[1] >= _LARGE_PANEL or bool(np.median(layer.data) < 1)
+    """Return whether the panel is large, most entries are below 1, or all cells have the same sum."""
+    depth = row_sums(layer)
+    same = np.ptp(depth) < _SAME_DEPTH * depth.max()
+    return layer.shape[1] >= _LARGE_PANEL or bool(np.median(layer.data) < 1) or bool(same)
 
 
 def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:

@@ -38,12 +38,12 @@ _FORMULA = r"\mathdefault"
 
 
 def check_save(save: str | Path | None) -> None:
-    """Raise before any drawing if the folder to save into does not exist, or the image format is unknown.
+    """Raise before any drawing if a figure cannot be saved there.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        With the name of the folder, or the available formats.
+    OSError, ValueError
+        As for :func:`check_picture`.
     """
     if save is not None:
         check_picture(Path(save), argument="save")

@@ -14,7 +14,7 @@ from resolvi_sd._graphs import Distance
 from resolvi_sd._input import check_place_used, read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
-from resolvi_sd._model import ModelConfig, TrainingConfig, combine_configs
+from resolvi_sd._model import ModelConfig, TrainingConfig, check_accelerator, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import check_room, write_fit
 from resolvi_sd._setup import Setup
@@ -196,6 +196,7 @@ def fit(
         training, TrainingConfig(), "training", max_epochs=max_epochs, batch_size=batch_size
     )
     generator = as_generator(rng)
+    check_accelerator(accelerator)
     n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
     n_samples = check_positive_int(n_samples, argument="n_samples")
     for argument, flag in (("integer_counts", integer_counts), ("copy", copy), ("write", write)):

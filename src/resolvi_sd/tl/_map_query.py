@@ -7,7 +7,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._model import TrainingConfig
+from resolvi_sd._model import TrainingConfig, check_accelerator
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_room, read_fit, write_fit
 from resolvi_sd._tables import resolve_table
@@ -116,6 +116,7 @@ def map_query(
     True
     """
     schedule = _schedule(max_epochs, training, freeze=freeze)
+    check_accelerator(accelerator)
     keys = Keys(key_added)
     reference_table = resolve_table(reference, reference_table_key)
     fitted = read_fit(reference_table, keys)

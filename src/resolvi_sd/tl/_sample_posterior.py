@@ -50,13 +50,14 @@ def sample_posterior(
 
         - `"latent"`: the latent z, (sample, cell, latent_dim);
         - `"expression"`: the expression profile rho, which sums to 1 over all genes, (sample, cell, gene);
-        - `"shares"`: the shares alpha of the three sources, (sample, cell, source);
+        - `"shares"`: the shares alpha of the three sources, (sample, cell, source), in a query that lacks genes those
+          of the molecules of all genes;
         - `"neighbor_weights"`: the neighbor weights beta, a point estimate, (cell, neighbor);
         - `"own_counts"`, `"diffused_counts"`, `"background_counts"`: whole molecules by source, int32, (sample, cell,
           gene), which add up to the counts;
-        - `"corrected_rate"`: expected own molecules, library size × own share × rho, (sample, cell, gene); zero for
-          genes that a query lacks;
-        - `"residual_rate"`: expected molecules from neighbors and background, (sample, cell, gene).
+        - `"corrected_rate"`: expected own molecules, library size × own share × rho, (sample, cell, gene);
+        - `"residual_rate"`: expected molecules from neighbors and background, (sample, cell, gene). Both are zero for
+          genes that a query lacks, and in the others on the scale of its counts.
     n_samples
         Number of draws.
     genes, cells
