@@ -162,12 +162,13 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
         (["--output", "copy.csv"], "must be of the kind '.h5ad'"),
         (["--table_key", "cells"], "is a single table, so there is none to choose as 'cells'"),
         (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
-        (["--plot", "{folder}"], "is a folder: name a file in it"),
+        (["--plot", "{folder}/figures.png"], "is a folder: name a file in it"),
         (["--accelerator", "warp"], "accelerator='warp' is not known. Available: 'auto', 'cpu'"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
     before = file.read_bytes()
+    (file.parent / "figures.png").mkdir()
     with pytest.raises(SystemExit, match=said):
         main(["fit", str(file), *(part.format(there=file, folder=file.parent) for part in asked), *FIT])
     assert file.read_bytes() == before
