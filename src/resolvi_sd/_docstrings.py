@@ -12,33 +12,35 @@ __all__ = ["borrowed_docs", "fill_docstring", "parameter_texts", "with_trained_m
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
-# The start of an example of a method of `ResolVI`.
-_TRAINED_MODEL = """\
+# The start of the example of a method of `ResolVI`.
+_OF_METHODS = {
+    "trained_model": """\
 >>> import resolvi_sd as rsd
 >>> adata = rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=0)["table"]
 >>> rsd.ResolVI.setup_anndata(adata)
 >>> model = rsd.ResolVI(adata)
 >>> model.train(max_epochs=2, show_progress_bar=False)"""
+}
 
 _MARKER = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)
 
 
 def fill_docstring(function: Callable[..., Any], texts: Mapping[str, str]) -> None:
-    """Replace each line of the docstring that consists of one of the names in braces with the text of that name."""
+    """Replace each line of the docstring that consists of a name in braces with the text of that name."""
     if function.__doc__ is not None:  # python -OO has none
-        function.__doc__ = _MARKER.sub(
-            lambda marker: indent(texts[marker[2]], marker[1]) if marker[2] in texts else marker[0], function.__doc__
-        )
+        function.__doc__ = _MARKER.sub(lambda marker: indent(texts[marker[2]], marker[1]), function.__doc__)
 
 
 def with_trained_model(method: _Method) -> _Method:
     """Replace `{trained_model}` with code that trains a model of a simulated tissue, for the example of a method."""
-    fill_docstring(method, {"trained_model": _TRAINED_MODEL})
+    fill_docstring(method, _OF_METHODS)
     return method
 
 
 def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
     """Replace `{parameters}` with the parameter descriptions of `function`, for the parameters that the method shares.
+
+    `{trained_model}` is replaced as well, as by :func:`with_trained_model`.
 
     Examples
     --------
@@ -67,7 +69,7 @@ def borrowed_docs(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
     def decorate(method: _Method) -> _Method:
         names = set(inspect.signature(method).parameters)
         entries = [entry for entry in _entries(function) if set(entry.partition("\n")[0].split(", ")) <= names]
-        fill_docstring(method, {"parameters": "\n".join(entries)})
+        fill_docstring(method, {"parameters": "\n".join(entries), **_OF_METHODS})
         return method
 
     return decorate

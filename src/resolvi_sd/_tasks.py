@@ -11,7 +11,7 @@ from anndata import AnnData
 
 from resolvi_sd import tl
 from resolvi_sd._analysis import CellSelection, Mode, Weighting, selected_groups
-from resolvi_sd._docstrings import borrowed_docs, with_trained_model
+from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 from resolvi_sd._state import RESULTS_KEY, ModelState
@@ -27,7 +27,6 @@ class TableTasks(ModelState):
     """Draws, summaries and comparisons, with the arguments of the functions of `tl`; the results are returned."""
 
     @borrowed_docs(tl.sample_posterior)
-    @with_trained_model
     def sample_posterior(
         self,
         *,
@@ -74,7 +73,6 @@ class TableTasks(ModelState):
         )
 
     @borrowed_docs(tl.posterior_summary)
-    @with_trained_model
     def posterior_summary(
         self,
         *,
@@ -125,7 +123,6 @@ class TableTasks(ModelState):
         )
 
     @borrowed_docs(tl.differential_expression)
-    @with_trained_model
     def differential_expression(
         self,
         groupby: str | None = None,
@@ -192,7 +189,6 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.niche_abundance)
-    @with_trained_model
     def niche_abundance(
         self, *, labels_key: str | None = None, weighting: Weighting = "uniform", show_progress_bar: bool = True
     ) -> pd.DataFrame:
@@ -227,7 +223,6 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.differential_niche_abundance)
-    @with_trained_model
     def differential_niche_abundance(
         self,
         groupby: str | None = None,
@@ -306,7 +301,6 @@ class TableTasks(ModelState):
         return cast(pd.DataFrame, result)
 
     @borrowed_docs(tl.pseudobulk)
-    @with_trained_model
     def pseudobulk(
         self,
         groupby: str,

@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -176,28 +176,27 @@ def _run(name: str, options: dict[str, Any]) -> None:
     if reference is not None:
         reference_key = given.get("reference_table_key", "table")
         _check_input(reference, reference_key)
-        itself = reference.samefile(path) and reference_key == given["table_key"]
-        if name == "map_query" and itself and output is None:
-            raise ValueError(
-                f"The query {str(path)!r} is the reference, whose fit would be replaced. Name another table of the "
-                "store with --table_key, or a place for a copy with --output."
-            )
+        if name == "map_query" and output is None:
+            _check_other_table(path, given["table_key"], reference, reference_key)
         given["reference"] = _read(reference, reference_key, backed=False)
     if path.is_dir():
         with _copy_of(path, output) as store:
             data, table_key = _run_on_store(name, store, given, backed=options["backed"])
     else:
         data, table_key = _run_on_table(name, path, output, given, backed=options["backed"]), given["table_key"]
-    keys = Keys(given["key_added"])
-    plot, frame = _COMMANDS[name]
     try:
-        if frame and options["csv"] is not None:
-            resolve_table(data, table_key).uns[getattr(keys, frame)].to_csv(options["csv"], index=False)
-        if plot and options["plot"] is not None:
-            _draw(plot, data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
+        _show(_COMMANDS[name], data, table_key, Keys(given["key_added"]), options)
     except Exception as error:
         place = str(output or path)
         raise OSError(f"The results are in {place!r}, but the plot or csv of them failed: {error}") from error
+
+
+def _show(shown: _Shown, data: SpatialData | AnnData, table_key: str, keys: Keys, options: Mapping[str, Any]) -> None:
+    """Write the plot and the DataFrame of a result, as far as they were asked for."""
+    if shown.frame and options["csv"] is not None:
+        resolve_table(data, table_key).uns[getattr(keys, shown.frame)].to_csv(options["csv"], index=False)
+    if shown.plot and options["plot"] is not None:
+        _draw(shown.plot, data, table_key=table_key, key_added=keys.prefix, save=options["plot"])
 
 
 def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
@@ -214,6 +213,15 @@ def _check_input(path: Path, table_key: str) -> None:
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
     if path.is_file() and table_key != "table":
         raise ValueError(f"{str(path)!r} is a single table, so there is none to choose as {table_key!r}.")
+
+
+def _check_other_table(path: Path, table_key: str, reference: Path, reference_key: str) -> None:
+    """Raise if a query is the table of its reference."""
+    if reference.samefile(path) and reference_key == table_key:
+        raise ValueError(
+            f"The query {str(path)!r} is the reference, whose fit would be replaced. Name another table of the store "
+            "with --table_key, or a place for a copy with --output."
+        )
 
 
 def _check_outputs(path: Path, output: Path | None, *, kind: str, plot: Path | None, csv: Path | None) -> None:

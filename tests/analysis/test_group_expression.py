@@ -34,6 +34,22 @@ def totals_of(own, expected, observed=None, size=1.0):
     )
 
 
+def compared(totals, second, raw, *, pseudocount, n_samples, seed):
+    """The table of group 0 against others, whose corrected counts are the raw ones."""
+    (table,) = compare_expression(
+        totals,
+        [Comparison(0, second, "a", "rest")],
+        raw,
+        raw,
+        DecisionRule("change", delta=0.25, fdr=0.05),
+        pseudocount=pseudocount,
+        depths=[100.0],
+        n_samples=n_samples,
+        rng=np.random.default_rng(seed),
+    )
+    return table
+
+
 def test_totals_are_sums_over_the_cells_of_each_group():
     n_cells, n_genes = 40, 5
     counts = sp.csr_matrix(rng.poisson(2.0, (n_cells, n_genes)).astype(np.float32))
@@ -130,18 +146,9 @@ def test_how_a_side_is_divided_does_not_matter():
         groups = Groups(codes, tuple(map(str, range(n_parts + 1))), "key")
         seen = detection(counts, groups, genes=genes, among=among)
         blocks = [CellBlock(rows, own, expression, expression)]
-        (table,) = compare_expression(
-            group_totals(seen.total, groups, blocks, genes=genes, among=among),
-            [Comparison(0, tuple(range(1, n_parts + 1)), "0", "rest")],
-            seen,
-            seen,
-            DecisionRule("change", delta=0.25, fdr=0.05),
-            pseudocount=1e-3,
-            depths=[6.0],
-            n_samples=200,
-            rng=np.random.default_rng(2),
-        )
-        tables.append(table)
+        totals = group_totals(seen.total, groups, blocks, genes=genes, among=among)
+        second = tuple(range(1, n_parts + 1))
+        tables.append(compared(totals, second, seen, pseudocount=1e-3, n_samples=200, seed=2))
     pd.testing.assert_frame_equal(*tables, rtol=1e-4)
 
 
@@ -153,17 +160,7 @@ def test_several_groups_together_are_one_group_of_their_cells(monkeypatch, held)
     n_cells, size = np.array([10, 10, 30]), np.array([1e8, 3e8, 1e8])
     totals = replace(totals, size=size)
     seen = Detection(n_cells, own, np.ones((3, 2)))
-    (table,) = compare_expression(
-        totals,
-        [Comparison(0, (1, 2), "a", "rest")],
-        seen,
-        seen,
-        DecisionRule("change", delta=0.25, fdr=0.05),
-        pseudocount=1e-9,
-        depths=[100.0],
-        n_samples=2000,
-        rng=np.random.default_rng(1),
-    )
+    table = compared(totals, (1, 2), seen, pseudocount=1e-9, n_samples=2000, seed=1)
     np.testing.assert_allclose(table["expression2"], own[1:].sum(axis=0) / size[1:].sum(), rtol=0.01)
     np.testing.assert_allclose(table["lfc_mean"], np.log2([4, 2]), atol=0.01)
     assert table["is_de_fdr"].tolist() == [True, True] and (table["n_cells2"] == 40).all()

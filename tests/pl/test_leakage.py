@@ -61,7 +61,10 @@ def test_heatmap_with_own_type(leaked):
     (ax,) = rsd.pl.leakage(leaked, value="molecules", kind="heatmap", own_type=True, return_ax=True)
     np.testing.assert_allclose(np.diag(np.asarray(ax.images[0].get_array())), [30, 5, 60])
     frames = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
-    np.testing.assert_allclose([patch.get_center() for patch in frames], [(place, place) for place in range(3)])
+    inset = 0.04  # so that none is cut at the border
+    expected = [(place - 0.5 + inset, place - 0.5 + inset) for place in range(3)]
+    np.testing.assert_allclose([patch.get_xy() for patch in frames], expected)
+    np.testing.assert_allclose([(patch.get_width(), patch.get_height()) for patch in frames], 1 - 2 * inset)
     assert {text.get_text() for text in ax.texts} == {"30", "80", "300", "10", "5.0", "0", "2.0", "40", "60"}
 
 

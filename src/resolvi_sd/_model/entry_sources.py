@@ -50,7 +50,7 @@ def entry_sources(
         around = module.neighbor_expression(minibatch, profiles, weights)
         sources = profiles[: len(cells)], around, module.background_profile()[minibatch.core_batch]
         # Of all genes: a transcript may be of a gene that the table of a query lacks.
-        rates = Rates.of(module.rates_of(amount, *sources).amount, *sources)
+        rates = Rates.of(module.amount_of_all_genes(amount, *sources), *sources)
         counts = SparseRows(
             torch.from_numpy(indptr), gene, torch.from_numpy(value), (rates.own.shape[0], rates.own.shape[1])
         )

@@ -407,7 +407,7 @@ class ResolviModule(nn.Module):
         """Return the expected molecules of each source, core × 3; only the first rows of `latent`, the core, are used.
 
         All sources sum to the observed molecules or, with a size factor, to the size of the cell times the molecules
-        per size of cells with this latent. In a query that lacks genes, :meth:`rates_of` scales the former up.
+        per size of cells with this latent. See :meth:`amount_of_all_genes` for queries that lack genes.
         """
         core = minibatch.n_core
         if not self.data.median_size:
@@ -415,6 +415,18 @@ class ResolviModule(nn.Module):
         density: Tensor = self.density_decoder(latent[:core], minibatch.categories[:core])
         molecules = minibatch.size / self.data.median_size * density
         return molecules[:, None] * shares
+
+    def amount_of_all_genes(self, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Tensor:
+        """Return the expected molecules of each source in all genes, cells × 3, for three profiles.
+
+        The shares are those of the molecules of all genes. In a query that lacks genes, unless the molecules follow
+        from the size of a cell, there are as many as give those that were observed, in the measured genes.
+        """
+        if not self.data.unmeasured or self.data.median_size:
+            return amount
+        parts = [self.of_measured(profile).sum(dim=1) for profile in (own, around, background)]
+        seen = (amount * torch.stack(parts, dim=1).detach()).sum(dim=1, keepdim=True)
+        return amount * (amount.sum(dim=1, keepdim=True) / seen.clamp_min(_TINY))
 
     def rates(
         self, minibatch: Minibatch, expression: Tensor, amount: Tensor, weights: Tensor, background: Tensor
@@ -426,19 +438,16 @@ class ResolviModule(nn.Module):
     def rates_of(self, amount: Tensor, own: Tensor, around: Tensor, background: Tensor) -> Rates:
         """Return the rates of cells that have these molecules of each source, cells × 3, from three profiles.
 
-        Genes that a query lacks have no rates. The shares are those of the molecules of all genes; unless the molecules
-        follow from the size of a cell, there are as many as give those that were observed, in the measured genes. How
-        much of a profile is in these has no gradient: counts that lack the other genes do not tell.
+        Genes that a query lacks have no rates. How much of a profile is in the measured genes has no gradient: counts
+        that lack the other genes do not tell.
         """
+        profiles = own, around, background
         if not self.data.unmeasured:
-            return Rates.of(amount, own, around, background)
-        profiles = [profile * self.is_measured() for profile in (own, around, background)]
-        measured = [profile.sum(dim=1, keepdim=True).clamp_min(_TINY) for profile in profiles]
-        profiles = [profile * (part.detach() / part) for profile, part in zip(profiles, measured, strict=True)]
-        if not self.data.median_size:
-            seen = (amount * torch.cat(measured, dim=1).detach()).sum(dim=1, keepdim=True)
-            amount = amount * (amount.sum(dim=1, keepdim=True) / seen.clamp_min(_TINY))
-        return Rates.of(amount, *profiles)
+            return Rates.of(amount, *profiles)
+        measured = self.is_measured()
+        parts = [profile[:, measured].sum(dim=1, keepdim=True).clamp_min(_TINY) for profile in profiles]
+        seen = [profile * measured * (part.detach() / part) for profile, part in zip(profiles, parts, strict=True)]
+        return Rates.of(self.amount_of_all_genes(amount, *profiles), *seen)
 
     def likelihood(self, rates: Rates, concentration: Tensor, minibatch: Minibatch) -> dist.TorchDistribution:
         """Return the distribution of the core cells' counts given the rates."""

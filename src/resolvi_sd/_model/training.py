@@ -165,7 +165,7 @@ def train(
     config: TrainingConfig,
     *,
     rng: np.random.Generator,
-    accelerator: str = "auto",
+    accelerator: str = "cpu",
     devices: int | str | list[int] = 1,
     peers: Peers = ALONE,
     show_progress_bar: bool = True,
@@ -185,7 +185,7 @@ def train(
     rng
         Generator for the order of patches and the thinning; torch's seed is set by the caller.
     accelerator, devices
-        As in Lightning, but only one device.
+        Lightning's accelerator, and one device of this kind.
     peers
         Processes that train together. Each process only fits the neighbor weights of its own patches.
     show_progress_bar
@@ -230,7 +230,7 @@ def train(
             _take_up(loop, resume)
     with _quiet_lightning(), TemporaryDirectory(prefix="resolvi-") as nowhere:
         trainer = pl.Trainer(
-            accelerator="cpu" if accelerator == "auto" and not torch.cuda.is_available() else accelerator,
+            accelerator=accelerator,
             devices=devices,
             max_epochs=schedule.n_epochs,
             callbacks=callbacks,

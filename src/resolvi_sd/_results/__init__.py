@@ -13,6 +13,7 @@ from resolvi_sd._results._read import (
     kept_counts,
     naming_the_fit,
     read_fit,
+    unmeasured_genes,
 )
 from resolvi_sd._results._same_input import (
     CellColumns,
@@ -58,6 +59,7 @@ __all__ = [
     "restore_tissue",
     "save_folder",
     "some_rows",
+    "unmeasured_genes",
     "warn_of_lost_neighbors",
     "warn_of_other_counts",
     "warn_of_other_latent",

@@ -28,10 +28,16 @@ __all__ = [
     "kept_counts",
     "naming_the_fit",
     "read_fit",
+    "unmeasured_genes",
 ]
 
 # Number of molecules that rounding may add.
 _ROUNDING = 1e-3
+
+
+def unmeasured_genes(adata: AnnData, keys: Keys) -> tuple[str, ...]:
+    """Return the genes of the reference that the table of a query lacks, whose counts are zero only for this reason."""
+    return tuple(adata.uns.get(keys.model, {}).get("unmeasured", ()))
 
 
 def read_fit(adata: AnnData, keys: Keys) -> FittedModel:

@@ -110,7 +110,8 @@ def check_part(
     ValueError
         Naming the number of such entries, and what to do.
     """
-    part, counts = part.astype(np.float64), counts.astype(np.float64)  # differences of small integers would overflow
+    # Differences of small integers would overflow.
+    part, counts = (matrix.astype(np.float64, copy=False) for matrix in (part, counts))
     excess = int(((part - (1 + _RELATIVE) * counts).data > _ROUNDING).sum())
     if excess:
         raise ValueError(

@@ -63,9 +63,10 @@ def count_layer(values: Any, *, argument: str) -> sp.csr_matrix:
 
 def _too_dense_for_counts(layer: sp.csr_matrix) -> bool:
     """Return whether the panel is large, most entries are below 1, or all cells have the same sum."""
+    if layer.shape[1] >= _LARGE_PANEL or np.median(layer.data) < 1:
+        return True
     depth = row_sums(layer)
-    same = np.ptp(depth) < _SAME_DEPTH * depth.max()
-    return layer.shape[1] >= _LARGE_PANEL or bool(np.median(layer.data) < 1) or bool(same)
+    return bool(np.ptp(depth) < _SAME_DEPTH * depth.max())
 
 
 def molecule_counts(values: Any, *, argument: str) -> sp.csr_matrix:

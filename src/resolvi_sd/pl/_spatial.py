@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import corrected_layer_name
+from resolvi_sd._results import corrected_layer_name, unmeasured_genes
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing, warn_user
 from resolvi_sd.pl._docs import shared_docs
@@ -129,7 +129,7 @@ def spatial(
 
 
 def _warn_of_unmeasured(genes: Sequence[str], adata: AnnData, keys: Keys) -> None:
-    unmeasured = set(adata.uns[keys.model].get("unmeasured", ()))
+    unmeasured = unmeasured_genes(adata, keys)
     missing = [gene for gene in genes if gene in unmeasured]
     if missing:
         warn_user(

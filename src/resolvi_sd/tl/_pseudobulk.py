@@ -13,7 +13,7 @@ from spatialdata import SpatialData
 from resolvi_sd._analysis import cell_groups
 from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import corrected_counts, kept_counts
+from resolvi_sd._results import corrected_counts, kept_counts, unmeasured_genes
 from resolvi_sd._setup import fitted_setup
 from resolvi_sd._tables import one_group, read_matrix, resolve_table
 from resolvi_sd._validation import check_flag, check_key, check_positive_int, check_result, check_unique, matrix_name
@@ -108,7 +108,7 @@ def pseudobulk(
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
     else:
         values = read_matrix(adata.layers[layer], name=matrix_name(layer), check=_check_molecules)
-    measured = ~adata.var_names.isin(adata.uns.get(keys.model, {}).get("unmeasured", ()))
+    measured = ~adata.var_names.isin(unmeasured_genes(adata, keys))
     row = np.full(n_places + 1, -1)  # the last entry is what -1 selects
     row[kept] = np.arange(len(kept))
     sums = group_sums(values, row[place], len(kept))[:, measured]
