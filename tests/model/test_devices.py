@@ -103,7 +103,7 @@ def test_two_processes_train_as_one_does():
 
 def test_what_a_query_keeps_is_kept_by_all_processes():
     tissue, patches, reference = prepared()
-    reference.decoder.raise_skip_weight(1.0)
+    reference.raise_skip_weights(1.0)
     query, coordinates = small_tissue(n_cells=400, n_batches=2, seed=1)
     pieces = cut_patches(coordinates, query.batch, patch_size=10, include=query.molecules > 0)
     module = extend_module(reference, small_module(query).data)

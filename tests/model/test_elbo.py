@@ -44,7 +44,7 @@ def test_direct_elbo_equals_pyros_trace_elbo(config, kl_weight, inputs):
     tissue, _ = small_tissue(n_batches=2, **inputs)
     module = small_module(tissue, **config)
     module.data = replace(module.data, unmeasured=inputs.get("missing", ()))
-    module.decoder.raise_skip_weight(1.0)
+    module.raise_skip_weights(1.0)
     minibatch = cut_minibatch(tissue, np.arange(1, 41))
     torch.manual_seed(7)
     direct, _ = negative_elbo(module, minibatch, kl_weight)

@@ -39,11 +39,12 @@ def test_elbo_rises_and_history_is_whole():
     assert history["learning_rate"][-1] < 5e-3
 
 
-def test_the_linear_map_comes_in_over_the_second_third_of_the_warm_up(monkeypatch):
+def test_the_linear_maps_come_in_over_the_second_third_of_the_warm_up(monkeypatch):
     weights = []
 
     def recorded(module, minibatch, kl_weight):
         weights.append(float(module.decoder.skip_weight))
+        assert module.latent_encoder.skip_weight == module.decoder.skip_weight
         return negative_elbo(module, minibatch, kl_weight)
 
     monkeypatch.setattr("resolvi_sd._model.training.negative_elbo", recorded)
@@ -51,9 +52,10 @@ def test_the_linear_map_comes_in_over_the_second_third_of_the_warm_up(monkeypatc
     steps = len(weights)
     assert steps > 50
     np.testing.assert_allclose(weights, np.clip(3 * np.arange(1, steps + 1) / 30 - 1, 0, 1), atol=1e-6)
-    # One that was trained already, as a reference's, stays.
-    module.decoder.raise_skip_weight(0.0)
-    assert module.decoder.skip_weight == 1
+    assert module.latent_encoder.skip.weight.abs().max() > 0
+    # Those that were trained already, as a reference's, stay.
+    module.raise_skip_weights(0.0)
+    assert module.decoder.skip_weight == module.latent_encoder.skip_weight == 1
 
 
 def test_same_seed_same_parameters():

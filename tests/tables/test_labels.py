@@ -49,8 +49,22 @@ def test_categories_that_are_dates_have_the_names_of_their_column():
 @pytest.mark.parametrize("given", ["-1", "-1.0"])
 def test_numbers_are_unlabeled_by_their_size(values, given):
     labels = read_labels(table_with(values), "label", given)
-    assert [float(name) for name in labels.names] == [2, 10]
+    assert labels.names == ("2", "10")
     assert labels.codes.tolist() == [-1, 0, 1, -1, 0, 1]
+
+
+@pytest.mark.parametrize("dtype", [object, "float32", "category", "Float64"])
+def test_whole_numbers_have_no_decimals_and_other_numbers_keep_theirs(dtype):
+    """pandas turns whole numbers into floats if one is missing."""
+    table = table_with(pd.Series([1.0, 0.25, None, 10.0, 1.0, 10.0], dtype=dtype))
+    with pytest.warns(UserWarning, match="single cell"):
+        labels = read_labels(table, "label", "unknown")
+    assert labels.names == ("0.25", "1", "10")
+    assert labels.codes.tolist() == [1, 0, -1, 2, 1, 2]
+
+
+def test_an_unlabeled_category_of_nan_is_no_other_value():
+    assert read_labels(table_with(["A", "B", None, "A", "B", "A"]), "label", "nan").names == ("A", "B")
 
 
 def test_an_unlabeled_category_that_does_not_occur_is_told():

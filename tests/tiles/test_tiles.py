@@ -154,3 +154,5 @@ def test_only_core_cells_are_thinned():
     whole = cut_minibatch(tissue, np.arange(20))
     np.testing.assert_array_equal(thin.halo_features.to_dense(), whole.halo_features.to_dense())
     assert (thin.core_features.to_dense() != whole.core_features.to_dense()).any()
+    # The encoder of the shares reads all molecules in training, too.
+    np.testing.assert_array_equal(thin.unthinned_features.to_dense(), whole.features.to_dense())

@@ -33,6 +33,7 @@ from resolvi_sd._validation import (
     check_markers,
     check_result,
     check_unique,
+    group_name,
     listing,
     warn_user,
 )
@@ -64,7 +65,7 @@ def _translated(
     """Return the labels with the names used by the reference."""
     if not label_map:
         return labels
-    label_map = {str(name): str(other) for name, other in label_map.items()}
+    label_map = {group_name(name): group_name(other) for name, other in label_map.items()}
     known = read_groups(adata.obs[labels_key]).with_cells().names
     for name in label_map:
         hint = "Its keys are names in the table, its values names in the reference."

@@ -169,6 +169,11 @@ class ResolviModule(nn.Module):
         nn.init.zeros_(module.neighbor_logits.weight)
         return module
 
+    def raise_skip_weights(self, weight: float) -> None:
+        """Raise the weight of the linear maps to and from the latent to `weight`, at most 1; never lower it."""
+        self.latent_encoder.raise_skip_weight(weight)
+        self.decoder.raise_skip_weight(weight)
+
     # Shared between cells
 
     def concentration(self) -> Tensor:
@@ -339,7 +344,7 @@ class ResolviModule(nn.Module):
         In a query that lacks genes, cells are completed first, as in :meth:`encode`.
         """
         core = minibatch.n_core
-        features, counts, molecules = minibatch.features, minibatch.counts, minibatch.molecules
+        features, counts, molecules = minibatch.unthinned_features, minibatch.counts, minibatch.molecules
         if self.data.unmeasured:
             completed = complete(self, features, minibatch.categories, molecules)
             features, molecules = completed.features, completed.molecules

@@ -61,8 +61,32 @@ class Perceptron(nn.Module):
         return cast(Tensor, x)
 
 
-class LatentEncoder(nn.Module):
-    """Map from log-normalized counts to the mean and standard deviation of the latent posterior."""
+class _WithLinearMap(nn.Module):
+    """Network with a linear map beside its perceptron, whose weight starts at zero and is raised by the training.
+
+    With perceptrons alone, differences within a cell type (gradients, similar subtypes) are found late or never: until
+    the decoder separates them, the divergence keeps them out of the latent, and until they are in the latent, there is
+    nothing for the decoder to learn. Linear maps to and from the latent capture them immediately (a generative skip
+    model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). They would also capture leakage, so their weight is zero
+    until the shares roughly account for it.
+    """
+
+    skip_weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("skip_weight", torch.zeros(()))
+
+    def raise_skip_weight(self, weight: float) -> None:
+        """Raise the weight of the linear map to `weight`, at most 1; never lower it, so that a trained map is kept."""
+        self.skip_weight.clamp_(min=min(weight, 1.0))
+
+
+class LatentEncoder(_WithLinearMap):
+    """Map from log-normalized counts to the mean and standard deviation of the latent posterior.
+
+    The mean is a perceptron plus a linear map.
+    """
 
     def __init__(
         self,
@@ -76,41 +100,30 @@ class LatentEncoder(nn.Module):
         super().__init__()
         self.hidden = Perceptron(n_genes, n_hidden, n_layers, n_categories, dropout_rate, reads_counts=True)
         self.mean = nn.Linear(n_hidden, n_latent)
+        self.skip = SparseLinear(n_genes, n_latent, bias=False)
+        nn.init.zeros_(self.skip.weight)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def forward(self, features: SparseRows, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
         """Map cells × genes and cells × covariates to two tensors, both cells × n_latent."""
         hidden = self.hidden(features, categories, dropout=dropout)
         scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
-        return self.mean(hidden), scale + 1e-4
+        return self.mean(hidden) + self.skip_weight * self.skip(features), scale + 1e-4
 
 
-class Decoder(nn.Module):
-    """Map from the latent to the expression profile: a perceptron plus a linear map.
-
-    With the perceptron alone, differences within a cell type (gradients, similar subtypes) are found late or never:
-    until the perceptron separates them, the divergence keeps them out of the latent. The linear map captures them
-    immediately (a generative skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). It would also capture
-    leakage, so it starts with a weight of zero, which training raises once the shares roughly account for the leakage.
-    """
-
-    skip_weight: Tensor
+class Decoder(_WithLinearMap):
+    """Map from the latent to the expression profile: a perceptron plus a linear map, on a log scale."""
 
     def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
         super().__init__()
         self.hidden = Perceptron(n_latent, n_hidden, n_layers, n_categories)
         self.rate = nn.Linear(n_hidden, n_genes)
         self.skip = nn.Linear(n_latent, n_genes, bias=False)
-        self.register_buffer("skip_weight", torch.zeros(()))
 
     def forward(self, latent: Tensor, categories: Tensor) -> Tensor:
         """Map cells × n_latent to the expression profile, cells × genes; rows sum to 1."""
         linear = self.skip(self.skip_weight * latent)
         return torch.softmax(self.rate(self.hidden(latent, categories)) + linear, dim=-1)
-
-    def raise_skip_weight(self, weight: float) -> None:
-        """Raise the weight of the linear map to `weight`, at most 1; never lower it, so that a trained map is kept."""
-        self.skip_weight.clamp_(min=min(weight, 1.0))
 
 
 class DensityDecoder(nn.Module):

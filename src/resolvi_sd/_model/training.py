@@ -81,7 +81,7 @@ class _Loop(pl.LightningModule):
         factor = self.schedule.factor(progress)
         warmed_up = min(1.0, (progress * self.n_steps + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         # The first third of the warm-up is for the shares; during the second, the decoder's linear map is phased in.
-        self.module.decoder.raise_skip_weight(3.0 * warmed_up - 1.0)
+        self.module.raise_skip_weights(3.0 * warmed_up - 1.0)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer, rate in zip(optimizers, (self.config.lr_cell, self.config.lr), strict=False):

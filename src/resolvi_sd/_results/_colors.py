@@ -6,6 +6,7 @@ import pandas as pd
 from anndata import AnnData
 
 from resolvi_sd._results._fitted import FittedModel
+from resolvi_sd._validation import group_names
 
 __all__ = ["label_colors"]
 
@@ -28,5 +29,5 @@ def label_colors(adata: AnnData, fitted: FittedModel) -> tuple[str, ...]:
     colors = adata.uns.get(f"{key}_colors")
     if colors is None or key not in adata.obs or not isinstance(adata.obs[key].dtype, pd.CategoricalDtype):
         return fitted.colors
-    by_name = dict(zip(adata.obs[key].cat.categories.astype(str), colors, strict=False))
+    by_name = dict(zip(group_names(adata.obs[key].cat.categories), colors, strict=False))
     return tuple(str(by_name[name]) for name in fitted.labels) if set(fitted.labels) <= set(by_name) else fitted.colors

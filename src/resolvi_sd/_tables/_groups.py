@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._validation import check_complete, check_key, check_unique
+from resolvi_sd._validation import check_complete, check_key, check_unique, group_name
 
 __all__ = ["Groups", "cross", "group_by", "one_group", "read_groups"]
 
@@ -101,7 +101,8 @@ def _as_text(values: pd.Index[Any]) -> pd.Index[Any]:
     if pd.api.types.is_datetime64_any_dtype(values.dtype):
         # pandas leaves out the time if it is midnight in all values.
         values = pd.Index([value.date() if value == value.normalize() else value for value in values], dtype=object)
-    return pd.Index([str(value) for value in values.astype(str)], dtype=object)
+    pairs = zip(values, values.astype(str), strict=True)
+    return pd.Index([group_name(value if isinstance(value, float) else text) for value, text in pairs], dtype=object)
 
 
 def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:

@@ -47,7 +47,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
     groups = read_groups(adata.obs[labels_key]).with_cells()
     labels = groups.without(unlabeled_category)
     names = labels.names
-    if unlabeled_category != _UNLABELED and len(names) == len(groups.names):
+    if unlabeled_category not in {_UNLABELED, *_NO_VALUE} and len(names) == len(groups.names):
         warn_user(
             f"unlabeled_category={unlabeled_category!r} does not occur in obs[{labels_key!r}]: all cells with a value "
             f"count as labeled. Values: {listing(groups.names)}."

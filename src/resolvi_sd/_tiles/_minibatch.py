@@ -33,6 +33,8 @@ class Minibatch:
     features
         log1p(x / mean x) of all cells, the input of the latent encoder. In training, the core's counts are thinned
         first.
+    unthinned_features
+        The same without thinning, the input of the share encoder.
     categories
         Batch and further covariates of all cells, cells × (1 + covariates), int64.
     molecules
@@ -53,6 +55,7 @@ class Minibatch:
     n_core: int
     counts: SparseRows
     features: SparseRows
+    unthinned_features: SparseRows
     categories: Tensor
     molecules: Tensor
     size: Tensor
@@ -126,17 +129,19 @@ def cut_minibatch(
     neighbor, mask = tissue.neighbor[core], tissue.mask[core]
     cells, local = number_locally(core, neighbor, mask)
     counts = SparseRows.from_scipy(tissue.rows(cells))
-    depth = None
-    if thinned_size is not None:
+    features = unthinned_features = encoder_features(counts)
+    if thinned_size is not None or kept is not None:
         depth = np.full(len(cells), np.inf)
-        depth[: len(core)] = thinned_size
-    if kept is not None:
-        kept = np.concatenate([kept, np.ones(len(counts.value) - len(kept), np.float32)])
+        depth[: len(core)] = np.inf if thinned_size is None else thinned_size
+        if kept is not None:
+            kept = np.concatenate([kept, np.ones(len(counts.value) - len(kept), np.float32)])
+        features = encoder_features(counts, thinned_size=depth, kept=kept, rng=rng)
     return Minibatch(
         cells=torch.from_numpy(cells),
         n_core=len(core),
         counts=counts.between(0, len(core)),
-        features=encoder_features(counts, thinned_size=depth, kept=kept, rng=rng),
+        features=features,
+        unthinned_features=unthinned_features,
         categories=torch.from_numpy(tissue.categories[cells]),
         molecules=torch.from_numpy(tissue.molecules[cells]),
         size=torch.from_numpy(tissue.size[core]),

@@ -20,6 +20,7 @@ __all__ = [
     "check_no_measurement",
     "check_result",
     "check_unique",
+    "group_name",
     "group_names",
     "listing",
     "matrix_name",
@@ -52,9 +53,25 @@ def shortened(texts: Sequence[str], limit: int = MOST_LISTED) -> str:
     return ", ".join(texts[:limit]) + more
 
 
+def group_name(value: object) -> str:
+    """Return the name of a group as text; whole numbers have no decimals, whatever the type of their column.
+
+    pandas turns a column of whole numbers into one of floats if a value is missing.
+
+    Examples
+    --------
+    >>> from resolvi_sd._validation import group_name
+    >>> group_name(1), group_name(1.0), group_name(0.5), group_name("1.0")
+    ('1', '1', '0.5', '1.0')
+    """
+    is_whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
+
+
 def group_names(names: object) -> list[str]:
-    """Return one or several group names as text, the form in which groups are read from any type of column."""
-    return [str(name) for name in (names if isinstance(names, Iterable) and not isinstance(names, str) else [names])]
+    """Return the :func:`group_name` of one or several groups, the form in which groups are read from a column."""
+    several = names if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    return [group_name(name) for name in several]
 
 
 def check_key(key: str, available: Iterable[object], *, argument: str, where: str, hint: str = "") -> None:

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._tables import Groups, one_group, read_groups
-from resolvi_sd._validation import check_key, listing, warn_user
+from resolvi_sd._validation import check_key, group_name, listing, warn_user
 from resolvi_sd.pl._figures import label_inches
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def name_colors(
     if palette is None and stored is None:
         return _distinct_colors(len(names))
     if isinstance(palette, Mapping):
-        colors = {str(name): color for name, color in palette.items()}
+        colors = {group_name(name): color for name, color in palette.items()}
         missing = [name for name in names if name not in colors]
         if missing:
             raise KeyError(f"`palette` has no color for {listing(missing)} of obs[{key!r}]; it has: {listing(colors)}.")
