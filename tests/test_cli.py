@@ -164,6 +164,8 @@ def test_a_query_of_other_genes_gets_a_table_of_its_own(store, fitted, tmp_path,
         (["--plot", "nowhere/a.png"], "--plot='nowhere/a.png': the folder 'nowhere' does not exist"),
         (["--plot", "{folder}/figures.png"], "is a folder: name a file in it"),
         (["--accelerator", "warp"], "accelerator='warp' is not known. Available: 'auto', 'cpu'"),
+        (["--training.lr", "0.01"], "on the command line, that is --training.max_epochs"),
+        (["--rng", "-1"], "`rng` must be at least 0, not -1"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
@@ -174,6 +176,11 @@ def test_what_is_wrong_is_said_and_nothing_is_changed(file, asked, said):
     assert file.read_bytes() == before
     with pytest.raises(SystemExit, match="does not exist"):
         main(["fit", "nothing.zarr"])
+    with pytest.raises(SystemExit, match="is a folder, but not a SpatialData store in zarr format"):
+        main(["fit", str(file.parent)])
+    (file.parent / "settings.yaml").write_text("max_epochs: 3")
+    with pytest.raises(SystemExit, match="is not a table in h5ad format"):
+        main(["fit", str(file.parent / "settings.yaml")])
 
 
 def test_a_fit_is_not_replaced_by_its_own_query(store, fitted, tmp_path):

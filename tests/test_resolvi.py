@@ -248,7 +248,7 @@ def test_a_table_that_cannot_be_written_leaves_the_model_that_was_there(adata, t
     adata.uns["not storable"] = object()
     with pytest.raises(Exception, match="not storable"):
         model.save(tmp_path, overwrite=True, save_anndata=True)
-    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     del adata.uns["not storable"]
     model.save(tmp_path, overwrite=True, save_anndata=True)
     assert {path.name for path in tmp_path.iterdir()} == set(before)
@@ -469,6 +469,8 @@ def test_a_saved_model_recognizes_other_sizes(adata, tmp_path):
     adata.obs["area"] *= 22
     with pytest.raises(ValueError, match="other values of the columns 'area' of `obs`, in 400 of 400 cells"):
         rsd.ResolVI.load(tmp_path / "model", adata)
+    with pytest.raises(ValueError, match="other values of the columns 'area' of `obs`, in 400 of 400 cells"):
+        model.save(tmp_path / "other", save_anndata=True)
     with pytest.warns(UserWarning, match="columns 'area' of `obs` are not those of the fit: of 64 cells"):
         rsd.tl.latent(adata, show_progress_bar=False)
     with pytest.warns(UserWarning, match=r"cells of the query are 22 times as large as those of the reference"):
@@ -706,6 +708,72 @@ def test_other_counts_are_noticed(adata, tmp_path):
     for read in (model.get_latent_representation, model.get_normalized_expression):
         with pytest.warns(UserWarning, match="do not seem to be those of the fit.*at the fit"):
             read(show_progress_bar=False)
+
+
+def test_other_numbers_of_molecules_are_noticed(adata, tmp_path):
+    """The latent does not depend on them."""
+    model = trained(adata)
+    model.save(tmp_path / "model")
+    model.write()
+    other = adata.copy()
+    other.layers["counts"] = 2 * other.layers["counts"]
+    said = r"counts in `table.layers\['counts'\]` are not those of the fit: of {} cells .*, {} have other numbers"
+    with pytest.warns(UserWarning, match=said.format(400, 400)):
+        rsd.ResolVI.load(tmp_path / "model", other)
+    for read in (rsd.ResolVI.from_table, lambda table: rsd.tl.latent(table, show_progress_bar=False)):
+        with pytest.warns(UserWarning, match=said.format(64, 64)):
+            read(other)
+    corrected = model.get_corrected_counts()
+    adata.layers["counts"] = other.layers["counts"]
+    for call in (model.write, model.get_latent_representation, lambda **_: model.write(other)):
+        with pytest.warns(UserWarning, match=said.format(64, 64)):
+            call(show_progress_bar=False)
+    with pytest.raises(ValueError, match=said.format(64, 64)):
+        model.differential_expression("cell_type", show_progress_bar=False)
+    assert abs(model.get_corrected_counts() - corrected).max() == 0
+
+
+def test_other_batches_of_its_table_are_noticed(adata):
+    model = trained(adata, batch_key="sample")
+    adata.obs["sample"] = adata.obs["sample"].to_numpy()[::-1]
+    with pytest.warns(UserWarning, match="columns 'sample' of `obs` are not those of the fit: of 400 cells"):
+        model.get_normalized_expression(show_progress_bar=False)
+
+
+def test_a_view_becomes_a_table_of_its_own(adata):
+    rsd.ResolVI.setup_anndata(adata, layer="counts")
+    view = adata[:300]
+    model = rsd.ResolVI(view)
+    assert not view.is_view
+    model.train(**QUICK)
+    before = model.get_latent_representation(show_progress_bar=False)
+    adata._inplace_subset_obs(np.arange(400) > 200)
+    np.testing.assert_array_equal(model.get_latent_representation(show_progress_bar=False), before)
+
+
+def test_what_a_table_has_is_listed_without_what_a_call_adds(adata):
+    model = trained(adata)
+    for call in (
+        lambda: model.pseudobulk("cell_type", sample_key="donor"),
+        lambda: model.pseudobulk("cell_type", layer="nope"),
+        lambda: model.differential_niche_abundance("domain", labels_key="cell_type", sample_key="donor"),
+    ):
+        with pytest.raises(KeyError, match="is not in `adata") as found:
+            call()
+        assert "resolvi" not in str(found.value)
+
+
+def test_a_query_in_another_order_keeps_its_layers(adata):
+    model = trained(adata)
+    adata.layers["logs"], adata.varm["loadings"] = adata.X.log1p(), np.arange(40.0)[:, None]
+    query = adata[:, ::-1].copy()
+    with pytest.warns(UserWarning, match="is a copy with these genes"):
+        mapped = rsd.ResolVI.load_query_data(query, model).adata
+    assert {"counts", "logs", "true_own"} <= set(mapped.layers)
+    for name in ("counts", "logs", "true_own"):
+        np.testing.assert_array_equal(mapped.layers[name].toarray(), adata.layers[name].toarray())
+    np.testing.assert_array_equal(mapped.X.toarray(), adata.X.toarray())
+    np.testing.assert_array_equal(mapped.varm["loadings"], adata.varm["loadings"])
 
 
 def test_an_interrupted_training_leaves_the_model_as_it_was(adata, monkeypatch):

@@ -11,7 +11,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._csr import group_sums
-from resolvi_sd._input import ModelInput, check_place_used, read_input
+from resolvi_sd._input import ModelInput, read_input
 from resolvi_sd._model import (
     DataSummary,
     ModelConfig,
@@ -26,7 +26,7 @@ from resolvi_sd._model import (
 )
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, label_colors
-from resolvi_sd._tables import Groups, align_genes, missing_genes, query_layer, resolve_table
+from resolvi_sd._tables import Groups, align_genes, check_place_used, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
 from resolvi_sd._validation import warn_user
 

@@ -25,12 +25,15 @@ from resolvi_sd._docstrings import with_trained_model
 from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import (
+    CellColumns,
     category_codes,
     encode_some,
     fitted_counts,
     most_probable,
     some_rows,
+    warn_of_other_columns,
     warn_of_other_latent,
+    warn_of_replaced_counts,
 )
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
@@ -85,7 +88,7 @@ class Estimates(TableTasks):
         (300, 10)
         """
         table, fitted = self._table(adata), self.fitted
-        codes = category_codes(table, fitted)
+        codes = self._categories(table)
         return latent_of(
             fitted.module,
             self._counts(table, codes),
@@ -160,7 +163,7 @@ class Estimates(TableTasks):
         (300, 1)
         """
         table, fitted, generator = self._table(adata), self.fitted, as_generator(rng)
-        categories = category_codes(table, fitted)
+        categories = self._categories(table)
         request = ExpressionRequest.of(
             fitted,
             categories,
@@ -193,6 +196,8 @@ class Estimates(TableTasks):
     def get_corrected_counts(self, *, show_progress_bar: bool = True) -> CSR:
         """Return a copy of the corrected counts, the expected own molecules of each cell.
 
+        They are those of the counts that the model was trained on, even if others have replaced these in the table.
+
         Parameters
         ----------
         show_progress_bar
@@ -200,14 +205,14 @@ class Estimates(TableTasks):
 
         Returns
         -------
-        CSR matrix of cells × genes, float32, with values between 0 and the counts.
+        CSR matrix of cells × genes, float32, with values between 0 and these counts.
 
         Raises
         ------
         RuntimeError
             If the model has not been trained.
         ValueError
-            If the table has changed since the model was made.
+            If the cells or genes of the table have changed since the model was made.
 
         Examples
         --------
@@ -244,7 +249,7 @@ class Estimates(TableTasks):
         RuntimeError
             If the model has not been trained.
         ValueError
-            If `fpr` is not between 0 and 1, or the table has changed since the model was made.
+            If `fpr` is not between 0 and 1, or the cells or genes of the table have changed since the model was made.
 
         Examples
         --------
@@ -285,7 +290,7 @@ class Estimates(TableTasks):
         RuntimeError
             If the model has not been trained.
         ValueError
-            If the table has changed since the model was made.
+            If the cells or genes of the table have changed since the model was made.
 
         Examples
         --------
@@ -345,7 +350,7 @@ class Estimates(TableTasks):
         fitted = self.fitted
         fitted.require_labels()
         table = self._table(adata)
-        codes = category_codes(table, fitted)
+        codes = self._categories(table)
         probabilities = classify(
             fitted.module,
             self._counts(table, codes),
@@ -358,13 +363,21 @@ class Estimates(TableTasks):
             return pd.DataFrame(probabilities, index=table.obs_names, columns=list(fitted.labels))
         return np.asarray(most_probable(fitted, probabilities), dtype=object)
 
+    def _categories(self, table: AnnData) -> NDArray[np.int64]:
+        """Return the batch and further covariates of the cells of a table; warn if they are not those of the fit."""
+        codes = category_codes(table, self.fitted)
+        if table is self.adata:
+            warn_of_other_columns(self.fitted, CellColumns(codes), CellColumns(self._input.categories))
+        return codes
+
     def _counts(self, table: AnnData, codes: NDArray[np.int64]) -> CSR:
-        """Return the counts of a table; warn if these, or the categories of its cells, are not those of the fit."""
+        """Return the counts of a table; warn if they are not those of the fit."""
         fitted = self.fitted
         counts = fitted_counts(table, fitted.setup.layer)
-        if table is self.adata:
-            again = encode_some(fitted, counts, codes)
-            warn_of_other_latent(fitted, again, self._some_latent(), source="at the fit")
+        if table is self.adata and not warn_of_other_latent(
+            fitted, encode_some(fitted, counts, codes), self._some_latent(), source="at the fit"
+        ):
+            warn_of_replaced_counts(table, fitted.setup.layer, self._input.view.molecules)
         return counts
 
     def _some_latent(self) -> NDArray[np.float32]:

@@ -17,7 +17,6 @@ from resolvi_sd._tables import (
     Groups,
     Quantity,
     TableView,
-    annotation,
     cell_sizes,
     group_by,
     one_group,
@@ -37,7 +36,7 @@ from resolvi_sd._validation import (
     warn_user,
 )
 
-__all__ = ["ModelInput", "as_fitted", "check_place_used", "read_input"]
+__all__ = ["ModelInput", "as_fitted", "read_input"]
 
 # Many categories with fewer cells than this on average are taken for measurements.
 _FEW_CELLS = 10
@@ -85,32 +84,6 @@ class ModelInput:
             molecules=self.view.molecules,
             label=None if self.labels is None else self.labels.codes,
             size=self.sizes,
-        )
-
-
-def check_place_used(
-    data: SpatialData | AnnData, table: AnnData, *, spatial_key: str | None, coordinate_system: str | None
-) -> None:
-    """Raise ValueError if `spatial_key` or `coordinate_system` was given, but the coordinates do not come from there.
-
-    Parameters
-    ----------
-    data, table
-        What was passed by the user, and its table.
-    spatial_key, coordinate_system
-        Entry of `obsm`, and coordinate system; the defaults ("spatial" and "global") and None count as not given.
-    """
-    in_elements = isinstance(data, SpatialData) and annotation(table) is not None
-    if coordinate_system not in (None, "global") and not in_elements:
-        why = "the table annotates no element" if isinstance(data, SpatialData) else "`data` is an AnnData"
-        raise ValueError(
-            f"coordinate_system={coordinate_system!r} is for a SpatialData object whose table annotates elements, but "
-            f"{why}: distances are measured between the coordinates in obsm[{spatial_key or 'spatial'!r}]."
-        )
-    if spatial_key not in (None, "spatial") and in_elements:
-        raise ValueError(
-            f"spatial_key={spatial_key!r} would be ignored: the table annotates elements of the SpatialData object, "
-            "and the coordinates are their centroids. Leave it out, or pass the table itself."
         )
 
 

@@ -19,10 +19,14 @@ def as_generator(rng: RandomLike) -> np.random.Generator:
     ------
     TypeError
         If `rng` is neither an int, a :class:`numpy.random.Generator` nor None.
+    ValueError
+        If it is negative.
     """
     if isinstance(rng, np.random.Generator):
         return rng
     if rng is None or isinstance(rng, (int, np.integer)):
+        if rng is not None and rng < 0:
+            raise ValueError(f"`rng` must be at least 0, not {rng}.")
         return np.random.default_rng(rng)
     raise TypeError(f"`rng` must be an int, a numpy.random.Generator or None, not {type(rng).__name__}.")
 

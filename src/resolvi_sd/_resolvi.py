@@ -30,8 +30,11 @@ from resolvi_sd._results import (
     restore,
     save_folder,
     warn_of_other_latent,
+    warn_of_other_molecules,
+    warn_of_replaced_counts,
 )
 from resolvi_sd._setup import Setup
+from resolvi_sd._state import detach_from_parent
 from resolvi_sd._tables import (
     cell_positions,
     group_by,
@@ -60,7 +63,8 @@ class ResolVI(Estimates):
 
     An object-oriented interface to the engine behind :func:`resolvi_sd.tl.fit`: results are returned, and nothing is
     written into the table unless you call :meth:`write`. The model keeps its table in the attribute `adata`; the cells
-    and genes of this table must stay the same for as long as the model is used.
+    and genes of this table must stay the same for as long as the model is used. A view of another table becomes a table
+    of its own.
 
     Parameters
     ----------
@@ -96,6 +100,7 @@ class ResolVI(Estimates):
         config: ModelConfig | None = None,
     ) -> None:
         check_is_table(adata)
+        detach_from_parent(adata)
         setup = _read_setup(adata)
         if semisupervised and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
@@ -168,6 +173,7 @@ class ResolVI(Estimates):
         10
         """
         check_is_table(adata)
+        detach_from_parent(adata)
         n_neighbors = check_positive_int(n_neighbors, argument="n_neighbors")
         covariates = () if categorical_covariate_keys is None else categorical_covariate_keys
         covariates = check_names(covariates, argument="categorical_covariate_keys")
@@ -301,6 +307,11 @@ class ResolVI(Estimates):
             If the genes or cells of the table are not those of the model, or if writing would replace entries that
             are not results or that the model reads.
 
+        Warns
+        -----
+        UserWarning
+            If the table no longer has the counts that the model was trained on.
+
         Examples
         --------
         {trained_model}
@@ -316,7 +327,9 @@ class ResolVI(Estimates):
             )
         check_takes_results(target)
         check_room(target, self.fitted.setup, keys)
-        self._write_posterior(target, self._given_away(show_progress_bar=show_progress_bar), keys)
+        posterior = self._given_away(show_progress_bar=show_progress_bar)
+        warn_of_replaced_counts(target, self.fitted.setup.layer, self._input.view.molecules)
+        self._write_posterior(target, posterior, keys)
 
     @with_trained_model
     def save(self, folder: str | Path, *, overwrite: bool = False, save_anndata: bool = False) -> None:
@@ -334,7 +347,12 @@ class ResolVI(Estimates):
         Raises
         ------
         ValueError
-            With `save_anndata`, if the cells, genes, counts or batches of the table have changed.
+            With `save_anndata`, if the cells, genes, batches, covariates or sizes of the table have changed.
+
+        Warns
+        -----
+        UserWarning
+            With `save_anndata`, if its counts have changed.
 
         Examples
         --------
@@ -347,10 +365,13 @@ class ResolVI(Estimates):
         """
         if save_anndata:
             self._check_unchanged()
-            known = self._input.categories
-            now = CellColumns(category_codes(self.adata, self.fitted))
-            check_columns_of_fit(self.fitted, now, CellColumns(known))
-            self._counts(self.adata, known)
+            held, setup = self._input, self.fitted.setup
+            # Sizes that were measured from outlines are not in the table.
+            in_table = setup.size_factor_key is not None and setup.size_unit is None
+            sizes = read_sizes(self.adata, str(setup.size_factor_key)) if in_table else None
+            now = CellColumns(category_codes(self.adata, self.fitted), sizes)
+            check_columns_of_fit(self.fitted, now, CellColumns(held.categories, held.sizes))
+            self._counts(self.adata, held.categories)
         save_folder(
             Path(folder).expanduser(),
             self.fitted,
@@ -359,6 +380,7 @@ class ResolVI(Estimates):
             coordinates=self._input.view.coordinates,
             categories=self._input.categories,
             latent=self._some_latent(),
+            molecules=self._input.view.molecules,
             sizes=self._input.sizes,
             table=self.adata if save_anndata else None,
             overwrite=overwrite,
@@ -407,6 +429,7 @@ class ResolVI(Estimates):
             check_holds_table(folder)
             adata = read_h5ad(folder / TABLE_FILE)
         check_is_table(adata)
+        detach_from_parent(adata)
         stored = load_folder(folder, adata.obs_names)
         setup = replace(stored.fitted.setup, labels_key=None)
         # Sizes that were measured from outlines are not in the table.
@@ -417,7 +440,9 @@ class ResolVI(Estimates):
         check_columns_of_fit(stored.fitted, now, then)
         model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
-        warn_of_other_latent(stored.fitted, model._some_latent(), stored.latent, source="was saved with the model")
+        latent, source = model._some_latent(), "was saved with the model"
+        if not warn_of_other_latent(stored.fitted, latent, stored.latent, source=source):
+            warn_of_other_molecules(setup.layer, found.view.molecules, stored.molecules)
         return model
 
     @classmethod
@@ -460,6 +485,7 @@ class ResolVI(Estimates):
         (300, 3)
         """
         adata = resolve_table(data, table_key)
+        detach_from_parent(adata)
         keys = Keys(key_added)
         fitted, _, graph = restore(adata, keys)
         setup = fitted.setup
@@ -538,6 +564,7 @@ class ResolVI(Estimates):
                 "`ResolVI.load(folder, adata)`."
             )
         check_is_table(adata)
+        detach_from_parent(adata)
         if adata is reference_model.adata:
             raise ValueError(
                 "The query is the table of the reference, whose results `write` would replace: pass other cells, or a "

@@ -13,10 +13,16 @@ from resolvi_sd._random import as_generator
 from resolvi_sd._results import FittedModel, write_fit
 from resolvi_sd._validation import check_is_table
 
-__all__ = ["RESULTS_KEY", "ModelState"]
+__all__ = ["RESULTS_KEY", "ModelState", "detach_from_parent"]
 
 # Prefix of the results in a table that is built for one call; not a name that users would choose.
 RESULTS_KEY = "resolvi_object"
+
+
+def detach_from_parent(adata: AnnData) -> None:
+    """Make a view a table of its own: if its parent is filtered in place, its rows become those of other cells."""
+    if adata.is_view and not adata.isbacked:
+        adata.obs_names = adata.obs_names  # whatever is assigned, a view is copied first
 
 
 class ModelState:

@@ -14,6 +14,7 @@ from resolvi_sd._analysis import CellSelection, Mode, Weighting, selected_groups
 from resolvi_sd._docstrings import borrowed_docs
 from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
+from resolvi_sd._results import check_kept_counts
 from resolvi_sd._state import RESULTS_KEY, ModelState
 from resolvi_sd._validation import check_key
 
@@ -170,6 +171,7 @@ class TableTasks(ModelState):
         True
         """
         self._check_column(groupby)
+        check_kept_counts(self.adata, self.fitted.setup.layer, self._input.view.molecules)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
             table,
@@ -280,6 +282,7 @@ class TableTasks(ModelState):
         True
         """
         self._check_column(groupby)
+        self._check_column(sample_key, argument="sample_key")
         self._check_labels(labels_key)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_niche_abundance(
@@ -337,6 +340,9 @@ class TableTasks(ModelState):
         40
         """
         self._check_column(groupby)
+        self._check_column(sample_key, argument="sample_key")
+        if layer is not None:
+            check_key(layer, self.adata.layers, argument="layer", where="adata.layers")
         return tl.pseudobulk(
             self._results_table(show_progress_bar=show_progress_bar),
             groupby=groupby,
@@ -347,15 +353,15 @@ class TableTasks(ModelState):
             key_added=RESULTS_KEY,
         )
 
-    def _check_column(self, groupby: str | None) -> None:
-        """Raise before the posterior is inferred if the column of the groups is missing, or is another table."""
-        if isinstance(groupby, AnnData):
+    def _check_column(self, key: str | None, *, argument: str = "groupby") -> None:
+        """Raise before the posterior is inferred if a column of groups is missing, or is another table."""
+        if isinstance(key, AnnData):
             raise TypeError(
                 "Comparisons use the cells of the model, so no table is passed: `groupby=` comes first. For other "
                 "cells, use `ResolVI.load_query_data`."
             )
-        if groupby is not None:
-            check_key(groupby, self.adata.obs.columns, argument="groupby", where="adata.obs")
+        if key is not None:
+            check_key(key, self.adata.obs.columns, argument=argument, where="adata.obs")
 
     def _check_labels(self, labels_key: str | None) -> None:
         """Raise before the posterior is inferred if there are no labels of the neighbors."""

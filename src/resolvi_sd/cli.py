@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 from anndata import AnnData, read_h5ad
 from jsonargparse import ArgumentParser
 from spatialdata import SpatialData, read_zarr
@@ -54,6 +55,8 @@ _COMMANDS = {
     "differential_niche_abundance": _Shown("niche_abundance", "dna"),
     _EXPORT: _Shown(),
 }
+# Files of which a group in zarr format has one.
+_ZARR = ("zarr.json", ".zgroup")
 # Arguments of the functions that are not options, and options that are not arguments.
 _NO_OPTIONS: set[str | int] = {"data", "query", "reference", "copy", "write"}
 _NO_ARGUMENTS = {"data", "reference", "output", "backed", "settings", "plot", "csv"}
@@ -208,9 +211,13 @@ def _draw(plot: str, data: SpatialData | AnnData, **arguments: Any) -> None:
 
 
 def _check_input(path: Path, table_key: str) -> None:
-    """Raise if an input does not exist, or a table is asked for by a name that it does not have."""
+    """Raise if an input does not exist or is of another kind, or does not have the table that is asked for."""
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist.")
+    if path.is_file() and not h5py.is_hdf5(path):
+        raise ValueError(f"{str(path)!r} is not a table in h5ad format.")
+    if path.is_dir() and not any((path / name).exists() for name in _ZARR):
+        raise ValueError(f"{str(path)!r} is a folder, but not a SpatialData store in zarr format.")
     if path.is_file() and table_key != "table":
         raise ValueError(f"{str(path)!r} is a single table, so there is none to choose as {table_key!r}.")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -120,6 +122,19 @@ def test_images_under_the_same_name_are_no_graph(table):
     sq.gr.spatial_neighbors_knn(table, n_neighs=3)
     table.uns["spatial"] = {"library": {"images": {}}}
     assert graph_from_table(table, "spatial", one_section(50)).mask.sum() == 150
+
+
+def test_a_graph_of_similar_cells_is_warned_of(table):
+    import scanpy as sc
+
+    table.obsm["X_pca"] = np.random.default_rng(0).normal(size=(50, 3))
+    sc.pp.neighbors(table, n_neighbors=5, use_rep="X_pca")
+    with pytest.warns(UserWarning, match="'neighbors' was made by `scanpy.pp.neighbors` from 'X_pca'.*resemble"):
+        graph_from_table(table, "neighbors", one_section(50))
+    sc.pp.neighbors(table, n_neighbors=5, use_rep="spatial", key_added="near")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        graph_from_table(table, "near", one_section(50))
 
 
 def test_missing_graph(table):

@@ -227,6 +227,21 @@ def test_number_of_neighbors(table, value, error):
         rsd.gr.neighbors(table, n_neighbors=value)
 
 
+def test_coordinates_that_are_not_used_are_refused(table):
+    sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0, transcripts=False)
+    with pytest.raises(ValueError, match="spatial_key='stage' would be ignored: the table annotates elements"):
+        rsd.gr.neighbors(sdata, spatial_key="stage")
+    with pytest.raises(ValueError, match="coordinate_system='aligned' is for a SpatialData object"):
+        rsd.gr.neighbors(table, coordinate_system="aligned")
+
+
+def test_coordinates_may_be_columns_of_any_numbers(table):
+    expected = rsd.gr.neighbors(table, n_neighbors=3, copy=True).distances
+    columns = pd.DataFrame(table.obsm["spatial"], index=table.obs_names, columns=["x", "y"])
+    table.obsm["spatial"] = columns.convert_dtypes()
+    assert abs(rsd.gr.neighbors(table, n_neighbors=3, copy=True).distances - expected).max() == 0
+
+
 def test_a_single_cell(table):
     with pytest.raises(ValueError, match="The table has 1 cell; at least 2"):
         rsd.gr.neighbors(table[:1].copy())

@@ -96,6 +96,13 @@ def test_a_gene_that_a_query_lacks_is_told(adata):
     adata.uns["resolvi"]["unmeasured"] = np.array([name], dtype=object)
     with pytest.warns(UserWarning, match=f"not measured in this query have no counts: '{name}'.*normalized_expression"):
         rsd.pl.spatial(adata, name)
+    with pytest.warns(UserWarning, match=f"not measured in this query have no counts: '{name}'"):
+        rsd.pl.umap_compare(adata, name, representations=["spatial"])
+
+
+def test_coordinates_that_are_not_used_are_refused(adata):
+    with pytest.raises(ValueError, match="coordinate_system='aligned' is for a SpatialData object"):
+        rsd.pl.spatial(adata, "KRT8", coordinate_system="aligned")
 
 
 def test_the_color_bar_of_a_flat_section_keeps_whole_words(adata):

@@ -236,6 +236,9 @@ def test_what_cannot_be_measured_says_why(leaky):
     result = rsd.tl.audit(leaky, "random", copy=True, **QUIET)
     row = result[result["metric"] == "coexpression_rate"].iloc[0]
     assert np.isnan(row["value"]) and "No exclusive markers at these thresholds" in row["note"]
+    undefined = result[result["value"].isna()]
+    assert set(undefined["metric"]) >= {"leak_sensitivity", "own_markers_removed"}
+    assert (undefined["note"] != "").all() and (result.loc[result["value"].notna(), "note"] == "").all()
     assert values(result, "molecules_removed").notna().all()
 
 
@@ -277,7 +280,12 @@ def test_it_survives_a_store_and_a_new_fit_removes_it(_leaky, tmp_path):
         ({"corrected_layer": "logarithms"}, ValueError, "holds logarithms of the counts"),
         ({"reference": "object", "reference_labels_key": "label"}, TypeError, "`reference` must be an AnnData, not"),
         ({"reference_labels_key": "label"}, ValueError, "require a `reference`"),
-        ({"label_map": {"type_9": "x"}}, KeyError, "label_map='type_9'.* Its keys are .* table, its values names in"),
+        (
+            {"label_map": {"type_9": "x"}, "markers": {"x": ["gene_00"]}},
+            KeyError,
+            "label_map='type_9'.* Its keys are .* table, its values names in",
+        ),
+        ({"label_map": {"type_0": "x"}}, ValueError, "`label_map` would be ignored"),
         ({"reference": "strange", "reference_labels_key": "label"}, ValueError, "shares no gene with the table"),
         ({"reference": "good"}, ValueError, "reference_labels_key=.*'label'"),
         ({"reference": "rates", "reference_labels_key": "label"}, ValueError, "whole|integer"),

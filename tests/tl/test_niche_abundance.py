@@ -173,6 +173,10 @@ def test_samples_are_the_units_where_they_are_named():
         table, groupby="condition", group1="x", labels_key="label", sample_key="animal", copy=True
     )
     assert (result[["n_units1", "n_units2"]] == 4).all().all()
+    with pytest.raises(ValueError, match="patch_size=50 would be ignored: units are those of sample_key='animal'"):
+        rsd.tl.differential_niche_abundance(
+            table, groupby="condition", labels_key="label", sample_key="animal", patch_size=50
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,6 +246,9 @@ def test_groups_that_lie_in_few_units_are_warned_of():
     ):
         few = rsd.tl.differential_niche_abundance(table, **arguments)
     assert not few["is_da_fdr"].any()
+    # The tails of two units are long, but shares are between 0 and 1.
+    possible = np.log2((1 + 0.01) / 0.01)
+    assert few["lfc_low"].min() >= -possible and few["lfc_high"].max() <= possible
     # Also of tails that have no mean.
     for rng in range(1, 4):
         with pytest.warns(UserWarning, match="fewer than 4 units"):
@@ -388,7 +395,7 @@ def test_units_are_counted_on_each_side():
 def test_the_error_of_normal_draws_is_that_of_their_difference():
     rng = np.random.default_rng(0)
     logs = rng.normal([[1.0], [0.0]], 0.3, (20_000, 2, 1)).astype(np.float32)
-    found = _summary(logs, logs, DecisionRule("change", delta=0.25, fdr=0.05))
+    found = _summary(logs, logs, DecisionRule("change", delta=0.25, fdr=0.05), limit=np.inf)
     np.testing.assert_allclose(found[["lfc_low", "lfc_high"]], [[1 - 0.83, 1 + 0.83]], atol=0.03)
     assert found["lfc_std"].item() == pytest.approx(0.3 * np.sqrt(2), rel=0.03)
 

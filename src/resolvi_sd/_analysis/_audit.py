@@ -19,6 +19,25 @@ __all__ = ["CONTROL", "CORRECTED", "MAX_RELATIVE_RAW", "RAW", "AuditInput", "Ref
 # Names of the layers in an audit.
 RAW, CONTROL, CORRECTED = "raw", "depth_matched", "corrected"
 
+# Why the value of a metric is NaN, if it was measured.
+_UNDEFINED: Mapping[str, str] = {
+    "molecules_removed": "there are no molecules",
+    "leak_sensitivity": "no leaked markers were detected between any two types",
+    "own_markers_removed": "no type has molecules of markers of its own",
+    "own_markers_removed_unexposed": "no cell with markers of its type is without neighbors of this type",
+    "coexpression_rate": "no cell has a gene of any pair",
+    "coexpression_odds_ratio": "no cell has a gene of any pair",
+    "neighbor_contamination": "no cell has a neighbor whose type has markers that its own type lacks",
+    "leakage_predictability": "no type has enough cells both with and without another type nearby",
+    "negative_marker_purity_reads": "no gene is absent from a type by its mean expression",
+    "negative_marker_purity_cells": "no gene is absent from a type by its detection",
+    "reference_correlation_difference": "no two genes vary in both",
+    "latent_silhouette": "each of the drawn cells has a label of its own",
+    "latent_batch_mixing": "no label has cells of several batches",
+    "true_foreign_removed": "no molecule is foreign",
+    "true_own_removed": "no molecule is the cell's own",
+}
+
 # Leaked molecules obscure which genes a type lacks, so raw counts need a wider bound than a clean reference.
 MAX_RELATIVE_RAW = 0.25
 
@@ -123,16 +142,16 @@ def audit_rows(data: AuditInput, *, show_progress_bar: bool) -> list[Row]:
     """Return the rows of an audit, metric by metric.
 
     A part that the data do not allow (a panel without exclusive genes, types with too few cells) yields a row without a
-    value, with a note that gives the reason.
+    value, with a note that gives the reason, as do metrics without anything to measure.
     """
-    rows = []
+    rows: list[Row] = []
     for part, name in tqdm(_PARTS, desc="Audit", unit="part", disable=not show_progress_bar):
         try:
             found = list(part(data))
         except ValueError as reason:
             found = [Row(name, "", float("nan"), "", 0, str(reason))]
-        rows.extend(found)
-    return rows
+        rows += found
+    return [row._replace(note=row.note or _UNDEFINED[row.metric]) if np.isnan(row.value) else row for row in rows]
 
 
 def _removed(data: AuditInput) -> Iterator[Row]:

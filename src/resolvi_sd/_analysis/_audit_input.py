@@ -137,6 +137,8 @@ def audit_input(
 ) -> AuditInput:
     """Gather the input of an audit; the arguments are those of :func:`resolvi_sd.tl.audit`."""
     setup = fitted.setup
+    if label_map and reference is None and markers is None:
+        raise ValueError("`label_map` would be ignored: it gives types their names in `reference=` or `markers=`.")
     labels = _audit_labels(adata, labels_key, setup)
     reference_labels = _translated(labels, label_map, adata, labels_key)
     known = _audit_reference(reference, reference_labels_key, reference_layer, adata.var_names)

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._graphs._graph import NeighborGraph
-from resolvi_sd._validation import check_key, listing
+from resolvi_sd._validation import check_key, listing, warn_user
 
 __all__ = ["graph_from_table"]
 
@@ -32,6 +32,18 @@ def _find(adata: AnnData, neighbors_key: str) -> tuple[str, Mapping[str, Any]]:
     )
 
 
+def _warn_of_expression(key: str, params: Mapping[str, Any]) -> None:
+    """Warn of a graph of scanpy's `pp.neighbors`, unless that was made from coordinates."""
+    source = str(params.get("use_rep") or "X_pca")
+    # squidpy's graphs, and those in its layout, have a `coord_type`.
+    if "method" in params and "coord_type" not in params and "spatial" not in source:
+        warn_user(
+            f"The graph {key!r} was made by `scanpy.pp.neighbors` from {source!r}: it joins cells that resemble each "
+            "other, wherever they lie, so that most molecules would seem to come from neighbors. Pass a graph of "
+            "neighbors in space, such as 'spatial_neighbors' of squidpy, or neighbors_key=None."
+        )
+
+
 def graph_from_table(adata: AnnData, neighbors_key: str, section: NDArray[np.integer]) -> NeighborGraph:
     """Return a graph in squidpy's layout as arrays; cells without neighbors are allowed, and self loops are ignored.
 
@@ -50,6 +62,11 @@ def graph_from_table(adata: AnnData, neighbors_key: str, section: NDArray[np.int
         If there is no such graph, or it names matrices that are not in `obsp`.
     ValueError
         If edges cross sections, if distances are negative or not finite, or if edges do not join neighbors in space.
+
+    Warns
+    -----
+    UserWarning
+        If it is a graph of cells with similar expression.
     """
     key, entry = _find(adata, neighbors_key)
     matrices = {}
@@ -61,6 +78,7 @@ def graph_from_table(adata: AnnData, neighbors_key: str, section: NDArray[np.int
             f"The graph {key!r} was made with transform='cosine', whose edges join cells that share neighbors and have "
             "no distance. Make it with transform=None."
         )
+    _warn_of_expression(key, entry.get("params", {}))
     values = matrices["distances_key"].data
     bad = int((~(np.isfinite(values) & (values >= 0))).sum())
     if bad:

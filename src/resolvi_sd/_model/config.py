@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
-from resolvi_sd._validation import check_flag, check_integer, check_number
+from resolvi_sd._validation import check_flag, check_integer, check_number, listing
 
 __all__ = ["ModelConfig", "TrainingConfig", "combine_configs", "from_plain", "to_plain"]
 
@@ -247,5 +247,9 @@ def combine_configs(given: _Config | None, default: _Config, argument: str, **se
     if given is None:
         return replace(default, **changed)
     if changed:
-        raise ValueError(f"Give {sorted(changed)} inside `{argument}={type(given).__name__}(...)`, not beside it.")
+        single = ", ".join(f"--{argument}.{name}" for name in sorted(changed))
+        raise ValueError(
+            f"Give {listing(sorted(changed))} inside `{argument}={type(given).__name__}(...)`, not beside it; on the "
+            f"command line, that is {single}."
+        )
     return given

@@ -216,6 +216,8 @@ def train(
         min(max(_MIN_EPOCHS, math.ceil(_FEWEST_CELLS_SEEN / len(patches.order))), config.epoch_limit // 2),
     )
     schedule = DecayWhenFlat(config.max_epochs, config.epoch_limit, min_epochs=min_epochs, window=window)
+    if config.checkpoint_dir is not None and Path(config.checkpoint_dir).is_file():
+        raise NotADirectoryError(f"checkpoint_dir={config.checkpoint_dir!r} is a file: name a folder.")
     fingerprint = "" if config.checkpoint_dir is None else _fingerprint(module, tissue, config)
     loop = _Loop(module, config, schedule, stream, fingerprint, peers)
     callbacks: list[Callback] = [_ProgressBar(schedule)] if show_progress_bar else []

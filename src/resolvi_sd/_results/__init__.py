@@ -18,11 +18,15 @@ from resolvi_sd._results._read import (
 from resolvi_sd._results._same_input import (
     CellColumns,
     check_columns_of_fit,
+    check_kept_counts,
     checked_counts,
     encode_some,
     some_rows,
+    warn_of_other_columns,
     warn_of_other_counts,
     warn_of_other_latent,
+    warn_of_other_molecules,
+    warn_of_replaced_counts,
 )
 from resolvi_sd._results._tissue import restore, restore_tissue, warn_of_lost_neighbors, warn_of_partial_niches
 from resolvi_sd._results._write import (
@@ -39,11 +43,12 @@ __all__ = [
     "FittedModel",
     "category_codes",
     "check_columns_of_fit",
-    "checked_counts",
     "check_holds_table",
+    "check_kept_counts",
     "check_room",
     "check_whole",
     "check_within_counts",
+    "checked_counts",
     "corrected_counts",
     "corrected_layer_name",
     "encode_some",
@@ -61,9 +66,12 @@ __all__ = [
     "some_rows",
     "unmeasured_genes",
     "warn_of_lost_neighbors",
+    "warn_of_other_columns",
     "warn_of_other_counts",
     "warn_of_other_latent",
+    "warn_of_other_molecules",
     "warn_of_partial_niches",
+    "warn_of_replaced_counts",
     "write_fit",
     "write_labels",
 ]

@@ -25,7 +25,7 @@ __all__ = ["TABLE_FILE", "StoredModel", "check_holds_table", "load_folder", "sav
 _TENSORS, _DESCRIPTION, TABLE_FILE = "model.safetensors", "model.json", "adata.h5ad"
 _WEIGHT, _HISTORY, _GRAPH = "weights.", "history.", "graph."
 _LOGITS, _COORDINATES, _CATEGORIES = "neighbor_logits", "coordinates", "categories"
-_SIZES, _LATENT = "sizes", "some_latent"
+_SIZES, _LATENT, _MOLECULES = "sizes", "some_latent", "molecules"
 
 
 def save_folder(
@@ -37,6 +37,7 @@ def save_folder(
     coordinates: NDArray[np.float64],
     categories: NDArray[np.int64],
     latent: NDArray[np.float32],
+    molecules: NDArray[np.float64],
     sizes: NDArray[np.float32] | None = None,
     table: AnnData | None = None,
     overwrite: bool = False,
@@ -59,6 +60,8 @@ def save_folder(
         Batch and further covariates of the cells, stored to recognize these columns.
     latent
         Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
+    molecules
+        Molecules of the cells, stored for the same purpose.
     sizes
         Sizes of the cells, if the model uses them.
     table
@@ -89,7 +92,7 @@ def save_folder(
     tensors |= {_HISTORY + name: np.asarray(array) for name, array in state.pop("history").items()}
     tensors[_LOGITS] = fitted.module.neighbor_logits.weight.detach().numpy()
     tensors |= {_GRAPH + name: array for name, array in vars(graph).items()}
-    tensors |= {_COORDINATES: coordinates, _CATEGORIES: categories, _LATENT: latent}
+    tensors |= {_COORDINATES: coordinates, _CATEGORIES: categories, _LATENT: latent, _MOLECULES: molecules}
     tensors |= {} if sizes is None else {_SIZES: sizes}
     state |= {name: list(getattr(fitted, name)) for name in ("genes", "batches", "labels", "colors", "unmeasured")}
     state["covariates"] = {str(i): list(names) for i, names in enumerate(fitted.covariates)}
@@ -104,10 +107,15 @@ def save_folder(
     # The model is written completely before it replaces an older one. The description is removed first and moved into
     # place last: a folder without it holds no model, and no folder ever holds parts of two models.
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
-    if table is not None:
-        write_h5ad(staging[TABLE_FILE], table)  # its method would make a backed table that of the new file
-    staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, staging[_TENSORS])
+        if table is not None:
+            write_h5ad(staging[TABLE_FILE], table)  # its method would make a backed table that of the new file
+        staging[_DESCRIPTION].write_text(json.dumps(state, indent=1))
+    except BaseException:
+        for path in staging.values():
+            path.unlink(missing_ok=True)
+        raise
     (folder / _DESCRIPTION).unlink(missing_ok=True)
     if table is None:
         del staging[TABLE_FILE]
@@ -131,6 +139,8 @@ class StoredModel:
         Batch and further covariates of the cells, `(n_cells, 1 + n_covariates)`.
     latent
         Latent means of some cells.
+    molecules
+        Molecules of the cells.
     sizes
         Sizes of the cells, if the model uses them.
     """
@@ -140,6 +150,7 @@ class StoredModel:
     coordinates: NDArray[np.float64]
     categories: NDArray[np.int64]
     latent: NDArray[np.float32]
+    molecules: NDArray[np.float64]
     sizes: NDArray[np.float32] | None
 
 
@@ -176,9 +187,10 @@ def load_folder(folder: Path, cells: pd.Index[Any]) -> StoredModel:
     with torch.no_grad():
         fitted.module.neighbor_logits.weight.copy_(torch.from_numpy(logits))
     graph = NeighborGraph(**{field.name: tensors[_GRAPH + field.name] for field in fields(NeighborGraph)})
-    return StoredModel(
-        fitted, graph, tensors[_COORDINATES], tensors[_CATEGORIES], tensors[_LATENT], tensors.get(_SIZES)
+    coordinates, categories, latent, molecules = (
+        tensors[name] for name in (_COORDINATES, _CATEGORIES, _LATENT, _MOLECULES)
     )
+    return StoredModel(fitted, graph, coordinates, categories, latent, molecules, tensors.get(_SIZES))
 
 
 def check_holds_model(folder: Path, name: str = _DESCRIPTION) -> None:
@@ -191,9 +203,12 @@ def check_holds_table(folder: Path) -> None:
     """Raise FileNotFoundError unless the folder holds a model, and the table that was saved with it."""
     check_holds_model(folder)
     if not _description(folder).get("has_table"):
+        older = ""
+        if (folder / TABLE_FILE).exists():
+            older = f" ({TABLE_FILE!r} is of an earlier model: this one was saved without its table)"
         raise FileNotFoundError(
-            f"There is no table of the model in {str(folder)!r}: pass it, `ResolVI.load(folder, adata)`, or save the "
-            "model with `save_anndata=True`."
+            f"There is no table of the model in {str(folder)!r}{older}: pass it, `ResolVI.load(folder, adata)`, or "
+            "save the model with `save_anndata=True`."
         )
 
 

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import encode
 from resolvi_sd._results._fitted import FittedModel
@@ -22,22 +22,26 @@ from resolvi_sd._validation import listing, matrix_name, warn_user
 __all__ = [
     "CellColumns",
     "check_columns_of_fit",
+    "check_kept_counts",
     "checked_counts",
     "columns_to_recognize",
     "encode_some",
     "some_rows",
+    "warn_of_other_columns",
     "warn_of_other_counts",
     "warn_of_other_latent",
+    "warn_of_other_molecules",
+    "warn_of_replaced_counts",
 ]
 
 # Number of cells that are encoded again.
 _N_CELLS = 64
 # Larger differences between latent means are not rounding errors.
 _TOLERANCE = 0.01
-# Relative difference of sizes beyond rounding.
+# Relative difference of sizes and of numbers of molecules beyond rounding.
 _SIZE_TOLERANCE = 1e-4
-# Entries of the record of a fit: names of some cells, their batches and covariates, and their sizes.
-_CELLS, _CATEGORIES, _SIZES = "some_cells", "some_categories", "some_sizes"
+# Entries of the record of a fit: names of some cells, their molecules, their batches and covariates, and their sizes.
+_CELLS, _MOLECULES, _CATEGORIES, _SIZES = "some_cells", "some_molecules", "some_categories", "some_sizes"
 
 
 def some_rows(n_cells: int) -> NDArray[np.int64]:
@@ -53,7 +57,7 @@ def encode_some(fitted: FittedModel, counts: CSR, codes: NDArray[np.int64]) -> N
 
 def warn_of_other_latent(
     fitted: FittedModel, again: NDArray[np.floating], written: NDArray[np.floating], *, source: str
-) -> None:
+) -> bool:
     """Warn if latent means of cells differ from those at the fit, because counts or categories were replaced.
 
     Counts that are no longer counts raise an error elsewhere; this check is for integers that replaced them, such as
@@ -70,13 +74,17 @@ def warn_of_other_latent(
     source
         Origin of `written`, for the message.
 
+    Returns
+    -------
+    Whether there was a reason to warn.
+
     Warns
     -----
     UserWarning
         If any latent mean differs.
     """
     if written.shape != again.shape:
-        return
+        return False
     n_others = int((np.abs(again - written).max(axis=1) > _TOLERANCE).sum())
     if n_others:
         warn_user(
@@ -85,6 +93,66 @@ def warn_of_other_latent(
             "replaced or transformed since (counts, covariates that are encoded, latent means), or fit again from a "
             "layer that stays unchanged, such as `layer='counts'`."
         )
+    return n_others > 0
+
+
+def warn_of_other_molecules(layer: str | None, now: NDArray[np.floating], then: NDArray[np.floating]) -> None:
+    """Warn if cells have other numbers of molecules than at the fit, which the latent does not depend on.
+
+    Parameters
+    ----------
+    layer
+        Where the counts are, None for X.
+    now, then
+        Molecules of some cells, now and at the fit.
+    """
+    message = _of_other_molecules(layer, now, then)
+    if message:
+        warn_user(message)
+
+
+def warn_of_replaced_counts(adata: AnnData, layer: str | None, molecules: NDArray[np.floating]) -> None:
+    """Warn as :func:`warn_of_other_molecules` does, for a matrix that may hold anything by now.
+
+    Parameters
+    ----------
+    adata
+        The table.
+    layer
+        Where the counts were, None for X; it may be gone.
+    molecules
+        Molecules that each cell had at the fit.
+    """
+    warn_of_other_molecules(layer, *_molecules_of_some(adata, layer, molecules))
+
+
+def check_kept_counts(adata: AnnData, layer: str | None, molecules: NDArray[np.floating]) -> None:
+    """Raise ValueError where :func:`warn_of_replaced_counts` would warn."""
+    message = _of_other_molecules(layer, *_molecules_of_some(adata, layer, molecules))
+    if message:
+        raise ValueError(message)
+
+
+def _molecules_of_some(
+    adata: AnnData, layer: str | None, molecules: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the row sums of some cells now, and those that they had; none if the matrix is gone."""
+    matrix, rows = adata.X if layer is None else adata.layers.get(layer), some_rows(adata.n_obs)
+    if matrix is None:
+        return np.empty(0), np.empty(0)
+    return np.asarray(matrix[rows].sum(axis=1)).ravel(), molecules[rows]
+
+
+def _of_other_molecules(layer: str | None, now: NDArray[np.floating], then: NDArray[np.floating]) -> str:
+    """Return the message about cells with other numbers of molecules; empty if there are none."""
+    n_others = int((~np.isclose(now, then, rtol=_SIZE_TOLERANCE)).sum())
+    if not n_others:
+        return ""
+    return (
+        f"The counts in `{matrix_name(layer)}` are not those of the fit: of {len(then):,} cells that were looked at, "
+        f"{n_others:,} have other numbers of molecules. Results of the fit belong to the counts that it read: restore "
+        "these, or fit again."
+    )
 
 
 class CellColumns(NamedTuple):
@@ -113,40 +181,48 @@ def check_columns_of_fit(fitted: FittedModel, now: CellColumns, then: CellColumn
         )
 
 
-def columns_to_recognize(adata: AnnData, columns: CellColumns) -> dict[str, NDArray[Any]]:
-    """Return entries of the record of a fit by which :func:`warn_of_other_counts` recognizes columns of `obs`.
+def columns_to_recognize(
+    adata: AnnData, columns: CellColumns, molecules: NDArray[np.floating]
+) -> dict[str, NDArray[Any]]:
+    """Return entries of the record of a fit by which :func:`warn_of_other_counts` recognizes its input.
 
-    These are the names of some cells, which no other cell has, and their batches and covariates, and sizes; nothing if
-    all cells have the same.
+    These are the names of some cells, which no other cell has, their molecules, their batches and covariates, and their
+    sizes, if there are any.
     """
     categories, sizes = columns
-    if sizes is None and (categories == categories[:1]).all():
-        return {}
     rows = some_rows(adata.n_obs)
     rows = rows[~adata.obs_names.duplicated(keep=False)[rows]]
     names = adata.obs_names[rows].astype(str).to_numpy(dtype=object)
-    return {_CELLS: names, _CATEGORIES: categories[rows]} | ({} if sizes is None else {_SIZES: sizes[rows]})
+    known = {_CELLS: names, _MOLECULES: molecules[rows], _CATEGORIES: categories[rows]}
+    return known | ({} if sizes is None else {_SIZES: sizes[rows]})
 
 
-def _warn_of_other_columns(adata: AnnData, fitted: FittedModel, record: Mapping[str, Any]) -> None:
-    """Warn if cells whose columns were recorded have other values now; the latent need not depend on these."""
-    if _CELLS not in record:
-        return
+def _recorded(adata: AnnData, record: Mapping[str, Any]) -> tuple[NDArray[np.intp], Mapping[str, NDArray[Any]]]:
+    """Return the rows of the cells that were recorded at the fit, and what was recorded of them."""
     place = pd.Index(record[_CELLS]).get_indexer(adata.obs_names.astype(str))
     rows = np.flatnonzero(place >= 0)
+    names = {_MOLECULES, _CATEGORIES, _SIZES} & set(record)
+    return rows, {name: np.asarray(record[name])[place[rows]] for name in names}
+
+
+def _warn_of_other_columns(
+    adata: AnnData, fitted: FittedModel, rows: NDArray[np.intp], known: Mapping[str, NDArray[Any]]
+) -> None:
+    """Warn if cells whose columns were recorded have other values now; the latent need not depend on these."""
     key = fitted.setup.size_factor_key
-    sizes = known_sizes = None
-    if _SIZES in record and key in adata.obs:
-        known_sizes = np.asarray(record[_SIZES])[place[rows]]
-        sizes = read_sizes(adata[rows], str(key))
+    sizes = read_sizes(adata[rows], str(key)) if _SIZES in known and key in adata.obs else None
     now = CellColumns(category_codes(adata, fitted, rows), sizes)
-    then = CellColumns(np.asarray(record[_CATEGORIES])[place[rows]], known_sizes)
+    warn_of_other_columns(fitted, now, CellColumns(known[_CATEGORIES], known.get(_SIZES)))
+
+
+def warn_of_other_columns(fitted: FittedModel, now: CellColumns, then: CellColumns) -> None:
+    """Warn unless cells have the batches, covariates and sizes that they had in the fit."""
     n_others, columns = _others(fitted, now, then)
     if n_others:
         warn_user(
-            f"The columns {columns} of `obs` are not those of the fit: of {len(rows)} cells that were looked at, "
-            f"{n_others} have other values. Expression and corrected counts depend on these: restore them, or fit "
-            "again."
+            f"The columns {columns} of `obs` are not those of the fit: of {len(now.categories):,} cells that were "
+            f"looked at, {n_others:,} have other values. Expression and corrected counts depend on these: restore "
+            "them, or fit again."
         )
 
 
@@ -164,18 +240,20 @@ def _others(fitted: FittedModel, now: CellColumns, then: CellColumns) -> tuple[i
 def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
     """Warn as :func:`warn_of_other_latent` does, comparing with the latent means that the fit wrote into the table.
 
-    Batches, further covariates and sizes are compared as well.
+    Numbers of molecules, batches, further covariates and sizes are compared as well.
     """
     written = adata.obsm.get(keys.latent)
     known = {fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys} - {None} <= set(adata.obs.columns)
     if written is None or sp.issparse(written) or not known or not adata.n_obs:
         return
-    _warn_of_other_columns(adata, fitted, adata.uns[keys.model])
+    recorded, before = _recorded(adata, adata.uns[keys.model])
+    _warn_of_other_columns(adata, fitted, recorded, before)
     rows = some_rows(adata.n_obs)
     source = f"the fit wrote into `obsm[{keys.latent!r}]`"
     # Only of these rows: reading the categories of all cells takes long in large tables.
     again, _ = encode(fitted.module, counts[rows], category_codes(adata, fitted, rows), show_progress_bar=False)
-    warn_of_other_latent(fitted, again, np.asarray(written)[rows], source=source)
+    if not warn_of_other_latent(fitted, again, np.asarray(written)[rows], source=source):
+        warn_of_other_molecules(fitted.setup.layer, row_sums(counts[recorded]), before[_MOLECULES])
 
 
 def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys) -> CSR:

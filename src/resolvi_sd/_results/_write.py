@@ -117,7 +117,7 @@ def write_fit(
     if posterior.probabilities is not None:
         write_labels(adata, fitted, posterior.probabilities, keys=keys)
     columns = CellColumns(categories, sizes if fitted.setup.size_unit is None else None)
-    adata.uns[keys.model] = to_state(fitted) | columns_to_recognize(adata, columns)
+    adata.uns[keys.model] = to_state(fitted) | columns_to_recognize(adata, columns, posterior.molecules.sum(axis=1))
 
 
 def _inverse_overdispersion(module: ResolviModule) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from resolvi_sd._tables._outlines import Outlines, cell_outlines
 from resolvi_sd._tables._resolve import resolve_table
 from resolvi_sd._tables._sizes import read_sizes, size_unit
 from resolvi_sd._tables._transcripts import TranscriptColumns, Transcripts, read_transcripts
-from resolvi_sd._tables._view import TableView, cell_positions, cell_sections, own_regions, table_view
+from resolvi_sd._tables._view import TableView, cell_positions, cell_sections, check_place_used, own_regions, table_view
 
 __all__ = [
     "CellSizes",
@@ -29,6 +29,7 @@ __all__ = [
     "cell_sections",
     "cell_sizes",
     "check_element",
+    "check_place_used",
     "cross",
     "full_resolution",
     "group_by",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from geopandas import GeoDataFrame
 from numpy.typing import NDArray
@@ -30,10 +31,14 @@ def obsm_coordinates(adata: AnnData, spatial_key: str, *, hint: str = "") -> NDA
         If its shape is wrong, or if it has NaN or infinite values.
     """
     check_key(spatial_key, adata.obsm, argument="spatial_key", where="table.obsm", hint=hint)
-    stored = np.asarray(adata.obsm[spatial_key])
-    if stored.dtype.kind not in "uif":
-        raise TypeError(f"`table.obsm[{spatial_key!r}]` must hold numbers, but its type is {stored.dtype}.")
-    coordinates = stored.astype(np.float64)
+    stored = adata.obsm[spatial_key]
+    if isinstance(stored, pd.DataFrame):  # whose columns may be of pandas' own types
+        numbers = all(pd.api.types.is_numeric_dtype(dtype) for dtype in stored.dtypes)
+        stored = stored.to_numpy(np.float64, na_value=np.nan) if numbers else stored
+    values = np.asarray(stored)
+    if values.dtype.kind not in "uif":
+        raise TypeError(f"`table.obsm[{spatial_key!r}]` must hold numbers, but its type is {values.dtype}.")
+    coordinates = values.astype(np.float64)
     check_coordinates(coordinates, where=f"`table.obsm[{spatial_key!r}]`")
     return coordinates
 

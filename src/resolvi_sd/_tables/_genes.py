@@ -11,6 +11,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from resolvi_sd._csr import CSR, map_rows
+from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._validation import check_genes, check_key, listing, warn_user
 
@@ -43,8 +44,9 @@ def missing_genes(names: pd.Index[Any], genes: tuple[str, ...]) -> tuple[str, ..
 def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) -> ad.AnnData:
     """Return a table with the counts of `adata` for `genes`, in their order; the input is not modified.
 
-    Genes that `adata` lacks have no counts; genes that only `adata` has, and other layers, are dropped, and so are the
-    columns of `var` if genes are lacking. If the genes are the same in the same order, `adata` itself is returned.
+    Genes that `adata` lacks have no counts, and if there are any, other layers and everything else that is by gene is
+    dropped. Otherwise arrays and sparse matrices in memory are kept; `raw` is not. If the genes are the same in
+    the same order, `adata` itself is returned.
 
     Raises
     ------
@@ -78,17 +80,27 @@ def align_genes(adata: ad.AnnData, genes: tuple[str, ...], layer: str | None) ->
         (np.ones(len(found), np.float32), (position[found], found)), shape=(adata.n_vars, len(genes))
     )
     counts = map_rows(table_counts(adata, layer), lambda rows: _columns(rows, choice))
-    aligned = ad.AnnData(
-        None if layer else counts,
+    matrices = {layer: counts}
+    if not missing:
+        others = {name: adata.layers[name] for name in adata.layers} | {None: adata.X}
+        matrices |= {name: m[:, position] for name, m in others.items() if name != layer and _in_memory(m)}
+    return ad.AnnData(
+        matrices.pop(None, None),
         obs=adata.obs.copy(),
         # Missing values would change the types of the columns.
         var=pd.DataFrame(index=pd.Index(genes)) if missing else adata.var.iloc[position].set_axis(pd.Index(genes)),
         obsm=deepcopy(dict(adata.obsm)),
+        varm={} if missing else {name: entry[position] for name, entry in adata.varm.items() if _in_memory(entry)},
         obsp=deepcopy(dict(adata.obsp)),
         uns=deepcopy(dict(adata.uns)),
-        layers={layer: counts} if layer else None,
+        layers=matrices,
     )
-    return aligned
+
+
+def _in_memory(matrix: Any) -> bool:
+    """Whether a matrix is an array or a sparse matrix, rather than one in a store, in a file or of dask."""
+    values = getattr(matrix, "data", None) if sp.issparse(matrix) else matrix
+    return isinstance(values, np.ndarray) and not is_in_file(values)
 
 
 def _columns(counts: CSR, choice: sp.csr_matrix) -> CSR:

@@ -135,6 +135,32 @@ def cell_positions(
     return CellPositions(coordinates, sections)
 
 
+def check_place_used(
+    data: SpatialData | AnnData, table: AnnData, *, spatial_key: str | None, coordinate_system: str | None
+) -> None:
+    """Raise ValueError if `spatial_key` or `coordinate_system` was given, but the coordinates do not come from there.
+
+    Parameters
+    ----------
+    data, table
+        What was passed by the user, and its table.
+    spatial_key, coordinate_system
+        Entry of `obsm`, and coordinate system; the defaults ("spatial" and "global") and None count as not given.
+    """
+    in_elements = isinstance(data, SpatialData) and annotation(table) is not None
+    if coordinate_system not in (None, "global") and not in_elements:
+        why = "the table annotates no element" if isinstance(data, SpatialData) else "`data` is an AnnData"
+        raise ValueError(
+            f"coordinate_system={coordinate_system!r} is for a SpatialData object whose table annotates elements, but "
+            f"{why}: the coordinates are those in obsm[{spatial_key or 'spatial'!r}]."
+        )
+    if spatial_key not in (None, "spatial") and in_elements:
+        raise ValueError(
+            f"spatial_key={spatial_key!r} would be ignored: the table annotates elements of the SpatialData object, "
+            "and the coordinates are their centroids. Leave it out, or pass the table itself."
+        )
+
+
 def cell_sections(data: SpatialData | AnnData, adata: AnnData, library_key: str | None) -> Groups:
     """Return the section of each cell, as :func:`cell_positions` does.
 

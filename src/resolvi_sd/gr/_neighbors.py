@@ -9,7 +9,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._graphs import Distance, check_no_fit_on_graph, nearest_graph, write_graph
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._tables import cell_positions, resolve_table
+from resolvi_sd._tables import cell_positions, check_place_used, resolve_table
 from resolvi_sd._validation import check_positive_int
 
 __all__ = ["NeighborsResult", "neighbors"]
@@ -107,6 +107,7 @@ def neighbors(
     keys = Keys(key_added)
     if not copy:
         check_no_fit_on_graph(adata, keys)
+    check_place_used(data, adata, spatial_key=spatial_key, coordinate_system=coordinate_system)
     cells = cell_positions(
         data,
         table_key=table_key,

@@ -35,6 +35,8 @@ _COUNTED = 142.0
 _NAMES = {RAW: "raw", CONTROL: "matched", CORRECTED: "corrected"}
 # Number of characters of a reason that fit into a row.
 _REASON = 95
+# Behind a reason, to hide the line of its row, but not that of the axis below.
+_PATCH = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 _NEUTRAL = "0.3"
 # Opacity of values that are means over few items.
 _PALE = 0.35
@@ -175,7 +177,7 @@ def _draw_row(ax: Axes, number: int, row: AuditRow) -> None:
     places = {layer: row.places[layer] for layer in LAYERS if np.isfinite(row.places.get(layer, np.nan))}
     if not places:
         reason = shorten(row.reason, _REASON, placeholder=" ...")
-        _write(ax, 0.0, 4, reason, row=number, ha="left", color="0.4", style="italic", backgroundcolor="white")
+        _write(ax, 0.0, 4, reason, row=number, ha="left", color="0.4", style="italic", bbox=_PATCH)
         return
     low, high = ax.get_xlim()
     inside = {layer: float(np.clip(place, low, high)) for layer, place in places.items()}
@@ -200,8 +202,8 @@ def _corrected_style(color: str) -> Mapping[str, Any]:
 
 
 def _write_numbers(ax: Axes, number: int, row: AuditRow, *, percent: bool) -> None:
-    if not row.values:
-        return
+    if all(np.isnan(value) for value in row.values.values()):
+        return  # the reason is there instead
     for layer, value in row.values.items():
         text = "–" if np.isnan(value) else f"{100 * value:.1f}%" if percent else f"{value:.3f}".replace("-", "−")
         style = {"weight": "bold"} if layer == CORRECTED and not row.few else {}

@@ -139,7 +139,9 @@ def flow(
     groups = one_colored_group(adata.n_obs, "")
     if color is not None:
         groups = read_colored_groups(adata, color, argument="color", palette=palette)
-    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    place = Place.of(
+        data, adata, setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key
+    )
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     positions = cell_positions(
         data, table_key=table_key, spatial_key=place.spatial_key, coordinate_system=place.coordinate_system

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
+from spatialdata import SpatialData
 
 from resolvi_sd._keys import Keys
-from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit
+from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit, unmeasured_genes
 from resolvi_sd._setup import Setup
+from resolvi_sd._tables import check_place_used
 from resolvi_sd._validation import check_counts, check_key, check_unique, listing, warn_user
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "read_shares",
     "resolve_genes",
     "warn_of_other_cells",
+    "warn_of_unmeasured",
 ]
 
 # Names of the shares in plots, in the order of `Keys.shares`.
@@ -125,13 +128,22 @@ class Place:
     @classmethod
     def of(
         cls,
+        data: SpatialData | AnnData,
+        adata: AnnData,
         setup: Setup,
         *,
         coordinate_system: str | None,
         spatial_key: str | None,
         library_key: str | None,
     ) -> Place:
-        """Return the settings of the user, with those of the fit instead of None."""
+        """Return the settings of the user, with those of the fit instead of None.
+
+        Raises
+        ------
+        ValueError
+            If the user gave a setting that is not used for these data.
+        """
+        check_place_used(data, adata, spatial_key=spatial_key, coordinate_system=coordinate_system)
         return cls(
             coordinate_system or setup.coordinate_system,
             spatial_key or setup.spatial_key,
@@ -223,3 +235,14 @@ def _gene_column(adata: AnnData, gene: str, layer: str | None) -> NDArray[np.flo
         column = column.compute()
     dense = column if isinstance(column, np.ndarray) else column.toarray()
     return np.asarray(dense, dtype=np.float64).reshape(-1)
+
+
+def warn_of_unmeasured(genes: Sequence[str], adata: AnnData, keys: Keys) -> None:
+    """Warn of genes that a query lacks, which would be drawn as not expressed."""
+    unmeasured = unmeasured_genes(adata, keys)
+    missing = [gene for gene in genes if gene in unmeasured]
+    if missing:
+        warn_user(
+            f"Genes that were not measured in this query have no counts: {listing(missing)}. "
+            f"`{keys.call('normalized_expression')}` gives what the reference expects of them."
+        )

@@ -99,7 +99,9 @@ def sources(
     keys = Keys(key_added)
     setup = read_setup(adata, keys)
     values = read_shares(adata, keys)
-    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    place = Place.of(
+        data, adata, setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key
+    )
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
     limits = [_limits(share[drawn], own=key == keys.true) for key, share in zip(keys.shares, values, strict=True)]

@@ -10,13 +10,12 @@ import numpy as np
 from anndata import AnnData
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
-from resolvi_sd._results import corrected_layer_name, unmeasured_genes
+from resolvi_sd._results import corrected_layer_name
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import listing, warn_user
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, count_limits, replace_limits
 from resolvi_sd.pl._panels import PanelRow, draw_rows
-from resolvi_sd.pl._results import Place, gene_counts, read_setup, resolve_genes
+from resolvi_sd.pl._results import Place, gene_counts, read_setup, resolve_genes, warn_of_unmeasured
 from resolvi_sd.pl._sections import find_sections
 
 if TYPE_CHECKING:
@@ -110,8 +109,10 @@ def spatial(
     setup = read_setup(adata, keys)
     corrected = corrected_layer_name(adata, keys, corrected_layer)
     genes = resolve_genes(adata, gene)
-    _warn_of_unmeasured(genes, adata, keys)
-    place = Place.of(setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key)
+    warn_of_unmeasured(genes, adata, keys)
+    place = Place.of(
+        data, adata, setup, coordinate_system=coordinate_system, spatial_key=spatial_key, library_key=library_key
+    )
     sections = find_sections(data, adata, table_key=table_key, place=place, library_id=library_id)
     drawn = np.concatenate([section.rows for section in sections])
     layers = (setup.layer, corrected)
@@ -126,13 +127,3 @@ def spatial(
             rows.append(PanelRow(section, pair, (scale, scale), titles))
     axes = draw_rows(rows, ax=ax, figsize=figsize, size=size, units=units, title=title, save=save)
     return axes if return_ax else None
-
-
-def _warn_of_unmeasured(genes: Sequence[str], adata: AnnData, keys: Keys) -> None:
-    unmeasured = unmeasured_genes(adata, keys)
-    missing = [gene for gene in genes if gene in unmeasured]
-    if missing:
-        warn_user(
-            f"Genes that were not measured in this query have no counts: {listing(missing)}. "
-            f"`{keys.call('normalized_expression')}` gives what the reference expects of them."
-        )

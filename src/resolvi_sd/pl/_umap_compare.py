@@ -30,7 +30,7 @@ from resolvi_sd.pl._embeddings import (
 )
 from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
 from resolvi_sd.pl._panels import add_colorbar
-from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes
+from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes, warn_of_unmeasured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def umap_compare(
     generator = as_generator(rng)
     is_gene = color not in adata.obs and color in adata.var_names
     if is_gene:
-        resolve_genes(adata, color)
+        warn_of_unmeasured(resolve_genes(adata, color), adata, keys)
     else:
         hint = "Neither is it a gene of the table (`table.var_names`)."
         check_key(color, adata.obs.columns, argument="color", where="table.obs", hint=hint)

@@ -89,11 +89,11 @@ def audit(
     metric and layer, for each evaluated correction in turn:
 
     - `metric`: see Notes;
-    - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`; empty for a metric without values;
+    - `layer`: `"raw"`, `"depth_matched"` or `"corrected"`; empty for a metric that could not be measured at all;
     - `value`;
     - `better`: `"higher"`, `"lower"`, or empty;
     - `n`: the number of cells, genes, or pairs of genes or types over which the value is averaged;
-    - `note`: the reason, if a metric has no value;
+    - `note`: the reason, if there is no value;
     - `corrected_layer`: the layer that `"corrected"` refers to; the values of the raw counts and of the latent space of
       the fit are the same for all of them.
 

@@ -49,6 +49,8 @@ _LABEL_DRAWS = 20
 _CENTRAL = (0.1587, 0.8413)
 # Effective number of units, rounded, below which hardly any difference can be detected.
 _FEW_UNITS = 4
+# Cells of a patch.
+_PATCH_SIZE = 100
 # Quantiles between which a change lies with a probability of 95%.
 _INTERVAL = (0.025, 0.975)
 
@@ -67,7 +69,7 @@ def differential_niche_abundance(
     n_samples: int = 5000,
     pseudocount: float = 0.01,
     sample_key: str | None = None,
-    patch_size: int = 100,
+    patch_size: int = _PATCH_SIZE,
     table_key: str = "table",
     key_added: str = DEFAULT_KEY,
     rng: RandomLike = 0,
@@ -174,6 +176,8 @@ def differential_niche_abundance(
     check_draws(n_samples)
     check_pseudocount(pseudocount)
     check_positive_int(patch_size, argument="patch_size")
+    if sample_key is not None and patch_size != _PATCH_SIZE:
+        raise ValueError(f"patch_size={patch_size} would be ignored: units are those of sample_key={sample_key!r}.")
     generator = as_generator(rng)
     adata = resolve_table(data, table_key)
     if not copy:
@@ -213,7 +217,7 @@ def differential_niche_abundance(
         few |= {name: n for name, n in zip(names, equal_units.tolist(), strict=True) if round(n) < _FEW_UNITS}
         logs = np.log2(means + np.float32(pseudocount))
         wide = widened(logs, equal_units, dependence=dependence, rng=draws)
-        table = _summary(logs, wide, rule)
+        table = _summary(logs, wide, rule, limit=np.log2((1 + pseudocount) / pseudocount))
         for i in range(2):
             table[f"abundance{i + 1}"] = abundance[:, i].sum(axis=0) / n_cells[:, i].sum()
             table[f"n_cells{i + 1}"] = int(n_cells[:, i].sum())
@@ -233,9 +237,12 @@ def differential_niche_abundance(
     return None
 
 
-def _summary(logs: NDArray[np.float32], wide: NDArray[np.float32], rule: DecisionRule) -> pd.DataFrame:
-    """Summarize draws of the logarithms of both sides, draws × 2 × labels, with the spread that few units require."""
-    change = wide[:, 0] - wide[:, 1]
+def _summary(logs: NDArray[np.float32], wide: NDArray[np.float32], rule: DecisionRule, *, limit: float) -> pd.DataFrame:
+    """Summarize draws of the logarithms of both sides, draws × 2 × labels, with the spread that few units require.
+
+    `limit` is the largest change that is possible: from a share of 0 to one of 1.
+    """
+    change = (wide[:, 0] - wide[:, 1]).clip(-limit, limit)
     # With very few units, the tails have neither a mean nor a standard deviation.
     low, high, least, most = np.quantile(change, [*_CENTRAL, *_INTERVAL], axis=0).astype(np.float64)
     table = summarize_change(change, rule)

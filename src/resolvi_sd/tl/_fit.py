@@ -11,14 +11,14 @@ from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior
 from resolvi_sd._graphs import Distance
-from resolvi_sd._input import check_place_used, read_input
+from resolvi_sd._input import read_input
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._logging import logger
 from resolvi_sd._model import ModelConfig, TrainingConfig, check_accelerator, combine_configs
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import check_room, write_fit
 from resolvi_sd._setup import Setup
-from resolvi_sd._tables import resolve_table, size_unit
+from resolvi_sd._tables import check_place_used, resolve_table, size_unit
 from resolvi_sd._validation import check_flag, check_names, check_positive_int, check_takes_results, group_name
 from resolvi_sd.io import check_writable, write_results
 

@@ -45,7 +45,8 @@ def pseudobulk(
         Column of `obs` with the samples, the units of replication; cells without a value are left out. None: all
         cells are one sample.
     layer
-        Layer to sum; None: the corrected counts of the fit.
+        Layer to sum, with counts or expected counts; sums of logarithms or of normalized values would mean nothing.
+        None: the corrected counts of the fit.
     min_cells
         Minimum number of cells; sums over fewer cells are left out.
     integer_counts
