@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +52,7 @@ class Perceptron(nn.Module):
         A network that `reads_counts` takes sparse rows. Without `dropout`, nothing is dropped, even in training.
         """
         *_, last = (x, *self.layers(x, categories, dropout=dropout))
-        return cast(Tensor, last)
+        return last
 
     def layers(self, x: Tensor | SparseRows, categories: Tensor, *, dropout: bool = True) -> list[Tensor]:
         """Return the output of each hidden layer, cells × n_hidden; the arguments are those of :meth:`forward`."""
