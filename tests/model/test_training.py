@@ -39,7 +39,7 @@ def test_elbo_rises_and_history_is_whole():
     assert history["learning_rate"][-1] < 5e-3
 
 
-def test_the_shortcuts_come_in_over_the_second_third_of_the_warm_up(monkeypatch):
+def test_the_linear_maps_come_in_over_the_second_third_of_the_warm_up(monkeypatch):
     weights = []
 
     def recorded(module, minibatch, kl_weight):

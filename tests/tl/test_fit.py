@@ -508,6 +508,7 @@ def test_a_folder_for_checkpoints_may_be_a_path(tissue, tmp_path):
     assert rsd.io.results_state(tmp_path / "tissue.zarr") == "complete"
 
 
+@pytest.mark.filterwarnings("ignore:More than half of the own molecules")
 def test_the_default_type_of_torch_does_not_matter(tissue):
     expected = tissue["table"].copy()
     rsd.tl.fit(expected, **QUICK)

@@ -148,8 +148,8 @@ class TrainingConfig:
     kl_warmup_steps
         Number of gradient steps over which the weight of the latent's KL divergence grows from 0 to 1, as the square of
         their completed fraction; 60% of the training if that is shorter. If the warm-up is too short, kinds of cells
-        that the latent space does not yet separate stay merged. The shortcuts of the latent encoder and of the
-        decoder, which bypass hidden layers, are phased in during the second third of these steps.
+        that the latent space does not yet separate stay merged. The linear maps of the latent encoder and of the
+        decoder are phased in during the second third of these steps.
     thin_counts
         Whether the latent encoder sees randomly thinned counts during training, so that the latent space does not
         depend on depth.

@@ -170,7 +170,7 @@ class ResolviModule(nn.Module):
         return module
 
     def raise_skip_weights(self, weight: float) -> None:
-        """Raise the weight of the shortcuts to and from the latent to `weight`, at most 1; never lower it."""
+        """Raise the weight of the linear maps to and from the latent to `weight`, at most 1; never lower it."""
         self.latent_encoder.raise_skip_weight(weight)
         self.decoder.raise_skip_weight(weight)
 

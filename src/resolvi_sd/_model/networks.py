@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from resolvi_sd._tiles import SparseRows
 __all__ = ["Classifier", "Decoder", "DensityDecoder", "LatentEncoder", "Perceptron", "ShareEncoder"]
 
 N_SETTING = 4
+# Adam changes the weight of every gene by the same amount in a step, which adds up over the genes of a cell.
+_SKIP_SPEED = 0.03
 
 
 class Perceptron(nn.Module):
@@ -51,30 +54,23 @@ class Perceptron(nn.Module):
 
         A network that `reads_counts` takes sparse rows. Without `dropout`, nothing is dropped, even in training.
         """
-        *_, last = (x, *self.layers(x, categories, dropout=dropout))
-        return last
-
-    def layers(self, x: Tensor | SparseRows, categories: Tensor, *, dropout: bool = True) -> list[Tensor]:
-        """Return the output of each hidden layer, cells × n_hidden; the arguments are those of :meth:`forward`."""
-        outputs = []
         for linear, norm, effects in zip(self.linear, self.norm, self.category, strict=True):
             hidden: Tensor = linear(x)
             for covariate, effect in effects.named_parameters():
                 hidden = hidden + F.embedding(categories[:, int(covariate)], effect)
             hidden = torch.relu(norm(hidden))
             x = self.dropout(hidden) if dropout else hidden
-            outputs.append(x)
-        return outputs
+        return cast(Tensor, x)
 
 
-class _WithShortcut(nn.Module):
-    """Network with a linear map that bypasses hidden layers, whose weight starts at zero and is raised by the training.
+class _WithLinearMap(nn.Module):
+    """Network with a linear map beside its perceptron, whose weight starts at zero and is raised by the training.
 
-    With all layers in a row, differences within a cell type (gradients, similar subtypes) are found late or never:
-    until the decoder separates them, the divergence keeps them out of the latent, and until they are in the latent,
-    there is nothing for the decoder to learn. Shortcuts to and from the latent capture them immediately (for the
-    decoder, a generative skip model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). They would also capture
-    leakage, so their weight is zero until the shares roughly account for it.
+    With perceptrons alone, differences within a cell type (gradients, similar subtypes) are found late or never: until
+    the decoder separates them, the divergence keeps them out of the latent, and until they are in the latent, there is
+    nothing for the decoder to learn. Linear maps to and from the latent capture them immediately (a generative skip
+    model, Dieng et al. 2019, doi 10.48550/arXiv.1807.04863). They would also capture leakage, so their weight is zero
+    until the shares roughly account for it.
     """
 
     skip_weight: Tensor
@@ -84,14 +80,14 @@ class _WithShortcut(nn.Module):
         self.register_buffer("skip_weight", torch.zeros(()))
 
     def raise_skip_weight(self, weight: float) -> None:
-        """Raise the weight of the shortcut to `weight`, at most 1; never lower it, so that a trained map is kept."""
+        """Raise the weight of the linear map to `weight`, at most 1; never lower it, so that a trained map is kept."""
         self.skip_weight.clamp_(min=min(weight, 1.0))
 
 
-class LatentEncoder(_WithShortcut):
+class LatentEncoder(_WithLinearMap):
     """Map from log-normalized counts to the mean and standard deviation of the latent posterior.
 
-    The mean is a linear map of the last hidden layer plus one of the first.
+    The mean is a perceptron plus a linear map.
     """
 
     def __init__(
@@ -106,18 +102,19 @@ class LatentEncoder(_WithShortcut):
         super().__init__()
         self.hidden = Perceptron(n_genes, n_hidden, n_layers, n_categories, dropout_rate, reads_counts=True)
         self.mean = nn.Linear(n_hidden, n_latent)
-        self.skip = nn.Linear(n_hidden, n_latent, bias=False)
+        self.skip = SparseLinear(n_genes, n_latent, bias=False)
         nn.init.zeros_(self.skip.weight)
         self.log_variance = nn.Linear(n_hidden, n_latent)
 
     def forward(self, features: SparseRows, categories: Tensor, *, dropout: bool = True) -> tuple[Tensor, Tensor]:
         """Map cells × genes and cells × covariates to two tensors, both cells × n_latent."""
-        layers = self.hidden.layers(features, categories, dropout=dropout)
-        scale = torch.exp(0.5 * self.log_variance(layers[-1]).clamp(-12.0, 6.0))
-        return self.mean(layers[-1]) + self.skip(self.skip_weight * layers[0]), scale + 1e-4
+        hidden = self.hidden(features, categories, dropout=dropout)
+        scale = torch.exp(0.5 * self.log_variance(hidden).clamp(-12.0, 6.0))
+        linear = self.skip_weight * _SKIP_SPEED * self.skip(features)
+        return self.mean(hidden) + linear, scale + 1e-4
 
 
-class Decoder(_WithShortcut):
+class Decoder(_WithLinearMap):
     """Map from the latent to the expression profile: a perceptron plus a linear map, on a log scale."""
 
     def __init__(self, n_genes: int, n_latent: int, n_hidden: int, n_layers: int, n_categories: Sequence[int]) -> None:
