@@ -710,6 +710,14 @@ def test_other_counts_are_noticed(adata, tmp_path):
             read(show_progress_bar=False)
 
 
+def test_flags_are_true_or_false(adata):
+    rsd.ResolVI.setup_anndata(adata, layer="counts", labels_key="label")
+    with pytest.raises(TypeError, match="`semisupervised` must be True or False, not 'no'"):
+        rsd.ResolVI(adata, semisupervised="no")
+    with pytest.raises(TypeError, match="`freeze` must be True or False, not 0"):
+        rsd.ResolVI.load_query_data(adata.copy(), trained(adata), freeze=0)
+
+
 def test_other_numbers_of_molecules_are_noticed(adata, tmp_path):
     """The latent does not depend on them."""
     model = trained(adata)

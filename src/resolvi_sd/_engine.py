@@ -28,7 +28,7 @@ from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, label_colors
 from resolvi_sd._tables import Groups, align_genes, check_place_used, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd._validation import warn_user
+from resolvi_sd._validation import check_flag, warn_user
 
 __all__ = ["fit_model", "infer_posterior", "read_query", "summarize"]
 
@@ -133,6 +133,7 @@ def read_query(
     a new one.
     """
     given = resolve_table(query, table_key)
+    check_flag(freeze, argument="freeze")
     check_place_used(query, given, spatial_key=spatial_key, coordinate_system=coordinate_system)
     layer = query_layer(given, layer, reference.setup.layer)
     table = align_genes(given, reference.genes, layer)

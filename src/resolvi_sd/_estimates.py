@@ -37,7 +37,7 @@ from resolvi_sd._results import (
 )
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
-from resolvi_sd._validation import check_positive_int
+from resolvi_sd._validation import check_flag, check_positive_int
 
 __all__ = ["Estimates"]
 
@@ -346,6 +346,7 @@ class Estimates(TableTasks):
         >>> model.predict(show_progress_bar=False).shape
         (300,)
         """
+        check_flag(soft, argument="soft")
         check_positive_int(n_samples, argument="n_samples")
         fitted = self.fitted
         fitted.require_labels()

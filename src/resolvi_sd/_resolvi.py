@@ -44,6 +44,7 @@ from resolvi_sd._tables import (
     table_counts,
 )
 from resolvi_sd._validation import (
+    check_flag,
     check_is_table,
     check_key,
     check_names,
@@ -102,7 +103,7 @@ class ResolVI(Estimates):
         check_is_table(adata)
         detach_from_parent(adata)
         setup = _read_setup(adata)
-        if semisupervised and setup.labels_key is None:
+        if check_flag(semisupervised, argument="semisupervised") and setup.labels_key is None:
             raise ValueError("`semisupervised=True` needs labels: `ResolVI.setup_anndata(adata, ..., labels_key=...)`.")
         if setup.labels_key is not None and not semisupervised:
             warn_user(

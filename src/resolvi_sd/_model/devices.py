@@ -127,6 +127,8 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
     number = len(devices) if isinstance(devices, list) else int(devices)
     if number < 1:
         raise ValueError(f"devices={devices!r}: at least one device is needed.")
+    if kind == "cpu" and isinstance(devices, list):
+        raise ValueError(f"devices={devices!r}: for the CPU, give a number of processes, e.g. `devices={number}`.")
     if number == 1:
         return [devices if isinstance(devices, list) else 1]
     if kind not in ("cpu", "cuda"):
@@ -134,8 +136,6 @@ def _choose(accelerator: str, devices: int | str | list[int]) -> list[Any]:
             f"devices={devices!r}: several devices require the accelerator 'cpu' or 'cuda', not {kind!r}. Choose one."
         )
     if kind == "cpu":
-        if isinstance(devices, list):
-            raise ValueError(f"devices={devices!r}: for the CPU, give a number of processes, e.g. `devices={number}`.")
         return [1] * number
     numbers = devices if isinstance(devices, list) else list(range(number))
     if max(numbers) >= torch.cuda.device_count() or len(set(numbers)) < number:
