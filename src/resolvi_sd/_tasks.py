@@ -171,7 +171,7 @@ class TableTasks(ModelState):
         True
         """
         self._check_column(groupby)
-        check_kept_counts(self.adata, self.fitted.setup.layer, self._input.view.molecules)
+        check_kept_counts(self._table(None), self.fitted.setup.layer, self._input.view.molecules)
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
             table,

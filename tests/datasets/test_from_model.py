@@ -247,7 +247,7 @@ def test_bad_arguments() -> None:
         simulate_from_model(10, 5, leakage_range="far")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`likelihood` must be 'nb' or 'poisson'"):
         simulate_from_model(10, 5, likelihood="zinb")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Give \['n_latent'\] inside `config=ModelConfig"):
+    with pytest.raises(ValueError, match=r"Give 'n_latent' inside `config=ModelConfig"):
         simulate_from_model(10, 5, n_latent=3, config=ModelConfig())
 
 
