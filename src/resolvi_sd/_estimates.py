@@ -20,7 +20,7 @@ from resolvi_sd._analysis import (
     importance_expression,
     mean_expression,
 )
-from resolvi_sd._csr import CSR
+from resolvi_sd._csr import CSR, row_sums
 from resolvi_sd._docstrings import with_trained_model
 from resolvi_sd._model import Posterior, Weights, classify, latent_of
 from resolvi_sd._random import RandomLike, as_generator
@@ -32,8 +32,7 @@ from resolvi_sd._results import (
     most_probable,
     some_rows,
     warn_of_other_columns,
-    warn_of_other_latent,
-    warn_of_replaced_counts,
+    warn_of_other_input,
 )
 from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tasks import TableTasks
@@ -375,10 +374,11 @@ class Estimates(TableTasks):
         """Return the counts of a table; warn if they are not those of the fit."""
         fitted = self.fitted
         counts = fitted_counts(table, fitted.setup.layer)
-        if table is self.adata and not warn_of_other_latent(
-            fitted, encode_some(fitted, counts, codes), self._some_latent(), source="at the fit"
-        ):
-            warn_of_replaced_counts(table, fitted.setup.layer, self._input.view.molecules)
+        if table is self.adata:
+            rows = some_rows(table.n_obs)
+            latent = encode_some(fitted, counts, codes), self._some_latent()
+            molecules = row_sums(counts[rows]), self._input.view.molecules[rows]
+            warn_of_other_input(fitted, latent, molecules, source="at the fit")
         return counts
 
     def _some_latent(self) -> NDArray[np.float32]:

@@ -29,8 +29,7 @@ from resolvi_sd._results import (
     load_folder,
     restore,
     save_folder,
-    warn_of_other_latent,
-    warn_of_other_molecules,
+    warn_of_other_input,
     warn_of_replaced_counts,
 )
 from resolvi_sd._setup import Setup
@@ -441,9 +440,8 @@ class ResolVI(Estimates):
         check_columns_of_fit(stored.fitted, now, then)
         model_input = replace(found, sizes=stored.sizes, setup=setup)
         model = cls._of(stored.fitted, adata, model_input, is_loaded=True)
-        latent, source = model._some_latent(), "was saved with the model"
-        if not warn_of_other_latent(stored.fitted, latent, stored.latent, source=source):
-            warn_of_other_molecules(setup.layer, found.view.molecules, stored.molecules)
+        latent, molecules = (model._some_latent(), stored.latent), (found.view.molecules, stored.molecules)
+        warn_of_other_input(stored.fitted, latent, molecules, source="was saved with the model")
         return model
 
     @classmethod

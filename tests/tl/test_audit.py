@@ -242,6 +242,17 @@ def test_what_cannot_be_measured_says_why(leaky):
     assert values(result, "molecules_removed").notna().all()
 
 
+@pytest.mark.filterwarnings("ignore:The correction in:UserWarning")
+def test_a_correction_that_leaves_nothing_is_audited(leaky):
+    leaky.layers["nothing"] = 0 * leaky.X
+    reference = reference_of(leaky)
+    names = {label: f"sc_{label}" for label in leaky.obs["cell_type"].cat.categories}
+    settings = {"reference": reference, "reference_labels_key": "label", "label_map": names}
+    result = rsd.tl.audit(leaky, "cell_type", corrected_layer="nothing", copy=True, **settings, **QUIET)
+    assert values(result, "true_foreign_removed")["corrected"] == 1
+    assert (result.loc[result["value"].isna(), "note"] != "").all()
+
+
 def test_a_part_that_fails_midway_is_one_row_with_the_reason(leaky, monkeypatch):
     def failing(*arguments, **settings):
         if failing.calls:

@@ -24,8 +24,7 @@ from resolvi_sd._results._same_input import (
     some_rows,
     warn_of_other_columns,
     warn_of_other_counts,
-    warn_of_other_latent,
-    warn_of_other_molecules,
+    warn_of_other_input,
     warn_of_replaced_counts,
 )
 from resolvi_sd._results._tissue import restore, restore_tissue, warn_of_lost_neighbors, warn_of_partial_niches
@@ -68,8 +67,7 @@ __all__ = [
     "warn_of_lost_neighbors",
     "warn_of_other_columns",
     "warn_of_other_counts",
-    "warn_of_other_latent",
-    "warn_of_other_molecules",
+    "warn_of_other_input",
     "warn_of_partial_niches",
     "warn_of_replaced_counts",
     "write_fit",

@@ -59,7 +59,7 @@ def save_folder(
     categories
         Batch and further covariates of the cells, stored to recognize these columns.
     latent
-        Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_latent`.
+        Latent means of some cells, stored to recognize the counts; see :func:`warn_of_other_input`.
     molecules
         Molecules of the cells, stored for the same purpose.
     sizes

@@ -29,8 +29,7 @@ __all__ = [
     "some_rows",
     "warn_of_other_columns",
     "warn_of_other_counts",
-    "warn_of_other_latent",
-    "warn_of_other_molecules",
+    "warn_of_other_input",
     "warn_of_replaced_counts",
 ]
 
@@ -42,6 +41,9 @@ _TOLERANCE = 0.01
 _SIZE_TOLERANCE = 1e-4
 # Entries of the record of a fit: names of some cells, their molecules, their batches and covariates, and their sizes.
 _CELLS, _MOLECULES, _CATEGORIES, _SIZES = "some_cells", "some_molecules", "some_categories", "some_sizes"
+
+# The same of some cells, from the current input and at the fit.
+NowAndThen = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 
 def some_rows(n_cells: int) -> NDArray[np.int64]:
@@ -55,64 +57,37 @@ def encode_some(fitted: FittedModel, counts: CSR, codes: NDArray[np.int64]) -> N
     return encode(fitted.module, counts[rows], codes[rows], show_progress_bar=False)[0]
 
 
-def warn_of_other_latent(
-    fitted: FittedModel, again: NDArray[np.floating], written: NDArray[np.floating], *, source: str
-) -> bool:
-    """Warn if latent means of cells differ from those at the fit, because counts or categories were replaced.
+def warn_of_other_input(fitted: FittedModel, latent: NowAndThen, molecules: NowAndThen, *, source: str) -> None:
+    """Warn if cells are encoded differently than at the fit or, if not, have other numbers of molecules.
 
     Counts that are no longer counts raise an error elsewhere; this check is for integers that replaced them, such as
-    sampled corrected counts, and for tables that were combined from several fits.
+    sampled corrected counts, for tables that were combined from several fits, and for multiples of the counts, on which
+    the latent does not depend.
 
     Parameters
     ----------
     fitted
         The model.
-    again
-        Latent means of the cells of :func:`some_rows`, from the current counts and categories.
-    written
-        Latent means of these cells at the fit.
+    latent
+        Latent means of the cells of :func:`some_rows`, from the current counts and categories, and at the fit.
+    molecules
+        Molecules of some cells, now and at the fit.
     source
-        Origin of `written`, for the message.
-
-    Returns
-    -------
-    Whether there was a reason to warn.
+        Origin of the latent means of the fit, for the message.
 
     Warns
     -----
     UserWarning
-        If any latent mean differs.
+        If any cell differs.
     """
-    if written.shape != again.shape:
-        return False
-    n_others = int((np.abs(again - written).max(axis=1) > _TOLERANCE).sum())
-    if n_others:
-        warn_user(
-            f"The counts in `{matrix_name(fitted.setup.layer)}` do not seem to be those of the fit: of {len(again)} "
-            f"cells that were encoded again, {n_others} have a different latent mean than {source}. Restore what was "
-            "replaced or transformed since (counts, covariates that are encoded, latent means), or fit again from a "
-            "layer that stays unchanged, such as `layer='counts'`."
-        )
-    return n_others > 0
-
-
-def warn_of_other_molecules(layer: str | None, now: NDArray[np.floating], then: NDArray[np.floating]) -> None:
-    """Warn if cells have other numbers of molecules than at the fit, which the latent does not depend on.
-
-    Parameters
-    ----------
-    layer
-        Where the counts are, None for X.
-    now, then
-        Molecules of some cells, now and at the fit.
-    """
-    message = _of_other_molecules(layer, now, then)
+    layer = fitted.setup.layer
+    message = _of_other_latent(layer, *latent, source=source) or _of_other_molecules(layer, *molecules)
     if message:
         warn_user(message)
 
 
 def warn_of_replaced_counts(adata: AnnData, layer: str | None, molecules: NDArray[np.floating]) -> None:
-    """Warn as :func:`warn_of_other_molecules` does, for a matrix that may hold anything by now.
+    """Warn if cells have other row sums than at the fit; the matrix may hold anything by now.
 
     Parameters
     ----------
@@ -123,7 +98,9 @@ def warn_of_replaced_counts(adata: AnnData, layer: str | None, molecules: NDArra
     molecules
         Molecules that each cell had at the fit.
     """
-    warn_of_other_molecules(layer, *_molecules_of_some(adata, layer, molecules))
+    message = _of_other_molecules(layer, *_molecules_of_some(adata, layer, molecules))
+    if message:
+        warn_user(message)
 
 
 def check_kept_counts(adata: AnnData, layer: str | None, molecules: NDArray[np.floating]) -> None:
@@ -133,14 +110,25 @@ def check_kept_counts(adata: AnnData, layer: str | None, molecules: NDArray[np.f
         raise ValueError(message)
 
 
-def _molecules_of_some(
-    adata: AnnData, layer: str | None, molecules: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def _molecules_of_some(adata: AnnData, layer: str | None, molecules: NDArray[np.floating]) -> NowAndThen:
     """Return the row sums of some cells now, and those that they had; none if the matrix is gone."""
     matrix, rows = adata.X if layer is None else adata.layers.get(layer), some_rows(adata.n_obs)
     if matrix is None:
         return np.empty(0), np.empty(0)
     return np.asarray(matrix[rows].sum(axis=1)).ravel(), molecules[rows]
+
+
+def _of_other_latent(layer: str | None, now: NDArray[np.floating], then: NDArray[np.floating], *, source: str) -> str:
+    """Return the message about cells with other latent means; empty if there are none, or of another fit."""
+    n_others = int((np.abs(now - then).max(axis=1) > _TOLERANCE).sum()) if now.shape == then.shape else 0
+    if not n_others:
+        return ""
+    return (
+        f"The counts in `{matrix_name(layer)}` do not seem to be those of the fit: of {len(now)} cells that were "
+        f"encoded again, {n_others} have a different latent mean than {source}. Restore what was replaced or "
+        "transformed since (counts, covariates that are encoded, latent means), or fit again from a layer that stays "
+        "unchanged, such as `layer='counts'`."
+    )
 
 
 def _of_other_molecules(layer: str | None, now: NDArray[np.floating], then: NDArray[np.floating]) -> str:
@@ -238,9 +226,9 @@ def _others(fitted: FittedModel, now: CellColumns, then: CellColumns) -> tuple[i
 
 
 def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts: CSR) -> None:
-    """Warn as :func:`warn_of_other_latent` does, comparing with the latent means that the fit wrote into the table.
+    """Warn as :func:`warn_of_other_input` does, comparing with the latent means that the fit wrote into the table.
 
-    Numbers of molecules, batches, further covariates and sizes are compared as well.
+    Batches, further covariates and sizes are compared as well.
     """
     written = adata.obsm.get(keys.latent)
     known = {fitted.setup.batch_key, *fitted.setup.categorical_covariate_keys} - {None} <= set(adata.obs.columns)
@@ -252,8 +240,8 @@ def warn_of_other_counts(adata: AnnData, fitted: FittedModel, keys: Keys, counts
     source = f"the fit wrote into `obsm[{keys.latent!r}]`"
     # Only of these rows: reading the categories of all cells takes long in large tables.
     again, _ = encode(fitted.module, counts[rows], category_codes(adata, fitted, rows), show_progress_bar=False)
-    if not warn_of_other_latent(fitted, again, np.asarray(written)[rows], source=source):
-        warn_of_other_molecules(fitted.setup.layer, row_sums(counts[recorded]), before[_MOLECULES])
+    latent, molecules = (again, np.asarray(written)[rows]), (row_sums(counts[recorded]), before[_MOLECULES])
+    warn_of_other_input(fitted, latent, molecules, source=source)
 
 
 def checked_counts(adata: AnnData, fitted: FittedModel, keys: Keys) -> CSR:

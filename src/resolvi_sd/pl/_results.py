@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
-from spatialdata import SpatialData
 
 from resolvi_sd._keys import Keys
 from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit, unmeasured_genes
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import check_place_used
 from resolvi_sd._validation import check_counts, check_key, check_unique, listing, warn_user
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
 
 __all__ = [
     "SHARE_TITLES",
