@@ -99,3 +99,25 @@ def test_folder_to_save_into(adata, tmp_path):
     for draw in (rsd.pl.training, rsd.pl.sources, lambda data, **arguments: rsd.pl.spatial(data, "KRT8", **arguments)):
         with pytest.raises(FileNotFoundError, match="missing' does not exist"):
             draw(adata, save=path)
+
+
+@pytest.mark.parametrize(
+    ("figsize", "error", "message"),
+    [
+        (5, ValueError, r"`figsize` must be a width and a height in inches, \(6, 4\), not 5"),
+        ((5, 4, 3), ValueError, "a width and a height"),
+        ((5, 0), ValueError, r"`figsize` must be positive and finite \(width and height in inches\), not 0"),
+        (("5", "4"), TypeError, "`figsize` must be a number, not '5'"),
+    ],
+)
+def test_size_of_the_figure(adata, figsize, error, message):
+    for draw in (rsd.pl.training, rsd.pl.sources, lambda data, **arguments: rsd.pl.spatial(data, "KRT8", **arguments)):
+        with pytest.raises(error, match=message):
+            draw(adata, figsize=figsize)
+
+
+def test_colormap(adata):
+    with pytest.raises(KeyError, match=r"cmap='virids' is not in `matplotlib.colormaps`.*'viridis'"):
+        rsd.pl.sources(adata, cmap="virids")
+    with pytest.raises(TypeError, match=r"`cmap` must be a name in `matplotlib.colormaps` or a colormap, not 5 \(int"):
+        rsd.pl.spatial(adata, "KRT8", cmap=5)

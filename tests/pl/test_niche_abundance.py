@@ -85,8 +85,16 @@ def test_many_comparisons_take_several_rows(compared):
     axes = rsd.pl.niche_abundance(compared, groupby="cluster", return_ax=True)
     assert [ax.get_title() for ax in axes[1:]] == [f"{name} vs rest" for name in names]
     # The composition of 8 groups takes the width of two panels of the seven that are side by side.
-    places = [(spec.rowspan.start, spec.colspan.start) for spec in (ax.get_subplotspec() for ax in axes)]
-    assert places == [(0, 0), *((0, column) for column in range(2, 7)), *((1, column) for column in range(3))]
+    specs = [ax.get_subplotspec() for ax in axes]
+    places = [(spec.get_topmost_subplotspec().rowspan.start, spec.colspan.start) for spec in specs]
+    assert places == [*((0, column) for column in range(6)), *((1, column) for column in range(3))]
+    axes[0].figure.draw_without_rendering()
+    wide, *narrow, beside = (spec.get_position(axes[0].figure).width for spec in (specs[0], *specs[6:], specs[5]))
+    assert all(width == pytest.approx(beside, rel=0.2) for width in narrow)
+    assert wide == pytest.approx(2 * beside, rel=0.2)
+    # The color bar of the first row leaves no gap in the second.
+    left, middle, right = (ax.get_position() for ax in axes[6:])
+    assert right.x0 - middle.x1 == pytest.approx(middle.x0 - left.x1, rel=0.2)
     assert [bool(ax.yaxis.get_tick_params()["labelleft"]) for ax in axes[1:]] == [False] * 5 + [True, False, False]
 
 

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, given_axes, panel_titles, title_panels
+from resolvi_sd.pl._figures import check_figure, figure_of, finish_figure, given_axes, panel_titles, title_panels
 from resolvi_sd.pl._layers import BETTER, LAYER_MARKS, WORSE
 from resolvi_sd.pl._results import warn_of_other_cells
 
@@ -115,7 +115,7 @@ def audit(
         tool = keys.call("audit")
         warn_of_other_cells(adata, int(n_cells.iloc[0]), what="This audit", tool=tool)
     sections, layers = audit_sections(table, metrics), judged_layers(table)
-    check_save(save)
+    check_figure(figsize, save)
     names = [section.title for section in sections]
     titles = panel_titles(names, title)
     axes = _make_axes(sections, layers, figsize) if ax is None else given_axes(ax, names)

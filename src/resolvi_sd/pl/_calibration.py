@@ -17,7 +17,7 @@ from resolvi_sd._validation import check_key, check_positive_int, listing
 from resolvi_sd.metrics import calibration as compare_shares
 from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels
 from resolvi_sd.pl._results import SHARE_TITLES, fit_record, read_shares
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def calibration(
     predicted, true = read_shares(adata, keys), _read_truth(adata, true_keys)
     curves = _read_coverage(coverage)
     results = [compare_shares(x, y, n_bins=n_bins) for x, y in zip(predicted, true, strict=True)]
-    check_save(save)
+    check_figure(figsize, save)
     names = [*SHARE_TITLES, *([_COVERAGE_TITLE] if curves else [])]
     axes = open_panels(names, ax=ax, size=_PANEL, figsize=figsize, title=title, n_columns=len(names))
     for panel, x, y, result in zip(axes, predicted, true, results, strict=False):

@@ -19,7 +19,7 @@ from resolvi_sd._validation import check_integer
 from resolvi_sd.pl._coexpression_rates import Points, find_pairs, kept_genes, pair_rates, read_layers
 from resolvi_sd.pl._colored_groups import read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, open_panels, settle_figure
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels, settle_figure
 from resolvi_sd.pl._labels import label_points
 from resolvi_sd.pl._layers import LAYER_MARKS
 
@@ -124,7 +124,7 @@ def coexpression(
     chosen = find_pairs(layers[RAW], adata, groups, pairs, markers)
     rates, genes = pair_rates(layers, adata.var_names, chosen)
     kept = kept_genes(layers, adata.var_names, groups, genes)
-    check_save(save)
+    check_figure(figsize, save)
     axes = open_panels(_TITLES, ax=ax, size=_PANEL, figsize=figsize, title=title, n_columns=2)
     names = {CONTROL: "depth-matched", CORRECTED: corrected_layer or "corrected"}
     _draw_rates(axes[0], rates, names)

@@ -17,7 +17,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_result, listing
 from resolvi_sd.pl._colors import VERMILION
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, open_ax, settle_figure
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_ax, settle_figure
 from resolvi_sd.pl._labels import label_points
 from resolvi_sd.pl._results import fit_record, warn_of_other_cells
 
@@ -106,7 +106,7 @@ def decontamination(
     adata = resolve_table(data, table_key)
     record = _record(adata, Keys(key_added))
     check_integer(n_genes, 0, argument="n_genes")
-    check_save(save)
+    check_figure(figsize, save)
     ax = open_ax(ax, (5.8, 3.5), figsize=figsize, title=title)
     genes = record["genes"][record["genes"]["own"] >= MIN_OWN]
     genes = genes.sort_values("foreign_removed") if _by_gene(record) else genes.sort_values("own_removed")[::-1]

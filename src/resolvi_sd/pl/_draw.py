@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from resolvi_sd._validation import check_key
 from resolvi_sd.pl._sections import DottedSection, OutlinedSection, Section
 
 if TYPE_CHECKING:
@@ -57,10 +58,18 @@ class ColorScale:
     def of(
         cls, values: NDArray[np.float64], cmap: str | Colormap, limits: tuple[float, float], label: str
     ) -> ColorScale:
-        """Return the scale with these limits for these values; NaN is drawn in gray."""
-        from matplotlib import colormaps
+        """Return the scale with these limits for these values; NaN is drawn in gray.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If there is no such colormap.
+        ValueError
+            If the limits are the wrong way round.
+        """
         from matplotlib.colors import Normalize
 
+        chosen = _colormap(cmap)
         low, high = limits
         if not low < high:
             raise ValueError(
@@ -70,13 +79,26 @@ class ColorScale:
         finite = values[np.isfinite(values)]
         below, above = bool((finite < low).any()), bool((finite > high).any())
         extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
-        chosen = colormaps[cmap] if isinstance(cmap, str) else cmap
         return cls(chosen.with_extremes(bad=NA_COLOR), Normalize(low, high), label, extend)
 
     def text_color(self, value: float) -> str:
         """Return black or white, whichever can be read on the color of a value."""
         red, green, blue, _ = self.cmap(self.norm(value))
         return "white" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "black"
+
+
+def _colormap(cmap: object) -> Colormap:
+    from matplotlib import colormaps
+    from matplotlib.colors import Colormap
+
+    if isinstance(cmap, str):
+        check_key(cmap, colormaps, argument="cmap", where="matplotlib.colormaps")
+        return colormaps[cmap]
+    if not isinstance(cmap, Colormap):
+        raise TypeError(
+            f"`cmap` must be a name in `matplotlib.colormaps` or a colormap, not {cmap!r} ({type(cmap).__name__})."
+        )
+    return cmap
 
 
 def count_limits(counts: NDArray[np.float64]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resolvi_sd._validation import check_picture
+from resolvi_sd._validation import check_number, check_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "are_titles",
-    "check_save",
+    "check_figure",
     "figure_of",
     "finish_figure",
     "given_axes",
@@ -37,14 +37,23 @@ _LETTER = 0.6 / 72
 _FORMULA = r"\mathdefault"
 
 
-def check_save(save: str | Path | None) -> None:
-    """Raise before any drawing if a figure cannot be saved there.
+def check_figure(figsize: tuple[float, float] | None, save: str | Path | None) -> None:
+    """Raise before any drawing if a figure cannot have this size, or cannot be saved there.
 
     Raises
     ------
+    TypeError
+        If the size does not consist of numbers.
+    ValueError
+        If it is not two positive numbers.
     OSError, ValueError
         As for :func:`check_picture`.
     """
+    if figsize is not None:
+        if np.ndim(figsize) != 1 or len(figsize) != 2:
+            raise ValueError(f"`figsize` must be a width and a height in inches, (6, 4), not {figsize!r}.")
+        for length in figsize:
+            check_number(length, argument="figsize", above=0, why="width and height in inches")
     if save is not None:
         check_picture(Path(save), argument="save")
 
@@ -128,8 +137,8 @@ def wrapped(text: str, inches: float, *, fontsize: float = 12) -> str:
 
 
 def label_inches(names: Sequence[str], *, fontsize: float) -> float:
-    """Return the approximate length of the longest of some names, in inches."""
-    return _LETTER * fontsize * max((len(name) for name in names), default=0)
+    """Return the approximate length of the longest line of some names, in inches."""
+    return _LETTER * fontsize * max((len(line) for name in names for line in name.split("\n")), default=0)
 
 
 def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:

@@ -26,7 +26,7 @@ from resolvi_sd.pl._colored_groups import (
 from resolvi_sd.pl._colors import BLUE
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale, draw_section
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, open_ax, settle_figure
+from resolvi_sd.pl._figures import check_figure, figure_of, finish_figure, open_ax, settle_figure
 from resolvi_sd.pl._flow_view import FlowView, view_of_cell, view_of_window
 from resolvi_sd.pl._panels import label_coordinates
 from resolvi_sd.pl._results import Place, check_written, read_setup
@@ -150,7 +150,7 @@ def flow(
         view = view_of_cell(sections, positions, edges, int(adata.obs_names.get_loc(cell)), str(cell), min_molecules)
     else:
         view = view_of_window(sections, positions, edges, window, min_molecules)
-    check_save(save)
+    check_figure(figsize, save)
     width = _FIGSIZE[0] + max(0.0, legend_inches(groups.names) - _LEGEND)
     ax = open_ax(ax, (width, _FIGSIZE[1]), figsize=figsize, title=None)
     _draw_cells(ax, view.section, groups, size)

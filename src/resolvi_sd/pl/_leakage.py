@@ -20,7 +20,7 @@ from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_gro
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import (
-    check_save,
+    check_figure,
     finish_figure,
     given_axes,
     label_inches,
@@ -144,16 +144,17 @@ def leakage(
     check_positive_int(n_pairs, argument="n_pairs")
     check_positive_int(n_genes, argument="n_genes")
     result = _read(resolve_table(data, table_key), Keys(key_added), own_type=own_type, palette=palette)
-    check_save(save)
+    check_figure(figsize, save)
     names = [_TITLES[name] for name in kinds]
     titles = panel_titles(names, title)
     strongest = result.strongest(value, n_pairs, n_genes)
     shown = [_in_two_lines(name) for name in result.names]
+    scale = _color_scale(result.matrix(value), cmap, _VALUES[value])
     axes = _make_axes(kinds, shown, strongest, figsize) if ax is None else given_axes(ax, names)
     title_panels(axes, titles, title, fontsize="medium")
     for panel, name in zip(axes, kinds, strict=True):
         if name == "heatmap":
-            _draw_heatmap(panel, result, shown, value, cmap)
+            _draw_heatmap(panel, result.matrix(value), shown, scale)
         elif name == "flow":
             draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), shown, result.colors)
             _write_total(panel, result)
@@ -248,7 +249,7 @@ def _make_axes(
 ) -> list[Axes]:
     import matplotlib.pyplot as plt
 
-    longest = label_inches([line for name in names for line in name.split("\n")], fontsize=_FONTSIZE)
+    longest = label_inches(names, fontsize=_FONTSIZE)
     heatmap, room = _CELL * len(names), max(longest, _LEAST_NAME)
     genes = label_inches([str(name) for table in strongest for name in table["gene"]], fontsize=_FONTSIZE)
     headings = _BOLD * label_inches([_heading(table) for table in strongest], fontsize=_FONTSIZE)
@@ -268,14 +269,12 @@ def _make_axes(
     return list(axes.ravel())
 
 
-def _draw_heatmap(ax: Axes, result: _Leakage, shown: Sequence[str], value: str, cmap: str | Colormap) -> None:
+def _draw_heatmap(ax: Axes, matrix: NDArray[np.float64], shown: Sequence[str], scale: ColorScale) -> None:
     from matplotlib.patches import Rectangle
 
-    matrix = result.matrix(value)
-    scale = _color_scale(matrix, cmap, _VALUES[value])
     positive = np.maximum(matrix, scale.norm.vmin or 0.0)  # a log scale cannot show zero
     ax.imshow(positive, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
-    places = np.arange(len(result.names))
+    places = np.arange(len(shown))
     for place in places:
         if np.isnan(matrix[place, place]):
             ax.plot([place - 0.5, place + 0.5], [place - 0.5, place + 0.5], color="0.6", linewidth=0.8)

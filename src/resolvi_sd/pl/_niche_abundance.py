@@ -28,7 +28,7 @@ from resolvi_sd.pl._comparisons import (
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import (
-    check_save,
+    check_figure,
     finish_figure,
     given_axes,
     label_inches,
@@ -48,8 +48,9 @@ __all__ = ["niche_abundance"]
 _COLUMNS = ("label", "lfc_mean", "lfc_low", "lfc_high", "is_da_fdr", "groupby", "labels_key", "weighting")
 _COMPOSITION = "mean neighborhood"
 # In inches: a row, the margins above and below the rows, a column of the heatmap, the margins beside the columns
-# without the names, the panel of a comparison, and the smallest room for names.
+# without the names, the panel of a comparison, and the smallest room for names; the largest for those of a column.
 _ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL, _LEAST_NAME = 0.28, 0.7, 0.42, 1.4, 1.8, 0.8
+_LONGEST_NAME = 2.0
 _FONTSIZE = 10
 _PER_ROW = 6
 
@@ -128,13 +129,15 @@ def niche_abundance(
     groups = read_colored_groups(adata, groupby, argument="groupby", palette=None)
     composition = 100 * _mean_niche(niche, groups)
     comparisons = _find_comparisons(adata, keys, groups, group1)
-    check_save(save)
+    check_figure(figsize, save)
     names = [_COMPOSITION, *(comparison.name for comparison in comparisons)]
     titles = panel_titles(names, title)
-    axes = _make_axes(labels, groups.names, len(comparisons), figsize) if ax is None else given_axes(ax, names)
+    columns = [wrapped(name, _LONGEST_NAME, fontsize=_FONTSIZE) for name in groups.names]
+    scale = ColorScale.of(composition, cmap, (0.0, float(composition.max())), "share (%)")
+    axes = _make_axes(labels, columns, len(comparisons), figsize) if ax is None else given_axes(ax, names)
     lines = [wrapped(text, _PANEL, fontsize=_FONTSIZE) for text in titles]
     title_panels(axes, lines, title, fontsize="medium")
-    _draw_composition(axes[0], composition, labels, groups, cmap)
+    _draw_composition(axes[0], composition, labels, groups.key, columns, scale)
     for panel, comparison in zip(axes[1:], comparisons, strict=True):
         _draw_comparison(panel, comparison.rows, labels)
     finish_figure(axes, save)
@@ -200,37 +203,44 @@ def _make_axes(
 
     heat = _COLUMN * len(groups)
     beside, below = (max(label_inches(names, fontsize=_FONTSIZE), _LEAST_NAME) for names in (labels, groups))
+    span = math.ceil(heat / _PANEL)
+    n_columns = max(_PER_ROW + 1, span)
     if n_comparisons <= _PER_ROW:
-        widths, span, n_rows = [heat] + [_PANEL] * n_comparisons, 1, 1
+        widths = [[heat] + [_PANEL] * n_comparisons]
     else:
-        span = math.ceil(heat / _PANEL)
-        widths = [_PANEL] * max(_PER_ROW + 1, span)
-        n_rows = math.ceil((span + n_comparisons) / len(widths))
-    size = (sum(widths) + _COLUMN_MARGIN + beside, (_ROW * len(labels) + _ROW_MARGIN + below) * n_rows)
-    figure = plt.figure(figsize=figsize or size)
+        n_below = math.ceil((span + n_comparisons) / n_columns) - 1
+        widths = [[span * _PANEL] + [_PANEL] * (n_columns - span)] + [[_PANEL] * n_columns] * n_below
+    height = _ROW * len(labels) + _ROW_MARGIN
+    heights = [height + below] + [height + _LEAST_NAME] * (len(widths) - 1)
+    figure = plt.figure(figsize=figsize or (sum(widths[0]) + _COLUMN_MARGIN + beside, sum(heights)))
     figure.set_layout_engine("constrained", w_pad=0.08)
-    grid = figure.add_gridspec(n_rows, len(widths), width_ratios=widths)
-    first = figure.add_subplot(grid[0, :span])
-    axes = [first]
-    for place in range(span, span + n_comparisons):
-        row, column = divmod(place, len(widths))
-        axes.append(figure.add_subplot(grid[row, column], sharey=first))
-        axes[-1].tick_params(labelleft=column == 0)
+    # Each row has a grid of its own, so that the color bar takes room in the first only.
+    grid = figure.add_gridspec(len(widths), 1, height_ratios=heights)
+    axes: list[Axes] = []
+    for row, columns in enumerate(widths):
+        places = grid[row].subgridspec(1, len(columns), width_ratios=columns)
+        for column in range(min(len(columns), 1 + n_comparisons - len(axes))):
+            axes.append(figure.add_subplot(places[0, column], sharey=axes[0] if axes else None))
+            axes[-1].tick_params(labelleft=column == 0)
     return axes
 
 
 def _draw_composition(
-    ax: Axes, composition: NDArray[np.float64], labels: Sequence[str], groups: ColoredGroups, cmap: str | Colormap
+    ax: Axes,
+    composition: NDArray[np.float64],
+    labels: Sequence[str],
+    groupby: str,
+    columns: Sequence[str],
+    scale: ColorScale,
 ) -> None:
-    scale = ColorScale.of(composition, cmap, (0.0, float(composition.max())), "share (%)")
     ax.imshow(composition, cmap=scale.cmap, norm=scale.norm, aspect="auto", interpolation="nearest")
     for row, column in np.ndindex(composition.shape):
         share = float(composition[row, column])
         ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color=scale.text_color(share))
-    ax.set_xticks(np.arange(len(groups.names)), groups.names, rotation=90)
+    ax.set_xticks(np.arange(len(columns)), columns, rotation=90)
     ax.set_yticks(np.arange(len(labels)), labels)
-    ax.set(xlabel=groups.key, ylabel="label of the neighbors")
-    add_colorbar([ax], scale, width=max(0.05, 0.3 / len(groups.names)))
+    ax.set(xlabel=groupby, ylabel="label of the neighbors")
+    add_colorbar([ax], scale, width=max(0.05, 0.3 / len(columns)))
 
 
 def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from resolvi_sd._validation import check_number
 from resolvi_sd.pl._draw import ColorScale, draw_section
 from resolvi_sd.pl._figures import (
     are_titles,
-    check_save,
+    check_figure,
     figure_of,
     finish_figure,
     given_axes,
@@ -86,7 +86,7 @@ def draw_rows(
         If the folder to save into does not exist.
     """
     check_number(size, argument="size", above=0)
-    check_save(save)
+    check_figure(figsize, save)
     names = [name for row in rows for name in row.titles]
     titles = panel_titles(names, title)
     if ax is None:

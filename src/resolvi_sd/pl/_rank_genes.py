@@ -18,7 +18,7 @@ from resolvi_sd._validation import check_positive_int
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
-from resolvi_sd.pl._figures import check_save, figure_of, finish_figure, label_inches, open_panels
+from resolvi_sd.pl._figures import check_figure, figure_of, finish_figure, label_inches, open_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def rank_genes(
     probability = np.concatenate([top["proba_de"].to_numpy(dtype=np.float64) for top in tops])
     low = min(np.floor(10 * float(probability.min())) / 10, 0.9)
     scale = ColorScale.of(probability, cmap, (low, 1.0), "probability of the change")
-    check_save(save)
+    check_figure(figsize, save)
     names = label_inches([str(gene) for top in tops for gene in top["gene"]], fontsize=10)
     height = _ROW_HEIGHT * max(_LEAST_ROWS, *(len(top) for top in tops)) + _MARGIN
     axes = open_panels(

@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._colored_groups import ColoredGroups, Palette, one_colored_group, read_colored_groups
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, label_inches, open_panels
+from resolvi_sd.pl._figures import check_figure, finish_figure, label_inches, open_panels
 from resolvi_sd.pl._results import SHARE_TITLES, read_shares
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def shares(
     usable = np.isfinite(values).all(axis=1) & (groups.codes >= 0)
     if not usable.any():
         raise ValueError("There is nothing to draw: no cell has shares" + (f" and a {groupby}." if groupby else "."))
-    check_save(save)
+    check_figure(figsize, save)
     size = (_PANEL_WIDTH, _ROW_HEIGHT * len(groups.names) + _MARGIN)
     axes = open_panels(
         SHARE_TITLES,

@@ -14,7 +14,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, open_ax
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_ax
 from resolvi_sd.pl._results import fit_record
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def training(
     ('epoch', 'ELBO (nats per cell)')
     """
     history = _history(fit_record(resolve_table(data, table_key), Keys(key_added)))
-    check_save(save)
+    check_figure(figsize, save)
     ax = open_ax(ax, (5.0, 3.5), figsize=figsize, title=title)
     _draw(ax, history)
     finish_figure([ax], save)

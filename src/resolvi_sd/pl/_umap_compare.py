@@ -28,7 +28,7 @@ from resolvi_sd.pl._embeddings import (
     is_embedding,
     read_representations,
 )
-from resolvi_sd.pl._figures import check_save, finish_figure, open_panels
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels
 from resolvi_sd.pl._panels import add_colorbar
 from resolvi_sd.pl._results import gene_counts, read_setup, resolve_genes, warn_of_unmeasured
 
@@ -140,7 +140,7 @@ def umap_compare(
         colors = _gene_colors(color, *(values[rows] for values in counts), cmap=cmap)
     else:
         colors = _column_colors(adata, color, rows, palette=palette, cmap=cmap)
-    check_save(save)
+    check_figure(figsize, save)
     names = [{CORRECTED_COUNTS: corrected_layer or "corrected counts"}.get(name, name) for name in matrices]
     beside = max(0.0, legend_inches(colors.groups[0]) - _LEGEND)
     axes = open_panels(

@@ -24,7 +24,7 @@ from resolvi_sd.pl._comparisons import (
     warn_of_lost_cells,
 )
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_save, finish_figure, open_panels, settle_figure
+from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels, settle_figure
 from resolvi_sd.pl._labels import label_points
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def volcano(
     named = group_names(() if genes is None else genes)
     for gene in named:
         check_key(gene, comparisons[0].rows["gene"], argument="genes", where=f"table.uns[{keys.de!r}]['gene']")
-    check_save(save)
+    check_figure(figsize, save)
     axes = open_panels(
         [comparison.name for comparison in comparisons],
         ax=ax,
