@@ -121,6 +121,23 @@ def test_one_source_alone(mu, lam):
     assert expected_signal(*args).item() == pytest.approx(0.0 if mu == 0 else 6.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("r", [1.5, None])
+def test_molecules_where_none_are_expected(r):
+    """A softmax may round a rate to zero; the likelihood must stay finite, with a gradient."""
+    counts, mu, lam, *_ = one_entry(6, 0.0, 0.0, 1.5)
+    mu, lam = mu.requires_grad_(), lam.requires_grad_()
+    group = torch.zeros(1, dtype=torch.long)
+    if r is None:
+        log_prob = poisson_log_prob(counts, mu, lam)
+    else:
+        log_prob = delaporte_log_prob(counts, mu, lam, torch.full((1, 1), r, dtype=mu.dtype), group)
+    log_prob.sum().backward()
+    assert -1e4 < log_prob.item() < 0
+    assert all(torch.isfinite(rate.grad).all() for rate in (mu, lam))
+    of_group = None if r is None else torch.full((1, 1), r, dtype=mu.dtype)
+    assert torch.isfinite(expected_signal(counts, mu.detach(), lam.detach(), of_group, group)).all()
+
+
 def test_distribution_samples_have_its_moments_and_log_prob():
     torch.manual_seed(0)
     d = Delaporte(torch.tensor([4.0, 0.5]), torch.tensor([1.0, 0.2]), torch.tensor([2.0, 10.0]))

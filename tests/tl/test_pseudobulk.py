@@ -74,3 +74,13 @@ def test_values_that_are_no_molecules_are_not_summed(fitted, value):
     table.layers["other"][0, 0] = value
     with pytest.raises(ValueError, match=r"`layer` has values that are negative or not finite \(NaN or infinity\)"):
         rsd.tl.pseudobulk(fitted, "cell_type", layer="other", min_cells=1)
+
+
+def test_counts_of_x(fitted):
+    table = fitted.tables["table"]
+    table.layers["raw"] = table.X.copy()
+    expected = rsd.tl.pseudobulk(fitted, "cell_type", layer="raw", min_cells=1)
+    np.testing.assert_array_equal(rsd.tl.pseudobulk(fitted, "cell_type", layer="X", min_cells=1).X, expected.X)
+    table.X = table.X.log1p()
+    with pytest.raises(ValueError, match=r"`table.X` must hold molecule counts.*not integers.*layer='raw'"):
+        rsd.tl.pseudobulk(fitted, "cell_type", layer="X", min_cells=1)

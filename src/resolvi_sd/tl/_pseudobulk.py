@@ -15,8 +15,15 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts, unmeasured_genes
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import one_group, read_matrix, resolve_table
-from resolvi_sd._validation import check_flag, check_key, check_positive_int, check_result, check_unique, matrix_name
+from resolvi_sd._tables import one_group, read_matrix, resolve_table, table_counts
+from resolvi_sd._validation import (
+    check_flag,
+    check_key,
+    check_positive_int,
+    check_result,
+    check_unique,
+    matrix_name,
+)
 
 __all__ = ["pseudobulk"]
 
@@ -46,7 +53,7 @@ def pseudobulk(
         cells are one sample.
     layer
         Layer to sum, with counts or expected counts; sums of logarithms or of normalized values would mean nothing.
-        None: the corrected counts of the fit.
+        `"X"`: the counts in X. None: the corrected counts of the fit.
     min_cells
         Minimum number of cells; sums over fewer cells are left out.
     integer_counts
@@ -70,7 +77,7 @@ def pseudobulk(
     KeyError
         If a column or the layer does not exist, or there is no fit.
     ValueError
-        If no group has enough cells in any sample.
+        If no group has enough cells in any sample, the layer has negative values or NaN, or X holds no counts.
 
     Examples
     --------
@@ -85,11 +92,12 @@ def pseudobulk(
     check_flag(integer_counts, argument="integer_counts")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
+    of_x = layer == "X" and "X" not in adata.layers
     if layer is None:
         tool = keys.call("fit")
         check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
-    else:
-        check_key(layer, adata.layers, argument="layer", where="table.layers")
+    elif not of_x:
+        check_key(layer, adata.layers, argument="layer", where="table.layers", hint="layer='X' sums X.")
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted_setup(adata, keys))
     if sample_key is None:
         samples = one_group(adata.n_obs, "all")
@@ -107,6 +115,8 @@ def pseudobulk(
     if layer in (None, keys.counts, keys.decontaminated):
         # Checked against the counts of the fit, if the table still has them: they may have been transformed in place.
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
+    elif of_x:
+        values = table_counts(adata, None)
     else:
         values = read_matrix(adata.layers[layer], name=matrix_name(layer), check=_check_molecules)
     measured = ~adata.var_names.isin(unmeasured_genes(adata, keys))

@@ -104,7 +104,8 @@ def poisson_log_prob(counts: SparseRows, mu: Tensor, lam: Tensor) -> Tensor:
     """Return the log-probability of each cell's counts under Poisson(mu + lambda), the limit of large r."""
     rate = mu + lam
     row = counts.rows()
-    entries = counts.value * torch.log(rate[row, counts.gene]) - torch.lgamma(counts.value + 1)
+    seen = rate[row, counts.gene].clamp_min(TINY_MEAN)
+    entries = counts.value * torch.log(seen) - torch.lgamma(counts.value + 1)
     return (-rate.sum(1)).index_add(0, row, entries)
 
 
@@ -116,6 +117,6 @@ def expected_signal(counts: SparseRows, mu: Tensor, lam: Tensor, r: Tensor | Non
     if r is None:
         row = counts.rows()
         signal, rest = mu[row, counts.gene], lam[row, counts.gene]
-        return counts.value * signal / (signal + rest)
+        return counts.value * signal / (signal + rest).clamp_min(TINY_MEAN)
     expected = _evaluate(counts, mu, lam, r, group)[1]
     return torch.minimum(expected, counts.value)
