@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 import resolvi_sd as rsd
 
-BLUE, VERMILION, GREY = to_rgba("#0072b2"), to_rgba("#d55e00"), to_rgba("0.3")
+BLUE, VERMILION, GREY = to_rgba("#0072b2"), to_rgba("#d55e00"), to_rgba("#4c4c4c")
 TITLES = ["What was removed", "Contamination that is left", "Agreement with the reference", "Latent space"]
 
 # Metric, better, n, raw, depth-matched and corrected; NaN where there is no row.
@@ -213,10 +213,10 @@ def test_several_layers_have_a_row_each_below_their_metric(audited):
     assert marks_of(removed, "softer")[1] == (pytest.approx((32 + 85) / 2), BLUE)
     assert marks_of(removed, "chance")[1] == (pytest.approx(32), GREY)
     # A line between the metrics, none between the layers of one.
-    across = [line for line in removed.lines if line.get_color() == "0.7"]
+    across = [line for line in removed.lines if line.get_color() == "#b2b2b2"]
     levels = sorted(line.get_ydata()[0] for line in across)
     assert levels == [2.5, 5.5, 8.5]
-    assert "corrected" in [text.get_text() for text in removed.get_legend().get_texts()]
+    assert "corrected" in [text.get_text() for text in removed.figure.legends[0].get_texts()]
 
 
 def test_means_of_few_are_pale(audited):
@@ -229,12 +229,12 @@ def test_means_of_few_are_pale(audited):
     assert opacity(removed, "leaked markers") == {1.0}  # 6 pairs of types
     (pale,) = opacity(removed, "own markers, no neighbor of the type")  # 3 types
     assert pale < 0.5 and opacity(left, "neighbor contamination") == {1.0}
-    legend = [text.get_text() for text in removed.get_legend().get_texts()]
+    legend = [text.get_text() for text in removed.figure.legends[0].get_texts()]
     assert "of fewer than 5" in legend
     audited.uns["resolvi_audit"] = make_audit([(*row[:2], 64, *row[3:]) for row in NUMBERS])
     removed, *_ = rsd.pl.audit(audited, return_ax=True)
     assert opacity(removed, "own markers, no neighbor of the type") == {1.0}
-    assert "of fewer than 5" not in [text.get_text() for text in removed.get_legend().get_texts()]
+    assert "of fewer than 5" not in [text.get_text() for text in removed.figure.legends[0].get_texts()]
 
 
 def test_image_of_several(compare, audited):
@@ -248,7 +248,7 @@ def test_image(compare, audited):
 
 def test_other_corrected_counts_are_named(audited):
     def legend_of(ax):
-        return [text.get_text() for text in ax.get_legend().get_texts()]
+        return [text.get_text() for text in ax.figure.legends[0].get_texts()]
 
     assert "corrected" in legend_of(rsd.pl.audit(audited, return_ax=True)[0])
     audited.uns["resolvi_audit"]["corrected_layer"] = "resolvi_counts"

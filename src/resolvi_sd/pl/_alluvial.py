@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from resolvi_sd.pl._colors import gray
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.path import Path
@@ -94,7 +96,7 @@ def _write_names(
     edge = 1.0 if outward > 0 else 0.0
     for node, height in zip(nodes.tolist(), _spread(places[nodes], _NAME_STEP), strict=True):
         end = edge + outward * _LINE
-        ax.plot([edge, end], [places[node], height], color="0.6", linewidth=0.7, clip_on=False)
+        ax.plot([edge, end], [places[node], height], color=gray(0.6), linewidth=0.7, clip_on=False)
         ax.annotate(
             names[node],
             (end, height),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,20 @@ from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd.pl._audit_rows import FEW, LAYERS, AuditRow, AuditSection, audit_sections, judged_layers, read_audit
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._docs import shared_docs
-from resolvi_sd.pl._figures import check_figure, figure_of, finish_figure, given_axes, panel_titles, title_panels
-from resolvi_sd.pl._layers import BETTER, LAYER_MARKS, WORSE
+from resolvi_sd.pl._figures import (
+    check_figure,
+    figure_of,
+    finish_figure,
+    font_scale,
+    given_axes,
+    label_inches,
+    panel_titles,
+    scaled,
+    title_panels,
+)
+from resolvi_sd.pl._layers import BETTER, WORSE, layer_mark
 from resolvi_sd.pl._results import warn_of_other_cells
 
 if TYPE_CHECKING:
@@ -29,15 +41,17 @@ __all__ = ["audit"]
 _WIDTH, _ROW, _MARGIN, _LEGEND = 8.5, 0.24, 0.75, 0.35
 # In inches: extra width per letter of the longest layer name, if there are several layers.
 _LETTER = 0.075
-# Points from the right edge of the panel to the right edges of the values, and to the left edge of the sample sizes.
+# Points from the right edge of the panel to the right edges of the values, and to the left edge of the sample sizes, in
+# a font of 10 points.
 _COLUMNS = {RAW: 34.0, CONTROL: 82.0, CORRECTED: 132.0}
 _COUNTED = 142.0
 _NAMES = {RAW: "raw", CONTROL: "matched", CORRECTED: "corrected"}
+# Font size of the legend in points, and the width of a mark in it with its margins, in inches.
+_SMALL, _MARK = 8.33, 0.3
 # Number of characters of a reason that fit into a row.
 _REASON = 95
-# Behind a reason, to hide the line of its row, but not that of the axis below.
-_PATCH = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
-_NEUTRAL = "0.3"
+# Gray level of changes that are neither better nor worse.
+_NEUTRAL = 0.3
 # Opacity of values that are means over few items.
 _PALE = 0.35
 
@@ -124,7 +138,7 @@ def audit(
         _draw_section(panel, section)
     corrected = layers[0] if len(layers) == 1 and layers[0] != keys.counts else "corrected"
     pale = any(row.few for section in sections for row in section.rows)
-    _add_legend(axes[0], corrected, pale=pale)
+    _add_legend(axes[0], corrected, pale=pale, above=ax is None)
     finish_figure(axes, save)
     return axes if return_ax else None
 
@@ -141,7 +155,7 @@ def _make_axes(
     _, axes = plt.subplots(
         len(n_rows),
         1,
-        figsize=figsize or (width, height),
+        figsize=figsize or scaled(width, height),
         height_ratios=n_rows,
         squeeze=False,
         layout="constrained",
@@ -151,24 +165,24 @@ def _make_axes(
 
 def _draw_section(ax: Axes, section: AuditSection) -> None:
     low, high = section.limits
+    places = np.arange(len(section.rows))
     ax.set(xlim=(low, high), ylim=(len(section.rows) - 0.5, -0.5))
     ax.set_xlabel(section.xlabel, fontsize="small")
-    ax.set_yticks(np.arange(len(section.rows)), [row.label for row in section.rows], fontsize="small")
+    ax.set_yticks(places, [row.label for row in section.rows], fontsize="small")
     ax.tick_params(axis="x", labelsize="small")
     ax.tick_params(axis="y", length=0)
-    ax.grid(axis="y", color="0.92", linewidth=0.8)
-    ax.set_axisbelow(True)
     ax.spines[["top", "right", "left"]].set_visible(False)
     for edge in (0.0, section.whole):
         if low < edge < high:
-            ax.axvline(edge, color="0.8", linewidth=0.8, zorder=0.5)
-    for layer, place in _COLUMNS.items():
+            ax.axvline(edge, color=gray(0.8), linewidth=0.8, zorder=0.5)
+    for layer, points in _COLUMNS.items():
         if any(layer in row.values for row in section.rows):
-            _write(ax, 1.0, place, _NAMES[layer], row=None, ha="right", color="0.4")
+            _write(ax, 1.0, points, _NAMES[layer], row=None, ha="right", color=gray(0.4))
+    ax.hlines(places, 0, 1, transform=ax.get_yaxis_transform(), color=gray(0.92), linewidth=0.8, zorder=0.4)
     grouped = not all(row.first for row in section.rows)
     for number, row in enumerate(section.rows):
         if grouped and row.first and number:
-            ax.axhline(number - 0.5, color="0.7", linewidth=0.6, zorder=0.5)
+            ax.axhline(number - 0.5, color=gray(0.7), linewidth=0.6, zorder=0.5)
         _draw_row(ax, number, row)
         _write_numbers(ax, number, row, percent=section.percent)
 
@@ -177,26 +191,28 @@ def _draw_row(ax: Axes, number: int, row: AuditRow) -> None:
     places = {layer: row.places[layer] for layer in LAYERS if np.isfinite(row.places.get(layer, np.nan))}
     if not places:
         reason = shorten(row.reason, _REASON, placeholder=" ...")
-        _write(ax, 0.0, 4, reason, row=number, ha="left", color="0.4", style="italic", bbox=_PATCH)
+        # Hides the line of its row, but not that of the axis below.
+        patch = {"facecolor": gray(1), "edgecolor": "none", "pad": 1.0}
+        _write(ax, 0.0, 4, reason, row=number, ha="left", color=gray(0.4), style="italic", bbox=patch)
         return
     low, high = ax.get_xlim()
     inside = {layer: float(np.clip(place, low, high)) for layer, place in places.items()}
-    color, alpha = {True: BETTER, False: WORSE, None: _NEUTRAL}[row.improved], _PALE if row.few else 1.0
+    color, alpha = {True: BETTER, False: WORSE, None: gray(_NEUTRAL)}[row.improved], _PALE if row.few else 1.0
     if RAW in inside and CONTROL in inside:
-        ax.plot([inside[RAW], inside[CONTROL]], [number, number], color="0.75", linewidth=1.2, alpha=alpha)
+        ax.plot([inside[RAW], inside[CONTROL]], [number, number], color=gray(0.75), linewidth=1.2, alpha=alpha)
     start = next((inside[layer] for layer in (CONTROL, RAW) if layer in inside), None)
     if start is not None and CORRECTED in inside:
         ends = [start, inside[CORRECTED]]
         ax.plot(ends, [number, number], color=color, linewidth=3, solid_capstyle="butt", alpha=alpha)
     for layer, place in inside.items():
-        style = dict(_corrected_style(color) if layer == CORRECTED else LAYER_MARKS[layer])
+        style = _corrected_style(color) if layer == CORRECTED else layer_mark(layer)
         if place != places[layer]:
             style["marker"] = "<" if place == low else ">"
         # The hollow mark is on top, so that the others are visible through it.
         ax.plot([place], [number], linestyle="", clip_on=False, zorder=4 if layer == RAW else 3, alpha=alpha, **style)
 
 
-def _corrected_style(color: str) -> Mapping[str, Any]:
+def _corrected_style(color: str) -> dict[str, Any]:
     marker, size = ("X", 8) if color == WORSE else ("o", 7)
     return {"marker": marker, "markersize": size, "markerfacecolor": color, "markeredgecolor": color}
 
@@ -209,7 +225,7 @@ def _write_numbers(ax: Axes, number: int, row: AuditRow, *, percent: bool) -> No
         style = {"weight": "bold"} if layer == CORRECTED and not row.few else {}
         _write(ax, 1.0, _COLUMNS[layer], text, row=number, ha="right", **style)
     if row.counted:
-        _write(ax, 1.0, _COUNTED, row.counted, row=number, ha="left", color="0.4")
+        _write(ax, 1.0, _COUNTED, row.counted, row=number, ha="left", color=gray(0.4))
 
 
 def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, ha: str, **style: Any) -> None:
@@ -217,7 +233,7 @@ def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, 
     ax.annotate(
         text,
         (edge, 1.0 if row is None else row),
-        (points, 6.0 if row is None else 0.0),
+        scaled(points, 6.0 if row is None else 0.0),
         xycoords="axes fraction" if row is None else ax.get_yaxis_transform(),
         textcoords="offset points",
         ha=ha,
@@ -228,33 +244,45 @@ def _write(ax: Axes, edge: float, points: float, text: str, *, row: int | None, 
     )
 
 
-def _add_legend(ax: Axes, corrected: str, *, pale: bool) -> None:
-    """Explain the marks above the first panel, and name the corrected counts if they are not those of the fit."""
+def _add_legend(ax: Axes, corrected: str, *, pale: bool, above: bool) -> None:
+    """Explain the marks above the panels of a new figure, or above the first of the given ones.
+
+    The corrected counts are named if they are not those of the fit.
+    """
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 
     marks = [
-        ("raw", LAYER_MARKS[RAW]),
-        ("depth-matched: chance", LAYER_MARKS[CONTROL]),
-        (corrected, _corrected_style(_NEUTRAL)),
+        ("raw", layer_mark(RAW)),
+        ("depth-matched: chance", layer_mark(CONTROL)),
+        (corrected, _corrected_style(gray(_NEUTRAL))),
         ("better", _corrected_style(BETTER)),
         ("worse", _corrected_style(WORSE)),
     ]
     handles = [Line2D([], [], linestyle="", label=label, **style) for label, style in marks]
     handles.append(Line2D([], [], linestyle="", label="→ ← where it is better"))
     if pale:
-        style = _corrected_style(_NEUTRAL)
+        style = _corrected_style(gray(_NEUTRAL))
         handles.append(Line2D([], [], linestyle="", label=f"of fewer than {FEW}", alpha=_PALE, **style))
     figure = figure_of(ax)
+    labels = [str(handle.get_label()) for handle in handles]
+    needed = sum(label_inches([label], fontsize=_SMALL) + _MARK for label in labels)
+    rows = math.ceil(font_scale() * needed / figure.get_figwidth())
+    style = {
+        "handles": handles,
+        "ncols": math.ceil(len(handles) / rows),
+        "frameon": False,
+        "fontsize": "small",
+        "columnspacing": 1.2,
+        "handletextpad": 0.3,
+    }
+    if above:
+        figure.legend(loc="outside upper left", **style)
+        return
     ax.legend(
-        handles=handles,
-        ncols=len(handles),
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
         bbox_transform=ax.transAxes + ScaledTranslation(-1.2, 24 / 72, figure.dpi_scale_trans),
         borderaxespad=0.0,
-        frameon=False,
-        fontsize="small",
-        columnspacing=1.2,
-        handletextpad=0.3,
+        **style,
     )

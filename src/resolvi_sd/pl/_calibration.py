@@ -15,7 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_key, check_positive_int, listing
 from resolvi_sd.metrics import calibration as compare_shares
-from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION
+from resolvi_sd.pl._colors import BLUE, GREEN, PURPLE, VERMILION, gray
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels
 from resolvi_sd.pl._results import SHARE_TITLES, fit_record, read_shares
@@ -206,7 +206,7 @@ def _draw_identity(ax: Axes, low: float, high: float) -> None:
     """Draw the dashed line of equal values, and give x and y the same range, scale and ticks."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.plot([low, high], [low, high], color="0.2", linewidth=1, linestyle="--", zorder=1.5)
+    ax.plot([low, high], [low, high], color=gray(0.2), linewidth=1, linestyle="--", zorder=1.5)
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

@@ -18,10 +18,11 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer
 from resolvi_sd.pl._coexpression_rates import Points, find_pairs, kept_genes, pair_rates, read_layers
 from resolvi_sd.pl._colored_groups import read_colored_groups
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_figure, finish_figure, open_panels, settle_figure
 from resolvi_sd.pl._labels import label_points
-from resolvi_sd.pl._layers import LAYER_MARKS
+from resolvi_sd.pl._layers import layer_mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,7 +141,7 @@ def coexpression(
 def _draw_rates(ax: Axes, rates: Points, names: Mapping[str, str]) -> None:
     most = max(float(values.max()) for values in (rates.raw, *rates.after.values()))
     high = min(max(1.06 * most, _LEAST_RATE), 100.0)
-    ax.plot([0, high], [0, high], color="0.2", linewidth=1, linestyle="--", zorder=1)
+    ax.plot([0, high], [0, high], color=gray(0.2), linewidth=1, linestyle="--", zorder=1)
     _draw_points(ax, rates, float(rates.raw.mean()), names)
     pairs = f"{len(rates.names):,} {'pair' if len(rates.names) == 1 else 'pairs'}"
     _add_legend(ax, f"mean of {pairs}\nraw: {_percent(float(rates.raw.mean()))}", "upper left")
@@ -151,7 +152,7 @@ def _draw_rates(ax: Axes, rates: Points, names: Mapping[str, str]) -> None:
 def _draw_kept(ax: Axes, kept: Points, names: Mapping[str, str]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    ax.axhline(100, color="0.2", linewidth=1, linestyle="--", zorder=1)
+    ax.axhline(100, color=gray(0.2), linewidth=1, linestyle="--", zorder=1)
     # On a logarithmic axis, the mean of x is the geometric mean.
     _draw_points(ax, kept, float(np.exp(np.log(kept.raw).mean())), names)
     _add_legend(ax, f"mean of {len(kept.names):,} genes", "lower left")
@@ -169,10 +170,10 @@ def _draw_points(ax: Axes, points: Points, middle: float, names: Mapping[str, st
     """Draw the values after both kinds of removal against the raw values, and their named means at x = `middle`."""
     alpha = float(np.clip(np.sqrt(_MOST_OPAQUE / len(points.names)), 0.25, 0.9))
     for layer in (CONTROL, CORRECTED):
-        style = dict(LAYER_MARKS[layer]) | {"markersize": 4.5, "markeredgewidth": 0}
+        style = layer_mark(layer) | {"markersize": 4.5, "markeredgewidth": 0}
         ax.plot(*points.places(layer).T, linestyle="", alpha=alpha, clip_on=False, rasterized=True, **style)
     for layer in (CONTROL, CORRECTED):
-        style = dict(LAYER_MARKS[layer]) | {"markersize": 9, "markeredgecolor": "black"}
+        style = layer_mark(layer) | {"markersize": 9, "markeredgecolor": gray(0)}
         label = f"{names[layer]}: {_percent(points.mean(layer))}"
         ax.plot([middle], [points.mean(layer)], linestyle="", zorder=_MEANS, label=label, **style)
     ax.spines[["top", "right"]].set_visible(False)

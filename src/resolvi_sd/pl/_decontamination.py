@@ -15,7 +15,7 @@ from resolvi_sd._analysis import MIN_OWN
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_result, listing
-from resolvi_sd.pl._colors import VERMILION
+from resolvi_sd.pl._colors import VERMILION, gray
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_figure, finish_figure, open_ax, settle_figure
 from resolvi_sd.pl._labels import label_points
@@ -151,8 +151,8 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[n
     x, y = float(record["own_removed"]), float(record["foreign_removed"])
     cost = genes["own_removed"].to_numpy(dtype=np.float64)
     right = min(1.0, max(_SHOWN, 2 * x, 1.1 * cost.max(initial=0)))
-    ax.scatter(cost, genes["foreign_removed"], s=10, color="0.7", linewidths=0, rasterized=True, label="genes")
-    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="at random")
+    ax.scatter(cost, genes["foreign_removed"], s=10, color=gray(0.7), linewidths=0, rasterized=True, label="genes")
+    ax.plot([0, 1], [0, 1], color=gray(0.6), linewidth=1, linestyle="--", label="at random")
     ax.plot(own, foreign, color="C0", label="by one level" if _by_gene(record) else "by level")
     # The levels of the curve do not apply to these counts if each gene has its own level.
     levels = () if _by_gene(record) else np.searchsorted(level, _MARKED_LEVELS)
@@ -167,7 +167,7 @@ def _draw(ax: Axes, record: Mapping[str, Any], genes: pd.DataFrame) -> NDArray[n
             va="top",
             fontsize="small",
             color="C0",
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=[withStroke(linewidth=2, foreground=gray(1))],
         )
     ax.plot([x], [y], color=VERMILION, marker="o", markersize=8, linestyle="none", zorder=3, label=_named(record))
     ax.set(xlim=(0, right), ylim=(0, 1.02), xlabel="own molecules removed", ylabel="foreign molecules removed")

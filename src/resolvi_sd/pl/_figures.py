@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,13 @@ __all__ = [
     "check_figure",
     "figure_of",
     "finish_figure",
+    "font_scale",
     "given_axes",
     "label_inches",
     "open_ax",
     "open_panels",
     "panel_titles",
+    "scaled",
     "settle_figure",
     "title_panels",
     "wrapped",
@@ -33,6 +35,8 @@ __all__ = [
 _DPI = 150
 # Mean width of a letter in a font of one point (1/72 inch), in inches.
 _LETTER = 0.6 / 72
+# Font size in points for which all lengths are given.
+_FONT = 10.0
 # Part of the labels that matplotlib writes on logarithmic axes.
 _FORMULA = r"\mathdefault"
 
@@ -59,8 +63,14 @@ def check_figure(figsize: tuple[float, float] | None, save: str | Path | None) -
 
 
 def finish_figure(axes: Sequence[Axes], save: str | Path | None) -> None:
-    """Complete the panels of a figure, and write it to a file, if one is given."""
+    """Complete the panels of a figure, and write it to a file, if one is given.
+
+    They have no grid, even if the style in use gives one to all axes, as scanpy's does.
+    """
     _keep_dollars(axes)
+    for ax in axes:
+        for panel in (ax, *ax.child_axes):
+            panel.grid(visible=False, which="both")
     if save is not None:
         figure_of(axes[0]).savefig(Path(save).expanduser(), dpi=_DPI, bbox_inches="tight")
 
@@ -124,20 +134,46 @@ def title_panels(axes: Sequence[Axes], texts: Sequence[str], title: str | Sequen
         figure_of(axes[0]).suptitle(title)
 
 
+def font_scale() -> float:
+    """Return how much larger the font is than that of 10 points for which all lengths here are given."""
+    from matplotlib import rcParams
+
+    return float(rcParams["font.size"]) / _FONT
+
+
+def scaled(width: float, height: float) -> tuple[float, float]:
+    """Return a width and a height as they have to be in the font of the current style."""
+    return font_scale() * width, font_scale() * height
+
+
 def wrapped(text: str, inches: float, *, fontsize: float = 12) -> str:
-    """Return a title in as many lines as needed to stay clear of its neighbors; long words break at underscores."""
+    """Return a title in as many lines as needed to stay clear of its neighbors.
+
+    Words that are longer than a line break behind underscores and hyphens. `inches` is the length of a line before
+    :func:`scaled`.
+    """
     width = max(8, int(inches / (_LETTER * fontsize)))
-    lines: list[str] = []
-    for line in textwrap.wrap(text, width, break_long_words=False):
-        whole = len(line) <= width
-        lines += (
-            [line] if whole else [part.replace("_ ", "_") for part in textwrap.wrap(line.replace("_", "_ "), width)]
-        )
-    return "\n".join(lines)
+    lines = [""]
+    for word in text.split():
+        for number, part in enumerate(_parts(word, width)):
+            longer = f"{lines[-1]} {part}" if lines[-1] and number == 0 else lines[-1] + part
+            if len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(part)
+    return "\n".join(line for line in lines if line)
+
+
+def _parts(word: str, width: int) -> list[str]:
+    """Return the word if it fits into a line, otherwise its parts."""
+    if len(word) <= width:
+        return [word]
+    parts = re.findall("[^_-]*[_-]|[^_-]+", word)
+    return [part[start : start + width] for part in parts for start in range(0, len(part), width)]
 
 
 def label_inches(names: Sequence[str], *, fontsize: float) -> float:
-    """Return the approximate length of the longest line of some names, in inches."""
+    """Return the approximate length of the longest line of some names, in inches before :func:`scaled`."""
     return _LETTER * fontsize * max((len(line) for name in names for line in name.split("\n")), default=0)
 
 
@@ -164,7 +200,7 @@ def open_ax(
     if ax is None:
         import matplotlib.pyplot as plt
 
-        _, ax = plt.subplots(figsize=figsize or default, layout="constrained")
+        _, ax = plt.subplots(figsize=figsize or scaled(*default), layout="constrained")
     if title is not None:
         ax.set_title(title)
     return ax
@@ -191,7 +227,7 @@ def open_panels(
     ax, figsize, title
         As the user gave them.
     size
-        Width and height of a panel in a new figure, in inches.
+        Width and height of a panel in a new figure, in inches in a font of 10 points.
     n_columns
         Number of panels side by side in a new figure.
     sharey
@@ -211,8 +247,8 @@ def open_panels(
         axes = given_axes(ax, names)
     else:
         n_columns = min(n_columns, len(names))
-        width, height = figsize or (size[0] * n_columns + beside, size[1] * -(-len(names) // n_columns))
-        titles = [wrapped(text, (width - beside) / n_columns - labels) for text in titles]
+        width, height = figsize or scaled(size[0] * n_columns + beside, size[1] * -(-len(names) // n_columns))
+        titles = [wrapped(text, (width / font_scale() - beside) / n_columns - labels) for text in titles]
         axes = _grid(len(names), n_columns=n_columns, figsize=(width, height), sharey=sharey)
     title_panels(axes, titles, title)
     return axes

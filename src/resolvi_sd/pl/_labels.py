@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._figures import figure_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def label_points(
         if gap >= _LINE_GAP:
             pixels = np.concatenate([pixels, _along(pixels[i], center)])  # names should not cover lines either
         taken = np.concatenate([taken, np.stack([center - half, center + half])[None]])
-        line = {"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+        line = {"arrowstyle": "-", "color": gray(0.5), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
         ax.annotate(
             text.get_text(),
             points[i],
@@ -85,7 +86,7 @@ def label_points(
             va="center",
             in_layout=False,
             parse_math=False,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
+            path_effects=[withStroke(linewidth=2, foreground=gray(1))],
             zorder=_ZORDER,
             arrowprops=line if gap >= _LINE_GAP else None,
         )

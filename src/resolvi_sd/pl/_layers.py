@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from resolvi_sd._analysis import CONTROL, CORRECTED, RAW
-from resolvi_sd.pl._colors import BLUE, VERMILION
+from resolvi_sd.pl._colors import BLUE, VERMILION, gray
 
-__all__ = ["BETTER", "LAYER_MARKS", "WORSE"]
+__all__ = ["BETTER", "WORSE", "layer_mark"]
 
 # Worse values also have another shape.
 BETTER, WORSE = BLUE, VERMILION
 
-# Arguments of `Line2D`: hollow, gray and filled, so that the three differ even without color.
-LAYER_MARKS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        RAW: {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgecolor": "0.2"},
-        CONTROL: {"marker": "D", "markersize": 5, "markerfacecolor": "0.6", "markeredgecolor": "0.6"},
+
+def layer_mark(layer: str) -> dict[str, Any]:
+    """Return the arguments of `Line2D` for a layer: hollow, gray and filled, so that they differ even without color."""
+    return {
+        RAW: {"marker": "o", "markersize": 6, "markerfacecolor": "none", "markeredgecolor": gray(0.2)},
+        CONTROL: {"marker": "D", "markersize": 5, "markerfacecolor": gray(0.6), "markeredgecolor": gray(0.6)},
         CORRECTED: {"marker": "o", "markersize": 7, "markerfacecolor": BETTER, "markeredgecolor": BETTER},
-    }
-)
+    }[layer]

@@ -17,6 +17,7 @@ from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int, check_result, listing
 from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_groups
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
 from resolvi_sd.pl._figures import (
@@ -25,6 +26,7 @@ from resolvi_sd.pl._figures import (
     given_axes,
     label_inches,
     panel_titles,
+    scaled,
     title_panels,
     wrapped,
 )
@@ -263,7 +265,7 @@ def _make_axes(
     heights = {"heatmap": heatmap * 0.8, "flow": _LEAST_HEIGHT, "genes": _ROW * n_rows}
     height = max(heights[name] for name in kinds) + _AROUND + (room if "heatmap" in kinds else _LEAST_NAME)
     figure, axes = plt.subplots(
-        1, len(kinds), figsize=figsize or (sum(widths), height), width_ratios=widths, squeeze=False
+        1, len(kinds), figsize=figsize or scaled(sum(widths), height), width_ratios=widths, squeeze=False
     )
     figure.set_layout_engine("constrained", w_pad=0.12)
     return list(axes.ravel())
@@ -277,7 +279,7 @@ def _draw_heatmap(ax: Axes, matrix: NDArray[np.float64], shown: Sequence[str], s
     places = np.arange(len(shown))
     for place in places:
         if np.isnan(matrix[place, place]):
-            ax.plot([place - 0.5, place + 0.5], [place - 0.5, place + 0.5], color="0.6", linewidth=0.8)
+            ax.plot([place - 0.5, place + 0.5], [place - 0.5, place + 0.5], color=gray(0.6), linewidth=0.8)
         else:
             corner = (place - 0.46, place - 0.46)  # a frame at the border would be cut
             ax.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="white", linewidth=1.5))
@@ -337,7 +339,9 @@ def _draw_genes(ax: Axes, result: _Leakage, strongest: Sequence[pd.DataFrame]) -
         ax.text(0.0, row, _heading(genes), va="center", fontsize="small", weight="bold")
         rows = row + 1 + np.arange(len(genes))
         bars = ax.barh(rows, 100 * genes["fraction"], height=0.75, color=color[genes["source"].iloc[0]])
-        ax.bar_label(bars, [_short(molecules) for molecules in genes["molecules"]], padding=2, fontsize=7, color="0.4")
+        ax.bar_label(
+            bars, [_short(molecules) for molecules in genes["molecules"]], padding=2, fontsize=7, color=gray(0.4)
+        )
         labels += list(zip(rows.tolist(), genes["gene"].astype(str), strict=True))
         row = float(rows[-1]) + _GAP
     ax.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize="small")

@@ -16,6 +16,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_result, listing
 from resolvi_sd.pl._colored_groups import ColoredGroups, read_colored_groups
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._comparisons import (
     DOWN,
     NOT_CALLED,
@@ -33,6 +34,7 @@ from resolvi_sd.pl._figures import (
     given_axes,
     label_inches,
     panel_titles,
+    scaled,
     title_panels,
     wrapped,
 )
@@ -212,7 +214,7 @@ def _make_axes(
         widths = [[span * _PANEL] + [_PANEL] * (n_columns - span)] + [[_PANEL] * n_columns] * n_below
     height = _ROW * len(labels) + _ROW_MARGIN
     heights = [height + below] + [height + _LEAST_NAME] * (len(widths) - 1)
-    figure = plt.figure(figsize=figsize or (sum(widths[0]) + _COLUMN_MARGIN + beside, sum(heights)))
+    figure = plt.figure(figsize=figsize or scaled(sum(widths[0]) + _COLUMN_MARGIN + beside, sum(heights)))
     figure.set_layout_engine("constrained", w_pad=0.08)
     # Each row has a grid of its own, so that the color bar takes room in the first only.
     grid = figure.add_gridspec(len(widths), 1, height_ratios=heights)
@@ -250,8 +252,8 @@ def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> Non
     change, low, high = (known[name].to_numpy(dtype=np.float64) for name in ("lfc_mean", "lfc_low", "lfc_high"))
     called = known["is_da_fdr"].to_numpy(dtype=bool)
     color = np.where(~called, NOT_CALLED, np.where(change > 0, UP, DOWN)).tolist()
-    filled = [shade if yes else "white" for shade, yes in zip(color, called, strict=True)]
-    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    filled = [shade if yes else gray(1) for shade, yes in zip(color, called, strict=True)]
+    ax.axvline(0, color=gray(0.85), linewidth=0.8, zorder=0)
     ax.hlines(row, low, high, color=color, linewidth=1.5, zorder=1)
     ax.scatter(change, row, s=30, c=filled, edgecolors=color, linewidths=1.5, zorder=2)
     ax.set_yticks(np.arange(len(labels)), labels)

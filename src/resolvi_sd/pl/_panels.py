@@ -17,9 +17,11 @@ from resolvi_sd.pl._figures import (
     check_figure,
     figure_of,
     finish_figure,
+    font_scale,
     given_axes,
     label_inches,
     panel_titles,
+    scaled,
     title_panels,
     wrapped,
 )
@@ -91,7 +93,7 @@ def draw_rows(
     titles = panel_titles(names, title)
     if ax is None:
         flat = _make_axes(rows, figsize)
-        width = _PANEL_WIDTH if figsize is None else figsize[0] / len(rows[0].titles)
+        width = _PANEL_WIDTH if figsize is None else figsize[0] / font_scale() / len(rows[0].titles)
         if not are_titles(title):
             titles = [wrapped(text, width - _TITLE_MARGIN) for text in titles]
     else:
@@ -116,7 +118,7 @@ def _make_axes(rows: Sequence[PanelRow], figsize: tuple[float, float] | None) ->
     _, axes = plt.subplots(
         len(rows),
         n_columns,
-        figsize=figsize or (_PANEL_WIDTH * n_columns, sum(heights)),
+        figsize=figsize or scaled(_PANEL_WIDTH * n_columns, sum(heights)),
         height_ratios=heights,
         sharex="row",
         sharey="row",

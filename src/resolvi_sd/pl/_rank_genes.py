@@ -15,6 +15,7 @@ from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._ratio import ratio
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_positive_int
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._comparisons import choose_comparisons, read_comparisons, warn_of_lost_cells
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._draw import ColorScale
@@ -140,8 +141,8 @@ def _draw_panel(ax: Axes, top: pd.DataFrame, scale: ColorScale) -> None:
     fraction = top["corrected_fraction1"].to_numpy(np.float64)
     called = top["is_de_fdr"].to_numpy(dtype=bool)
     row = np.arange(len(top))
-    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
-    ax.hlines(row, change - spread, change + spread, color="0.6", linewidth=1.5, zorder=1)
+    ax.axvline(0, color=gray(0.85), linewidth=0.8, zorder=0)
+    ax.hlines(row, change - spread, change + spread, color=gray(0.6), linewidth=1.5, zorder=1)
     ax.scatter(
         change,
         row,
@@ -149,7 +150,7 @@ def _draw_panel(ax: Axes, top: pd.DataFrame, scale: ColorScale) -> None:
         c=top["proba_de"].to_numpy(np.float64),
         cmap=scale.cmap,
         norm=scale.norm,
-        edgecolors=["black" if yes else "none" for yes in called],
+        edgecolors=[gray(0) if yes else "none" for yes in called],
         linewidths=1.2,
         zorder=2,
     )
@@ -176,14 +177,14 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
             [],
             linestyle="",
             marker="o",
-            color="0.6",
+            color=gray(0.6),
             markeredgewidth=0,
             markersize=size,
             label=f"in {fraction:.0%} of cells",
         )
         for fraction, size in zip(_LEGEND_FRACTIONS, areas, strict=True)
     ]
-    handles.append(Line2D([], [], linestyle="", marker="o", color="0.6", markeredgecolor="black", markersize=7,
+    handles.append(Line2D([], [], linestyle="", marker="o", color=gray(0.6), markeredgecolor=gray(0), markersize=7,
                           markeredgewidth=1.2, label="called"))  # fmt: skip
     if beside:
         height = figure.get_size_inches()[1]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import listing
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._docs import shared_docs
 from resolvi_sd.pl._figures import check_figure, finish_figure, open_ax
 from resolvi_sd.pl._results import fit_record
@@ -114,9 +115,9 @@ def _draw(ax: Axes, history: dict[str, NDArray[Any]]) -> None:
     ax.spines["top"].set_visible(False)
 
     side = ax.twinx()
-    side.plot(epoch, rate, color="0.65", linewidth=1, linestyle="--", marker=marker, label="learning rate")
-    side.set_ylabel("learning rate", color="0.45")
-    side.tick_params(axis="y", which="both", colors="0.45")
+    side.plot(epoch, rate, color=gray(0.65), linewidth=1, linestyle="--", marker=marker, label="learning rate")
+    side.set_ylabel("learning rate", color=gray(0.45))
+    side.tick_params(axis="y", which="both", colors=gray(0.45))
     side.spines["top"].set_visible(False)
     if rate.min() > 0 and rate.max() >= 10 * rate.min():
         side.set_yscale("log")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
 from resolvi_sd._validation import check_integer, check_key, group_names
+from resolvi_sd.pl._colors import gray
 from resolvi_sd.pl._comparisons import (
     DOWN,
     NOT_CALLED,
@@ -171,10 +172,10 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
 
     change, odds = rows["lfc_mean"].to_numpy(dtype=np.float64), _odds(rows)
     called = rows["is_de_fdr"].to_numpy(dtype=bool)
-    ax.axvline(0, color="0.85", linewidth=0.8, zorder=0)
+    ax.axvline(0, color=gray(0.85), linewidth=0.8, zorder=0)
     if called.any() and not called.all() and odds[called].min() > odds[~called].max():
         edge = (odds[called].min() + odds[~called].max()) / 2
-        ax.axhline(edge, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        ax.axhline(edge, color=gray(0.6), linewidth=0.8, linestyle="--", zorder=0)
     sides = ((~called, NOT_CALLED), (called & (change > 0), UP), (called & (change <= 0), DOWN))
     for side, color in sides:
         ax.scatter(change[side], height[side], s=14, color=color, linewidths=0, rasterized=True)
@@ -191,7 +192,7 @@ def _draw_points(ax: Axes, rows: pd.DataFrame, height: NDArray[np.float64], top:
     scale = MaxNLocator(6, integer=True)
     ax.yaxis.set_major_locator(scale)
     if top is not None:
-        ax.axhline(top, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+        ax.axhline(top, color=gray(0.6), linewidth=0.8, linestyle=":", zorder=0)
         low, high = ax.get_ylim()
         # Above the line, numbers would be meaningless.
         ax.set_yticks([odds for odds in scale.tick_values(low, high) if low <= odds <= top])
