@@ -45,7 +45,8 @@ def test_points_are_the_means_of_the_bins(simulated):
         (points,) = _drawn(ax)
         np.testing.assert_allclose(points[:, 1] - points[:, 0], shift[i], atol=1e-9)
         (text,) = [text.get_text() for text in ax.texts]
-        assert text == f"ECE {abs(shift[i]):.3f}\nbias {-shift[i]:+.3f}\nslope 1.00".replace("-0.000", "+0.000")
+        bias = f"{-shift[i]:+.3f}".replace("-0.000", "+0.000").replace("-", "−")
+        assert text == f"ECE {abs(shift[i]):.3f}\nbias {bias}\nslope 1.00"
         assert ax.get_xlim() == ax.get_ylim()
 
 

@@ -116,6 +116,32 @@ def test_size_of_the_figure(adata, figsize, error, message):
             draw(adata, figsize=figsize)
 
 
+def test_arguments_of_another_kind(adata):
+    with pytest.raises(TypeError, match=r"`title` must be a text, or a list with one for each panel, not 5"):
+        rsd.pl.sources(adata, title=5)
+    with pytest.raises(TypeError, match=r"`title` must be a text, not \['a', 'b'\] \(list\)"):
+        rsd.pl.training(adata, title=["a", "b"])
+    for draw in (rsd.pl.training, rsd.pl.sources):
+        with pytest.raises(TypeError, match=r"`save` must be the path of a file, not 5 \(int\)"):
+            draw(adata, save=5)
+        with pytest.raises(TypeError, match=r"`ax` must be matplotlib's axes, one for each panel, not 5 \(int\)"):
+            draw(adata, ax=5 if draw is rsd.pl.training else [5, 5, 5])
+    with pytest.raises(TypeError, match="`gene` must be a list of names, not 5"):
+        rsd.pl.spatial(adata, 5)
+    with pytest.raises(TypeError, match="`palette` must be the name of a colormap, or a list or dict of colors, not 5"):
+        rsd.pl.shares(adata, groupby="sample", palette=5)
+    with pytest.raises(ValueError, match="`palette` holds 'nocolor', which matplotlib does not know as a color"):
+        rsd.pl.shares(adata, groupby="sample", palette=["nocolor"] * adata.n_obs)
+    adata.uns["sample_colors"] = ["nocolor"] * adata.n_obs
+    with pytest.raises(ValueError, match=r"`uns\['sample_colors'\]` holds 'nocolor'"):
+        rsd.pl.shares(adata, groupby="sample")
+
+
+def test_a_single_axes_may_be_in_a_list(adata):
+    ax = Figure().subplots()
+    assert rsd.pl.training(adata, ax=[ax], return_ax=True) is ax
+
+
 def test_colormap(adata):
     with pytest.raises(KeyError, match=r"cmap='virids' is not in `matplotlib.colormaps`.*'viridis'"):
         rsd.pl.sources(adata, cmap="virids")

@@ -63,6 +63,43 @@ def test_cells_without_a_group_are_white_and_in_the_legend(flowing):
         for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
     }
     assert to_rgba(color["no value"]) == to_rgba("white")
+    # Arrows from cells without a value have a color that no group has, and are explained.
+    flowing.obs.loc["cell26", "cell_type"] = np.nan
+    ax = rsd.pl.flow(flowing, cell=MIDDLE, color="cell_type", palette=COLORS, return_ax=True)
+    _, _, width, arrows = arrows_of(ax)
+    assert to_rgba("black") == tuple(arrows[width.argmax()])
+    assert "no value (black arrows)" in [text.get_text() for text in ax.artists[0].get_texts()]
+
+
+def test_the_legend_has_the_groups_that_are_visible(flowing):
+    flowing.obs["row"] = (flowing.obsm["spatial"][:, 1] // 10).astype(int).astype(str)
+    ax = rsd.pl.flow(flowing, window=(0, 80, 20, 40), color="row", return_ax=True)
+    shown = {text.get_text() for text in ax.artists[0].get_texts()}
+    sources = nearest(flowing, arrows_of(ax)[0])
+    assert shown == {"2", "3"} | set(flowing.obs["row"].iloc[sources])
+    assert "7" not in shown and "0" not in shown
+
+
+def test_molecules_of_removed_cells(flowing):
+    part = flowing[flowing.obs_names != "cell26"].copy()
+    weights = (part.obsp["resolvi_flow"] > 0).astype(np.float32)
+    part.obsp["resolvi_weights"] = weights.multiply(1 / weights.sum(axis=1).clip(1)).tocsr()
+    rsd.pl.flow(part, cell=MIDDLE)  # no neighbor is missing, as far as the weights tell
+    part.obsp["resolvi_weights"] = 0.5 * part.obsp["resolvi_weights"]
+    with pytest.warns(UserWarning, match="1 of 63 cells had neighbors in the fit that are not in this table"):
+        rsd.pl.flow(part, cell=MIDDLE)
+
+
+@pytest.mark.parametrize("window", [5, (0, 1, 2), (0, 40, 0, "a"), (40, 0, 0, 40), (0, np.nan, 0, 40)])
+def test_windows_that_are_none(flowing, window):
+    with pytest.raises(ValueError, match=r"`window` must be \(left, right, top, bottom\), with left < right"):
+        rsd.pl.flow(flowing, window=window)
+
+
+@pytest.mark.parametrize(("least", "error"), [("a", TypeError), (np.nan, ValueError), (-1, ValueError)])
+def test_least_number_of_molecules(flowing, least, error):
+    with pytest.raises(error, match="`min_molecules` must be"):
+        rsd.pl.flow(flowing, cell=MIDDLE, min_molecules=least)
 
 
 def test_few_molecules_are_left_out(flowing):

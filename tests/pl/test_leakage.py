@@ -119,9 +119,12 @@ def test_bands_meet_without_gaps_or_overlaps_at_each_node():
 
 
 def test_names_keep_their_distance():
-    spread = _spread(np.array([0.1, 0.5, 0.501, 0.502, 0.99]), 0.04)
+    spread = _spread(np.array([0.1, 0.5, 0.501, 0.502, 0.99]), np.full(5, 0.04))
     np.testing.assert_allclose(spread, [0.1, 0.461, 0.501, 0.541, 0.98])  # the three are moved by 0.04 in sum, not more
-    crowded = _spread(np.full(100, 0.5), 0.04)
+    # The second name has two lines, so both gaps beside it are half a line wider.
+    uneven = _spread(np.array([0.5, 0.5, 0.5]), np.array([0.04, 0.08, 0.04]))
+    np.testing.assert_allclose(uneven, [0.44, 0.5, 0.56])
+    crowded = _spread(np.full(100, 0.5), np.full(100, 0.04))
     np.testing.assert_allclose(np.diff(crowded), 0.01)
     assert crowded.min() > 0 and crowded.max() < 1
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from resolvi_sd._analysis._labels import LabelProbabilities
 from resolvi_sd._keys import Keys
 from resolvi_sd._ratio import ratio
-from resolvi_sd._results import warn_of_partial_niches
+from resolvi_sd._results import warn_of_partial_neighbors
 from resolvi_sd._validation import check_result
 
 __all__ = ["NicheSums", "Weighting", "edge_weights", "neighborhood_composition", "table_edges", "write_niches"]
@@ -135,5 +135,6 @@ def table_edges(adata: AnnData, keys: Keys, weighting: Weighting) -> sp.csr_matr
         raise ValueError(f"`weighting` must be 'uniform', 'distance' or 'weights', not {weighting!r}.")
     name = {"uniform": keys.connectivities, "distance": keys.distances, "weights": keys.weights}[weighting]
     check_result(name, adata.obsp, where="table.obsp", tool=keys.call("fit"))
-    warn_of_partial_niches(adata, keys)
+    so = "Their niches are those of the remaining neighbors. Use the whole table, and select cells from the result."
+    warn_of_partial_neighbors(adata, keys, so=so)
     return edge_weights(adata.obsp[name], weighting)

@@ -27,7 +27,7 @@ from resolvi_sd._results._same_input import (
     warn_of_other_input,
     warn_of_replaced_counts,
 )
-from resolvi_sd._results._tissue import restore, restore_tissue, warn_of_lost_neighbors, warn_of_partial_niches
+from resolvi_sd._results._tissue import restore, restore_tissue, warn_of_lost_neighbors, warn_of_partial_neighbors
 from resolvi_sd._results._write import (
     check_room,
     most_probable,
@@ -68,7 +68,7 @@ __all__ = [
     "warn_of_other_columns",
     "warn_of_other_counts",
     "warn_of_other_input",
-    "warn_of_partial_niches",
+    "warn_of_partial_neighbors",
     "warn_of_replaced_counts",
     "write_fit",
     "write_labels",

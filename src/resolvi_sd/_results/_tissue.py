@@ -22,7 +22,7 @@ from resolvi_sd._tables import read_sizes
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import check_result, warn_user
 
-__all__ = ["restore", "restore_tissue", "warn_of_lost_neighbors", "warn_of_partial_niches"]
+__all__ = ["restore", "restore_tissue", "warn_of_lost_neighbors", "warn_of_partial_neighbors"]
 
 # Lower bound of weights before taking logarithms; weights below the smallest normal float32 count as zero.
 _TINY = np.finfo(np.float32).tiny
@@ -111,13 +111,18 @@ def warn_of_lost_neighbors(
     _warn(adata, (left < _WHOLE) & (gone | (left > 0)), so=so)
 
 
-def warn_of_partial_niches(adata: AnnData, keys: Keys) -> None:
-    """Warn if the table has a fit, but has lost some neighbors of its cells since."""
+def warn_of_partial_neighbors(adata: AnnData, keys: Keys, *, so: str, rows: NDArray[np.int64] | None = None) -> None:
+    """Warn if the table has a fit, but has lost some neighbors of its cells, or of those in `rows`, since.
+
+    `so` describes the consequences.
+    """
     if keys.weights not in adata.obsp:
         return
     left = _neighbor_sums(adata, keys)
-    so = "Their niches are those of the remaining neighbors. Use the whole table, and select cells from the result."
-    _warn(adata, (left > 0) & (left < _WHOLE), so=so)
+    lost = (left > 0) & (left < _WHOLE)
+    if rows is not None:
+        lost &= np.isin(np.arange(adata.n_obs), rows)
+    _warn(adata, lost, so=so)
 
 
 def _neighbor_sums(adata: AnnData, keys: Keys) -> NDArray[np.floating]:

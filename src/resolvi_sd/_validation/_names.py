@@ -132,12 +132,14 @@ def check_names(names: Sequence[str] | str, *, argument: str) -> tuple[str, ...]
     Raises
     ------
     TypeError
-        If `names` is a single string, or contains anything other than strings.
+        If `names` is a single string or no list, or contains anything other than strings.
     ValueError
         If a name occurs more than once.
     """
     if isinstance(names, str):
         raise TypeError(f"`{argument}` must be a list of names; did you mean [{names!r}]?")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"`{argument}` must be a list of names, not {names!r} ({type(names).__name__}).")
     found = tuple(names)
     for name in found:
         if not isinstance(name, str):

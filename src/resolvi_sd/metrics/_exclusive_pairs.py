@@ -40,7 +40,8 @@ def exclusive_pairs(
     - each is detected in at least `min_detection` of the cells of its own label,
     - each has, in the label of the other, at most `max_relative` of its expression in its own label, and
     - they occur together in the reference at most `max_lift` times as often as independent genes would, that is,
-      n_gh n / (n_g n_h) <= `max_lift`, over all cells, since a third label may express both.
+      n_gh n / (n_g n_h) <= `max_lift`, over all cells, also those without a label or of a label with fewer than
+      `min_cells`, since these may express both.
 
     The construction, reciprocal markers with a bound on their co-occurrence in the reference, is that of SegTraQ [2]_;
     Hartman and Satija [1]_ also take markers from a matched single-cell reference. `max_lift` is SegTraQ's; the other
@@ -54,7 +55,7 @@ def exclusive_pairs(
     reference_counts
         Molecule counts of the reference, cells × genes, sparse or dense.
     labels
-        Label of each cell of the reference; missing values are left out.
+        Label of each cell of the reference; cells without one only count for the last condition.
     gene_names
         Name of each gene of the reference.
     panel
@@ -62,7 +63,7 @@ def exclusive_pairs(
     min_detection, max_relative, max_lift
         See above.
     min_cells
-        Labels with fewer cells are left out.
+        Labels with fewer cells have no genes of their own.
 
     Returns
     -------

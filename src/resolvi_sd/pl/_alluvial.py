@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resolvi_sd.pl._colors import gray
+from resolvi_sd.pl._figures import figure_of, font_scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_alluvial"]
 
-# As fractions of the panel height: all gaps between nodes together, the smallest distance between two names, and the
-# width below which a band is invisible.
-_GAPS, _NAME_STEP, _THINNEST = 0.2, 0.04, 0.0005
+# As fractions of the panel height: all gaps between nodes together, and the width below which a band is invisible.
+_GAPS, _THINNEST = 0.2, 0.0005
+# Height of a line of a name, in inches in a font of 10 points.
+_LINE_HEIGHT = 0.14
 # As fractions of the panel width: a node, and the line from it to its name.
 _NODE, _LINE = 0.03, 0.05
 _BAND_ALPHA = 0.6
@@ -92,9 +94,12 @@ def _write_names(
     ax: Axes, places: NDArray[np.float64], shown: NDArray[np.bool_], names: Sequence[str], outward: int
 ) -> None:
     """Write the names beside the nodes without overlaps, with a line from each node to its name."""
-    nodes = np.flatnonzero(shown)
+    nodes = np.flatnonzero(shown).tolist()
     edge = 1.0 if outward > 0 else 0.0
-    for node, height in zip(nodes.tolist(), _spread(places[nodes], _NAME_STEP), strict=True):
+    panel = ax.get_window_extent().height / figure_of(ax).dpi
+    line = _LINE_HEIGHT * font_scale() / panel
+    heights = line * np.array([names[node].count("\n") + 1 for node in nodes])
+    for node, height in zip(nodes, _spread(places[nodes], heights), strict=True):
         end = edge + outward * _LINE
         ax.plot([edge, end], [places[node], height], color=gray(0.6), linewidth=0.7, clip_on=False)
         ax.annotate(
@@ -109,16 +114,17 @@ def _write_names(
         )
 
 
-def _spread(places: NDArray[np.float64], step: float) -> NDArray[np.float64]:
-    """Return ascending places, moved as little as needed for neighbors to be at least a step apart.
+def _spread(places: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ascending places, moved as little as needed for names of these heights not to overlap.
 
-    All stay between 0 and 1, with smaller steps if necessary. This is the least-squares solution: after subtracting `k`
-    steps from the k-th place, the places must not descend, and the best non-descending sequence is given by isotonic
-    regression, clipped to the bounds.
+    All names stay between 0 and 1, and overlap if they are higher together. This is the least-squares solution: after
+    subtracting the heights before the k-th name, the places must not descend, and the best non-descending sequence is
+    given by isotonic regression, clipped to the bounds.
     """
     from scipy.optimize import isotonic_regression
 
-    step = min(step, 1 / len(places))
-    steps = step * np.arange(len(places))
-    spread: NDArray[np.float64] = isotonic_regression(places - steps).x.clip(step / 2, 1 - step / 2 - steps[-1]) + steps
+    heights = heights / max(1.0, float(heights.sum()))
+    before = np.cumsum(heights) - heights / 2 - heights[0] / 2
+    first, last = heights[0] / 2, 1 - heights[-1] / 2 - before[-1]
+    spread: NDArray[np.float64] = isotonic_regression(places - before).x.clip(first, last) + before
     return spread

@@ -82,6 +82,8 @@ def calibration(
     ------
     KeyError
         If the table, the fit, its shares, or a column with the truth does not exist.
+    TypeError
+        If a column with the truth holds no numbers, or `coverage` is no table.
     ValueError
         If the values are not shares, `coverage` is not a result of that function, or the number of axes or titles
         differs from that of panels.
@@ -139,6 +141,8 @@ def _read_truth(adata: AnnData, true_keys: Sequence[str]) -> list[NDArray[np.flo
             where="table.obs",
             hint="Simulated tissue has the truth, see `resolvi_sd.datasets`.",
         )
+        if not pd.api.types.is_numeric_dtype(adata.obs[key]):
+            raise TypeError(f"`true_keys`: obs[{key!r}] must hold shares, but its type is {adata.obs[key].dtype}.")
     return [adata.obs[key].to_numpy(dtype=np.float64) for key in true_keys]
 
 
@@ -146,6 +150,11 @@ def _read_coverage(coverage: pd.DataFrame | Mapping[str, pd.DataFrame] | None) -
     """Return the curves to draw by name; the name of a single one is empty."""
     if coverage is None:
         return {}
+    if not isinstance(coverage, pd.DataFrame | Mapping):
+        raise TypeError(
+            "`coverage` must be a result of `resolvi_sd.metrics.coverage`, or a mapping of names to several, not "
+            f"{coverage!r}."
+        )
     curves = {"": coverage} if isinstance(coverage, pd.DataFrame) else dict(coverage)
     if not 1 <= len(curves) <= len(_COLORS):
         raise ValueError(f"`coverage` must hold 1 to {len(_COLORS)} tables, not {len(curves)}.")
@@ -214,5 +223,14 @@ def _draw_identity(ax: Axes, low: float, high: float) -> None:
 
 
 def _write_numbers(ax: Axes, text: str) -> None:
-    """Write a text into the corner above the dashed line."""
-    ax.annotate(text, (0, 1), (5, -4), xycoords="axes fraction", textcoords="offset points", va="top", fontsize="small")
+    """Write a text into the corner above the dashed line, over cells that may be there."""
+    ax.annotate(
+        text.replace("-", "−"),
+        (0, 1),
+        (5, -4),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="top",
+        fontsize="small",
+        bbox={"facecolor": gray(1), "alpha": 0.7, "edgecolor": "none", "pad": 1.0},
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -141,16 +141,16 @@ def name_colors(
     ------
     KeyError
         If a dict of colors lacks a group.
+    TypeError
+        If `palette` is neither a name, nor a list or dict of colors.
     ValueError
-        If `palette` has fewer colors than there are groups.
+        If `palette` has fewer colors than there are groups, or a color is none.
 
     Warns
     -----
     UserWarning
         If fewer colors are stored than there are groups.
     """
-    from matplotlib.colors import to_rgba_array
-
     if palette is None and stored is None:
         return _distinct_colors(len(names))
     if isinstance(palette, Mapping):
@@ -158,9 +158,11 @@ def name_colors(
         missing = [name for name in names if name not in colors]
         if missing:
             raise KeyError(f"`palette` has no color for {listing(missing)} of obs[{key!r}]; it has: {listing(colors)}.")
-        return np.asarray(to_rgba_array([colors[name] for name in names]))
+        return _rgba([colors[name] for name in names], "`palette`")
     if isinstance(palette, str):
         palette = list(_named_colors(palette, len(names)))
+    if palette is not None and not isinstance(palette, Iterable):
+        raise TypeError(f"`palette` must be the name of a colormap, or a list or dict of colors, not {palette!r}.")
     given = list(stored if palette is None else palette)
     if len(given) < len(names):
         found = f"has {len(given)} colors, but obs[{key!r}] has {len(names)} groups: {listing(names)}."
@@ -168,7 +170,16 @@ def name_colors(
             raise ValueError(f"`palette` {found} Pass a color for each group, or the name of a colormap.")
         warn_user(f"`uns[{key + '_colors'!r}]` {found} Other colors are used; set it, or pass `palette=`.")
         return _distinct_colors(len(names))
-    return np.asarray(to_rgba_array(given[: len(names)]))
+    return _rgba(given[: len(names)], f"`uns[{key + '_colors'!r}]`" if palette is None else "`palette`")
+
+
+def _rgba(colors: Sequence[Any], where: str) -> NDArray[np.float64]:
+    from matplotlib.colors import is_color_like, to_rgba_array
+
+    wrong = [color for color in colors if not is_color_like(color)]
+    if wrong:
+        raise ValueError(f"{where} holds {listing(wrong)}, which matplotlib does not know as a color.")
+    return np.asarray(to_rgba_array(colors))
 
 
 def _named_colors(name: str, n_colors: int) -> NDArray[np.float64]:

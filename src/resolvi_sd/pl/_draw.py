@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from resolvi_sd._tables import full_resolution
 from resolvi_sd._validation import check_key
 from resolvi_sd.pl._sections import DottedSection, OutlinedSection, Section
 
@@ -29,6 +30,8 @@ _ELEMENT, _UNKNOWN, _TABLE, _REGION, _INSTANCE, _VALUE = "cells", "unknown", "va
 # are visible.
 _MAX_POLYGONS = 10_000
 _MAX_BORDERS = 2_000
+# Side length in pixels of the cells of a labels image, and the width of their borders, which would hide smaller cells.
+_BORDERS = {30: 3, 6: 2}
 # Antialiasing blends dots of fewer pixels than this with the background, which gives them a wrong color.
 _MIN_SMOOTH_PIXELS = 2.0
 
@@ -215,8 +218,10 @@ def _labels_panel(
     table = _value_table(outlines.ids, values)
     panel = _spatialdata({_ELEMENT: outlines.element, _TABLE: table}).pl.render_labels(_ELEMENT, **colors)
     if border is not None and len(values) <= _MAX_BORDERS:
-        line = {"fill_alpha": 0.0, "outline_alpha": 1.0, "outline_color": border, "contour_px": 3}
-        panel = panel.pl.render_labels(_ELEMENT, **line)
+        side = np.sqrt(np.count_nonzero(np.asarray(full_resolution(outlines.element))) / max(len(values), 1))
+        width = next((width for least, width in _BORDERS.items() if side >= least), None)
+        line = {"fill_alpha": 0.0, "outline_alpha": 1.0, "outline_color": border, "contour_px": width}
+        panel = panel if width is None else panel.pl.render_labels(_ELEMENT, **line)
     return panel
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,9 @@ def check_figure(figsize: tuple[float, float] | None, save: str | Path | None) -
     Raises
     ------
     TypeError
-        If the size does not consist of numbers.
+        If the size does not consist of numbers, or `save` is not a path.
     ValueError
-        If it is not two positive numbers.
+        If the size is not two positive numbers.
     OSError, ValueError
         As for :func:`check_picture`.
     """
@@ -59,6 +60,8 @@ def check_figure(figsize: tuple[float, float] | None, save: str | Path | None) -
         for length in figsize:
             check_number(length, argument="figsize", above=0, why="width and height in inches")
     if save is not None:
+        if not isinstance(save, str | os.PathLike):
+            raise TypeError(f"`save` must be the path of a file, not {save!r} ({type(save).__name__}).")
         check_picture(Path(save), argument="save")
 
 
@@ -113,11 +116,15 @@ def panel_titles(names: Sequence[str], title: str | Sequence[str] | None) -> lis
 
     Raises
     ------
+    TypeError
+        If `title` is neither a text nor a list of texts.
     ValueError
         If the length of the list differs from the number of panels.
     """
     if title is None or isinstance(title, str):
         return list(names)
+    if not isinstance(title, Iterable) or not all(isinstance(text, str) for text in title):
+        raise TypeError(f"`title` must be a text, or a list with one for each panel, not {title!r}.")
     if len(title) != len(names):
         raise ValueError(f"`title` has {len(title)} entries, but there are {len(names)} panels: {list(names)}.")
     return list(title)
@@ -131,7 +138,9 @@ def title_panels(axes: Sequence[Axes], texts: Sequence[str], title: str | Sequen
     for panel, text in zip(axes, texts, strict=True):
         panel.set_title(text, parse_math=parse_math, **style)
     if isinstance(title, str):
-        figure_of(axes[0]).suptitle(title)
+        holder = axes[0].get_figure()  # a subfigure has a title of its own
+        common = holder is not None and all(panel.get_figure() is holder for panel in axes)
+        (holder if holder is not None and common else figure_of(axes[0])).suptitle(title)
 
 
 def font_scale() -> float:
@@ -182,12 +191,17 @@ def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
 
     Raises
     ------
+    TypeError
+        If they are no axes.
     ValueError
         If their number differs from that of panels.
     """
     from matplotlib.axes import Axes
 
     given = [ax] if isinstance(ax, Axes) else list(np.ravel(np.asarray(ax, dtype=object)))
+    for one in given:
+        if not isinstance(one, Axes):
+            raise TypeError(f"`ax` must be matplotlib's axes, one for each panel, not {one!r} ({type(one).__name__}).")
     if len(given) != len(names):
         raise ValueError(f"`ax` has {len(given)} axes, but there are {len(names)} panels, row by row: {list(names)}.")
     return given
@@ -196,8 +210,20 @@ def given_axes(ax: Axes | Sequence[Axes], names: Sequence[str]) -> list[Axes]:
 def open_ax(
     ax: Axes | None, default: tuple[float, float], *, figsize: tuple[float, float] | None, title: str | None
 ) -> Axes:
-    """Return the given axes or those of a new figure of `figsize` or the default size, with the title."""
-    if ax is None:
+    """Return the given axes or those of a new figure of `figsize` or the default size, with the title.
+
+    Raises
+    ------
+    TypeError
+        If `ax` is no axes, or the title is no text.
+    ValueError
+        If `ax` holds several axes.
+    """
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"`title` must be a text, not {title!r} ({type(title).__name__}).")
+    if ax is not None:
+        (ax,) = given_axes(ax, [title or ""])
+    else:
         import matplotlib.pyplot as plt
 
         _, ax = plt.subplots(figsize=figsize or scaled(*default), layout="constrained")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._results import warn_of_partial_neighbors
 from resolvi_sd._tables import cell_positions, resolve_table
 from resolvi_sd._validation import check_key, check_number, check_unique
 from resolvi_sd.pl._arrows import draw_arrows
@@ -45,7 +47,7 @@ _WIDEST, _NARROWEST = 0.2, 0.03
 # Fraction of the way to white by which cells are paler than the arrows from them.
 _PALE = 0.6
 # Cells without a group: pale colors of groups come close to any gray.
-_NO_GROUP = "white"
+_NO_GROUP, _FROM_NO_GROUP = "white", "black"
 _ONE_COLOR, _BORDER = BLUE, "dimgrey"
 
 
@@ -136,6 +138,8 @@ def flow(
     check_written(keys, [keys.flow], adata.obsp, where="table.obsp")
     edges = sp.csr_matrix(adata.obsp[keys.flow])
     _check_choice(adata, edges, cell, window, size)
+    if min_molecules is not None:
+        check_number(min_molecules, argument="min_molecules", least=0)
     groups = one_colored_group(adata.n_obs, "")
     if color is not None:
         groups = read_colored_groups(adata, color, argument="color", palette=palette)
@@ -150,14 +154,17 @@ def flow(
         view = view_of_cell(sections, positions, edges, int(adata.obs_names.get_loc(cell)), str(cell), min_molecules)
     else:
         view = view_of_window(sections, positions, edges, window, min_molecules)
+    warn_of_partial_neighbors(
+        adata, keys, rows=view.target, so="The molecules from these are missing: draw the flow of the whole table."
+    )
     check_figure(figsize, save)
     width = _FIGSIZE[0] + max(0.0, legend_inches(groups.names) - _LEGEND)
-    ax = open_ax(ax, (width, _FIGSIZE[1]), figsize=figsize, title=None)
+    ax = open_ax(ax, (width, _FIGSIZE[1]), figsize=figsize, title=title)
     _draw_cells(ax, view.section, groups, size)
     label_coordinates([ax], view.section, units)
     ax.set_title(view.summary if title is None else title)
     _draw_arrows(ax, view, positions, groups, keep_right=window is not None)
-    _add_legends(ax, view, groups)
+    _add_legends(ax, view, positions, groups)
     finish_figure([ax], save)
     return ax if return_ax else None
 
@@ -175,11 +182,21 @@ def _check_choice(
         check_key(cell, adata.obs_names, argument="cell", where="table.obs_names")
         check_unique(adata.obs_names, what="Cell names (`table.obs_names`)", todo="Call `obs_names_make_unique()`.")
     elif window is not None:
-        if len(window) != 4 or not np.isfinite(window).all() or window[0] >= window[1] or window[2] >= window[3]:
+        if not _is_window(window):
             raise ValueError(
-                f"`window` must be (left, right, top, bottom), with left < right and top < bottom, not {window}."
+                f"`window` must be (left, right, top, bottom), with left < right and top < bottom, not {window!r}."
             )
     check_number(size, argument="size", above=0)
+
+
+def _is_window(window: object) -> bool:
+    if not isinstance(window, Iterable):
+        return False
+    numbers = list(window)
+    if len(numbers) != 4 or not all(isinstance(number, Real) for number in numbers):
+        return False
+    left, right, top, bottom = numbers
+    return bool(np.isfinite(numbers).all() and left < right and top < bottom)
 
 
 def _draw_cells(ax: Axes, section: Section, groups: ColoredGroups, size: float) -> None:
@@ -199,7 +216,7 @@ def _draw_arrows(
     from matplotlib.colors import to_rgba
 
     if view.molecules.size:
-        colors = np.vstack([groups.colors, to_rgba("0.5")])[groups.codes[view.source]]  # a code of -1 is the last
+        colors = np.vstack([groups.colors, to_rgba(_FROM_NO_GROUP)])[groups.codes[view.source]]  # -1 is the last
         if not groups.key:
             colors[:] = to_rgba(_ONE_COLOR)
         width = _WIDEST * view.room * view.molecules / view.molecules.max()
@@ -210,17 +227,18 @@ def _draw_arrows(
         ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor="black", zorder=6)
 
 
-def _add_legends(ax: Axes, view: FlowView, groups: ColoredGroups) -> None:
+def _add_legends(ax: Axes, view: FlowView, positions: NDArray[np.float64], groups: ColoredGroups) -> None:
     """Explain the colors and widths, to the right of the panel."""
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
 
     if groups.key:
-        shown = np.unique(groups.codes[np.concatenate([view.section.rows, view.source])])
+        shown = np.unique(groups.codes[np.concatenate([view.visible(positions), view.source])])
         found = shown[shown >= 0]
         names, colors = [groups.names[code] for code in found], groups.colors[found]
         if len(found) < len(shown):
-            names, colors = [*names, "no value"], np.vstack([colors, to_rgba(_NO_GROUP)])
+            name = "no value (black arrows)" if (groups.codes[view.source] < 0).any() else "no value"
+            names, colors = [*names, name], np.vstack([colors, to_rgba(_NO_GROUP)])
         legend = add_legend(ax, names, colors, title=groups.key, border=_BORDER)
         ax.add_artist(legend)  # so that the next one does not replace it
         legend.set_clip_on(False)  # artists clipped to the panel get no room beside it

@@ -46,6 +46,11 @@ class FlowView:
     total: float
     marked: int | None
 
+    def visible(self, positions: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the rows of the cells that the view shows; of those at its edge, if at least about half is inside."""
+        left, right, bottom, top = self.section.extent
+        return self.section.rows[_inside(positions[self.section.rows], (left, right, bottom, top))]
+
     @property
     def summary(self) -> str:
         """Number of molecules from neighbors, and how many of them are drawn."""

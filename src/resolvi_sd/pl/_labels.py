@@ -35,10 +35,10 @@ def label_points(
 ) -> None:
     """Write names beside some of the points, leaving out those for which there is no room.
 
-    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name or by text
-    that was there before, each name gets the one where it covers the fewest points and is nearest to its own point. It
-    has a white edge over what it covers. The limits of the axes must be set, and the figure must have been laid out
-    (`figure.draw_without_rendering()`).
+    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name, or by text
+    or a legend that was there before, each name gets the one where it covers the fewest points and is nearest to its
+    own point. It has an edge in the color of the panel over what it covers. The limits of the axes must be set, and the
+    figure must have been laid out (`figure.draw_without_rendering()`).
 
     Parameters
     ----------
@@ -58,7 +58,8 @@ def label_points(
     if not len(chosen):
         return
     scale = figure_of(ax).dpi / 72
-    taken = np.array([text.get_window_extent().get_points() for text in ax.texts]).reshape(-1, 2, 2)
+    before = [artist.get_window_extent().get_points() for artist in (*ax.texts, ax.get_legend()) if artist is not None]
+    taken = np.array(before).reshape(-1, 2, 2)
     pixels = ax.transData.transform(points)
     texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False,
                          parse_math=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._tables import resolve_table
-from resolvi_sd._validation import check_positive_int, check_result, listing
+from resolvi_sd._validation import check_names, check_positive_int, check_result, listing
 from resolvi_sd.pl._alluvial import draw_alluvial
 from resolvi_sd.pl._colored_groups import Palette, name_colors, read_colored_groups
 from resolvi_sd.pl._colors import gray
@@ -27,6 +27,7 @@ from resolvi_sd.pl._figures import (
     label_inches,
     panel_titles,
     scaled,
+    settle_figure,
     title_panels,
     wrapped,
 )
@@ -55,8 +56,8 @@ _LOG_FROM, _DECADES = 10.0, 3.0
 # More types than this leave no room for numbers.
 _MOST_NUMBERS = 16
 # In inches: a row and a column of the heatmap, the margins around them besides the names, the widths of the other
-# panels besides the names, the smallest height of a panel, a row of the genes, and the smallest room for names.
-_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME = 0.31, 1.0, 1.9, 1.8, 2.2, 0.13, 1.0
+# panels besides the names, the smallest height of a panel, a row of the genes, the smallest room for names, and a line.
+_CELL, _AROUND, _FLOW, _GENES, _LEAST_HEIGHT, _ROW, _LEAST_NAME, _LINE = 0.31, 1.0, 1.9, 1.8, 2.2, 0.13, 1.0, 0.15
 # Bold letters relative to others.
 _BOLD = 1.1
 # Names longer than this, in inches, take two lines, for which there is room in a row.
@@ -141,7 +142,7 @@ def leakage(
     >>> axes[0].get_ylabel(), axes[0].get_xlabel()
     ('source', 'target')
     """
-    kinds = [kind] if isinstance(kind, str) else list(kind)
+    kinds = (kind,) if isinstance(kind, str) else check_names(kind, argument="kind")
     _check_choice(value, kinds)
     check_positive_int(n_pairs, argument="n_pairs")
     check_positive_int(n_genes, argument="n_genes")
@@ -157,11 +158,14 @@ def leakage(
     for panel, name in zip(axes, kinds, strict=True):
         if name == "heatmap":
             _draw_heatmap(panel, result.matrix(value), shown, scale)
-        elif name == "flow":
-            draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), shown, result.colors)
-            _write_total(panel, result)
-        else:
+        elif name == "genes":
             _draw_genes(panel, result, strongest)
+        else:
+            _write_total(panel, result)
+    if "flow" in kinds:
+        settle_figure(axes)  # settles the height of the panel, which its names need to know
+        panel = axes[kinds.index("flow")]
+        draw_alluvial(panel, np.nan_to_num(result.matrix("molecules")), shown, result.colors)
     finish_figure(axes, save)
     return axes if return_ax else None
 
@@ -262,7 +266,8 @@ def _make_axes(
     }
     widths = [sizes[name] for name in kinds]
     n_rows = sum(len(table) + _GAP for table in strongest)
-    heights = {"heatmap": heatmap * 0.8, "flow": _LEAST_HEIGHT, "genes": _ROW * n_rows}
+    n_lines = sum(name.count("\n") + 1 for name in names)
+    heights = {"heatmap": heatmap * 0.8, "flow": max(_LINE * n_lines, _LEAST_HEIGHT), "genes": _ROW * n_rows}
     height = max(heights[name] for name in kinds) + _AROUND + (room if "heatmap" in kinds else _LEAST_NAME)
     figure, axes = plt.subplots(
         1, len(kinds), figsize=figsize or scaled(sum(widths), height), width_ratios=widths, squeeze=False

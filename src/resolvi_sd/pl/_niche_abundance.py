@@ -142,6 +142,8 @@ def niche_abundance(
     _draw_composition(axes[0], composition, labels, groups.key, columns, scale)
     for panel, comparison in zip(axes[1:], comparisons, strict=True):
         _draw_comparison(panel, comparison.rows, labels)
+        if ax is not None:
+            panel.tick_params(labelleft=False)  # all panels have the same rows
     finish_figure(axes, save)
     return axes if return_ax else None
 

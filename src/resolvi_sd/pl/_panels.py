@@ -37,6 +37,8 @@ _PANEL_WIDTH = 4.0  # with labels and color bar, in inches
 # labels, titles and color bars take, in inches.
 _PANEL_HEIGHTS = (1.6, 7.0)
 _MARGINS = (1.0, 0.7)
+# Part of the width of a color bar's room that the bar itself takes beside axes that had to shrink.
+_THIN = 0.25
 # Room between two titles, and for each tick of the y-axis, in inches.
 _TITLE_MARGIN, _TICK_ROOM = 0.4, 0.35
 # Coordinate systems carry no unit; some are named after one.
@@ -181,7 +183,11 @@ def add_colorbar(axes: list[Axes], scale: ColorScale, *, width: float = 0.05, he
     label = wrapped(scale.label, whole_words) if np.isfinite(height) else scale.label
     if figure.get_layout_engine() is None:
         # Nothing makes room for a bar beside the axes, so the axes have to shrink.
-        figure.colorbar(colors, ax=axes, label=label, extend=scale.extend)
+        drawn = figure.colorbar(colors, ax=axes, label=label, extend=scale.extend).ax
+        axes[-1].apply_aspect()
+        panel, room = axes[-1].get_position(), drawn.get_position(original=True)
+        drawn.set(box_aspect=None, position=(room.x0, panel.y0, room.width * _THIN, panel.height))
+        drawn.grid(visible=False)
     else:
         # As high as the panel, which fills only part of the room of its axes if x and y have the same scale.
         bar = axes[-1].inset_axes((1.0 + 0.6 * width, 0.0, width, 1.0))

@@ -34,8 +34,9 @@ _ROW_HEIGHT, _MARGIN, _N_COLUMNS = 0.22, 0.9, 4
 _BESIDE_NAMES, _LEAST_WIDTH = 2.0, 2.7
 # Smallest height of a panel, which leaves room for the label of the color bar, in rows.
 _LEAST_ROWS = 10
-# Largest length of the color bar, and its width, in inches.
+# Largest length of the color bar, its width, and its distance from the panels, in inches.
 _BAR = (4.0, 0.15)
+_PAD = 0.2
 # Areas of the dots of genes detected in no cell and in all cells, in points squared.
 _AREAS = (6.0, 110.0)
 _LEGEND_FRACTIONS = (0.1, 0.5, 1.0)
@@ -196,7 +197,7 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
             shrink=length / height,
             aspect=length / _BAR[1],
             anchor=(0.0, 1.0),
-            pad=0.02,
+            pad=_PAD / (figure.get_figwidth() / min(len(axes), _N_COLUMNS)),
         )
         n_columns = len(axes) if len(axes) < 3 else len(handles)  # no wider than the panels
         figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)

@@ -15,7 +15,7 @@ from resolvi_sd._keys import Keys
 from resolvi_sd._results import check_whole, check_within_counts, naming_the_fit, unmeasured_genes
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import check_place_used
-from resolvi_sd._validation import check_counts, check_key, check_unique, listing, warn_user
+from resolvi_sd._validation import check_counts, check_key, check_names, check_unique, listing, warn_user
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -163,7 +163,7 @@ def resolve_genes(adata: AnnData, gene: str | Sequence[str]) -> tuple[str, ...]:
     KeyError
         If a gene is not in the table; the message names the closest ones.
     """
-    genes = (gene,) if isinstance(gene, str) else tuple(gene)
+    genes = (gene,) if isinstance(gene, str) else check_names(gene, argument="gene")
     if not genes:
         raise ValueError("`gene` is empty; give the name of a gene or a list of names.")
     check_unique(adata.var_names, what="Gene names (`table.var_names`)", todo="Call `table.var_names_make_unique()`.")

@@ -116,6 +116,8 @@ def shares(
     for panel, share in zip(axes, values.T, strict=True):
         _draw_panel(panel, share[usable], groups, groups.codes[usable])
     axes[0].set_ylabel(groups.key)
+    for panel in axes[1:]:
+        panel.tick_params(labelleft=False)  # all panels have the same rows
     finish_figure(axes, save)
     return axes if return_ax else None
 
