@@ -26,9 +26,10 @@ from resolvi_sd._model import (
 )
 from resolvi_sd._random import draw_seed
 from resolvi_sd._results import FittedModel, label_colors
+from resolvi_sd._setup import Setup
 from resolvi_sd._tables import Groups, align_genes, check_place_used, missing_genes, query_layer, resolve_table
 from resolvi_sd._tiles import cut_patches
-from resolvi_sd._validation import check_flag, warn_user
+from resolvi_sd._validation import check_flag, check_key, warn_user
 
 __all__ = ["fit_model", "infer_posterior", "read_query", "summarize"]
 
@@ -135,6 +136,7 @@ def read_query(
     given = resolve_table(query, table_key)
     check_flag(freeze, argument="freeze")
     check_place_used(query, given, spatial_key=spatial_key, coordinate_system=coordinate_system)
+    _check_columns_of_reference(given, reference.setup, batch_key=batch_key, library_key=library_key)
     layer = query_layer(given, layer, reference.setup.layer)
     table = align_genes(given, reference.genes, layer)
     same = reference.setup
@@ -194,6 +196,23 @@ def read_query(
         history={name: values[:0] for name, values in reference.history.items()},
     )
     return model_input, mapped
+
+
+def _check_columns_of_reference(query: AnnData, setup: Setup, **given: str | None) -> None:
+    """Raise unless the query has the columns of the reference for which the user named no others.
+
+    Raises
+    ------
+    KeyError
+        If it lacks one.
+    """
+    needed = [(argument, getattr(setup, argument)) for argument, key in given.items() if key is None]
+    needed += [("categorical_covariate_keys", key) for key in setup.categorical_covariate_keys]
+    for argument, key in needed:
+        if key is not None:
+            other = "" if argument == "categorical_covariate_keys" else f"name another, `{argument}=`, or "
+            hint = f"The reference was fitted with this column: {other}add it, e.g. `query.obs[{key!r}] = 'new'`."
+            check_key(key, query.obs.columns, argument=argument, where="query.obs", hint=hint)
 
 
 def _with_table(query: SpatialData | AnnData, table_key: str, table: AnnData) -> SpatialData | AnnData:

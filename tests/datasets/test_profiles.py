@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -113,3 +115,15 @@ def test_references_without_counts_are_refused(reference: ad.AnnData) -> None:
         simulate_tissue(50, profiles=empty_type, profiles_labels_key="cell_type")
     with pytest.raises(ValueError, match=r"without counts in the 1 genes: \['B'\]"):
         simulate_tissue(50, 1, profiles=reference, profiles_labels_key="cell_type", n_rare=0)
+
+
+def test_logarithms_are_noticed(reference: ad.AnnData) -> None:
+    reference.X = reference.X.log1p()
+    with pytest.warns(UserWarning, match=r"`profiles.X` has values that are not integers, such as .* logarithms"):
+        _from(reference)
+
+
+def test_a_reference_on_disk(reference: ad.AnnData, tmp_path: Path) -> None:
+    expected = _from(reference)[2]
+    reference.write_h5ad(tmp_path / "reference.h5ad")
+    np.testing.assert_array_equal(_from(ad.read_h5ad(tmp_path / "reference.h5ad", backed="r"))[2], expected)

@@ -112,6 +112,49 @@ def test_a_training_that_had_come_to_its_end_does_not_go_on(tmp_path):
         torch.testing.assert_close(again.state_dict()[name], parameter, rtol=0, atol=0, msg=name)
 
 
+def test_a_training_that_had_reached_its_limit_goes_on_with_a_higher_one(tmp_path):
+    config = TrainingConfig(epoch_limit=6, batch_size=50, patch_size=20, checkpoint_dir=str(tmp_path))
+    _, history = run(config)
+    _, longer = run(replace(config, epoch_limit=30))
+    assert len(longer["elbo"]) > 20
+    np.testing.assert_array_equal(longer["elbo"][:6], history["elbo"])
+
+
+def test_only_a_limit_is_forgotten():
+    flat = [-100.0 - 50.0 * 0.5**epoch for epoch in range(40)]
+    schedule = DecayWhenFlat(max_epochs=None, epoch_limit=1000, min_epochs=5, window=5)
+    schedule.take_up(flat, 30)
+    assert schedule.decay_from == 30
+    steep = [float(epoch) for epoch in range(20)]
+    schedule.take_up(steep, 14)
+    assert schedule.decay_from is None and not schedule.finished
+    schedule = DecayWhenFlat(max_epochs=None, epoch_limit=20, min_epochs=5, window=5)
+    schedule.take_up(steep, 14)
+    assert schedule.decay_from == 14 and schedule.finished
+
+
+def test_checkpoints_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainingConfig(max_epochs=2, batch_size=50, patch_size=20, checkpoint_dir="~/checkpoints")
+    _, history = run(config)
+    assert (tmp_path / "checkpoints" / "resolvi.ckpt").exists()
+    _, longer = run(replace(config, max_epochs=3))
+    np.testing.assert_array_equal(longer["elbo"][:2], history["elbo"])
+    with pytest.raises(ValueError, match="checkpoint_dir='s3://bucket/folder' is a URL: name a local folder"):
+        TrainingConfig(checkpoint_dir="s3://bucket/folder")
+
+
+@pytest.mark.parametrize("left", [0, 0.5, None])
+def test_a_damaged_checkpoint_is_named(tmp_path, left):
+    config = TrainingConfig(max_epochs=1, batch_size=50, patch_size=20, checkpoint_dir=str(tmp_path))
+    run(config)
+    path = tmp_path / "resolvi.ckpt"
+    whole = path.read_bytes()
+    path.write_bytes(b"something else" if left is None else whole[: int(left * len(whole))])
+    with pytest.raises(ValueError, match=r"The checkpoint .*resolvi.ckpt cannot be read.* Delete it"):
+        run(replace(config, max_epochs=2))
+
+
 def stream_of(tissue, patches, *, batch_size=48, thin_counts=True, thin_foreign=0.5):
     settings = {"batch_size": batch_size, "thin_counts": thin_counts, "thin_foreign": thin_foreign}
     return PatchStream(tissue, patches, **settings, rng=np.random.default_rng(0))

@@ -34,6 +34,8 @@ def test_labels_that_read_as_none_are_named():
     with pytest.warns(UserWarning, match=r"look like placeholders for missing ones.*'nan'.*set theirs to NaN"):
         labels = read_labels(table, "label", "unknown")
     assert labels.names == ("A", "B", "nan")
+    with pytest.warns(UserWarning, match=r"look like placeholders for missing ones.*'-1'"):
+        read_labels(table_with([0, -1, 0, 1, 1, -1]), "label", "unknown")
     table.obs["label"] = table.obs["label"].replace("nan", "Unassigned")
     assert read_labels(table, "label", "Unassigned").names == ("A", "B")
 

@@ -259,9 +259,44 @@ def test_bad_queries():
     with pytest.raises(ValueError, match="max_epochs"):
         rsd.tl.map_query(query, reference, max_epochs=-1, **QUIET)
     del query.obs["sample"]
-    with pytest.raises(KeyError, match="sample"):
+    with pytest.raises(KeyError, match=r"batch_key='sample' is not in `query.obs`.*The reference was fitted with this"):
         rsd.tl.map_query(query, reference, **QUIET)
     assert "resolvi" not in query.uns
+
+
+def test_columns_that_a_query_needs():
+    reference, query = samples()
+    reference.obs["chemistry"] = "v1"
+    rsd.tl.fit(reference, library_key="sample", categorical_covariate_keys=["chemistry"], max_epochs=1, **QUIET)
+    with pytest.raises(KeyError, match=r"_keys='chemistry'.*add it, e.g. `query.obs\['chemistry'\]"):
+        rsd.tl.map_query(query, reference, **QUIET)
+    query.obs["chemistry"] = "v1"
+    query.obs["slide"] = query.obs.pop("sample")
+    with pytest.raises(KeyError, match=r"library_key='sample' is not in .*name another, `library_key=`, or add"):
+        rsd.tl.map_query(query, reference, **QUIET)
+    rsd.tl.map_query(query, reference, library_key="slide", **QUIET)
+
+
+def test_the_prefix_of_the_reference_may_be_another():
+    reference, query = samples()
+    rsd.tl.fit(reference, max_epochs=1, key_added="atlas", **QUIET)
+    rsd.tl.fit(query, max_epochs=1, **QUIET)
+    before = query.obsm["X_resolvi"].copy()
+    rsd.tl.map_query(query, reference, key_added="mapped", reference_key_added="atlas", **QUIET)
+    np.testing.assert_array_equal(query.obsm["X_resolvi"], before)
+    expected = rsd.tl.map_query(query, reference, key_added="atlas", copy=True, **QUIET)
+    np.testing.assert_array_equal(query.obsm["X_mapped"], expected.obsm["X_atlas"])
+    with pytest.raises(KeyError, match="other"):
+        rsd.tl.map_query(query, reference, reference_key_added="other", **QUIET)
+
+
+def test_names_of_new_tables_are_checked_first():
+    reference, _ = samples()
+    query = rsd.datasets.simulate_tissue(n_cells=100, n_genes=60, transcripts=False)
+    query.tables["table"] = query.tables["table"][:, ::-1].copy()
+    rsd.tl.fit(reference, max_epochs=1, **QUIET)
+    with pytest.raises(ValueError, match="table_added='my table' cannot name elements of a store"):
+        rsd.tl.map_query(query, reference, table_added="my table", max_epochs=100_000, **QUIET)
 
 
 @pytest.mark.slow

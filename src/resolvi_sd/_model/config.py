@@ -187,9 +187,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.checkpoint_dir is not None:
-            _set(self, "checkpoint_dir", os.fspath(self.checkpoint_dir))  # text, which a store can hold
-            if not self.checkpoint_dir:
+            folder = os.fspath(self.checkpoint_dir)  # text, which a store can hold
+            if not folder:
                 raise ValueError("`checkpoint_dir` is empty: name a folder, or leave it out.")
+            if "://" in folder:
+                raise ValueError(f"checkpoint_dir={folder!r} is a URL: name a local folder.")
+            _set(self, "checkpoint_dir", os.path.expanduser(folder))
         for name in ("max_epochs", "batch_size", "patch_size"):
             if getattr(self, name) is not None:
                 _set(self, name, check_integer(getattr(self, name), 1, argument=name, why="or None"))

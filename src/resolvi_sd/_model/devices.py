@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import current_process
 from numbers import Integral
@@ -151,15 +156,30 @@ def _threads(n_processes: int) -> int:
 
 def _run(work: tuple[Any, ...], number: int) -> None:
     """Run the processes until they finish; if waiting is interrupted for any reason, kill them."""
-    context = spawn(_work, args=work, nprocs=number, join=False)
+    with _exits_if_terminated():
+        context = spawn(_work, args=work, nprocs=number, join=False)
+        try:
+            while not context.join():
+                pass
+        except BaseException:
+            for process in context.processes:
+                process.kill()
+                process.join()
+            raise
+
+
+@contextmanager
+def _exits_if_terminated() -> Iterator[None]:
+    """Let a termination end this process with its usual status, but only after the others were ended."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        while not context.join():
-            pass
-    except BaseException:
-        for process in context.processes:
-            process.kill()
-            process.join()
-        raise
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _arrays(tissue: Tissue, patches: Patches) -> dict[str, np.ndarray]:
@@ -202,6 +222,7 @@ def _work(
     """Train as one of several processes, and write the results."""
     from resolvi_sd._model.training import train
 
+    tempfile.tempdir = str(folder)  # is deleted even if this process is killed
     torch.set_num_threads(n_threads)
     numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
     peers = Peers(rank, len(devices))

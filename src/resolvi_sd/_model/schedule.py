@@ -60,15 +60,25 @@ class DecayWhenFlat:
         done = len(self.elbo)
         if self.max_epochs is None and self.decay_from is None:
             latest = done + self._decay_epochs(done) >= self.epoch_limit
-            if latest or (done >= max(self.min_epochs, 2 * self.window + 1) and self._is_flat()):
+            if latest or self._is_flat(self.elbo):
                 self.decay_from = done
 
-    def _is_flat(self) -> bool:
+    def _is_flat(self, elbo: list[float]) -> bool:
         w = self.window
+        if len(elbo) < max(self.min_epochs, 2 * w + 1):
+            return False
         spans = slice(-2 * w, -w), slice(-w, None)
-        before, now = (float(np.mean(self.elbo[span])) for span in spans)
-        gained = now - self.elbo[0]
+        before, now = (float(np.mean(elbo[span])) for span in spans)
+        gained = now - elbo[0]
         return now - before < self.tolerance * max(gained, 0.0)
+
+    def take_up(self, elbo: list[float], decay_from: int | None) -> None:
+        """Continue an earlier training, unless it had converged; a decay that its lower limit caused is forgotten."""
+        self.elbo, self.decay_from = elbo, decay_from
+        if self.max_epochs is None and decay_from is not None:
+            caused = decay_from + self._decay_epochs(decay_from) >= self.epoch_limit
+            if not caused and not self._is_flat(elbo[:decay_from]):
+                self.decay_from = None
 
     @property
     def finished(self) -> bool:

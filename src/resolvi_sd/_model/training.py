@@ -120,8 +120,7 @@ class _Loop(pl.LightningModule):
         checkpoint["learning_rate"] = list(self.learning_rate)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.schedule.elbo = checkpoint["schedule"]["elbo"]
-        self.schedule.decay_from = checkpoint["schedule"]["decay_from"]
+        self.schedule.take_up(**checkpoint["schedule"])
         self.learning_rate = checkpoint["learning_rate"]
 
 
@@ -286,7 +285,13 @@ def _fingerprint(module: ResolviModule, tissue: Tissue, config: TrainingConfig) 
 
 def _take_up(loop: _Loop, path: Path) -> None:
     """Load the history so far into the loop; raise unless the checkpoint is of the same training and not longer."""
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # anything may be raised, depending on what the file holds
+        raise ValueError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}); it may have been cut off when it was "
+            "written or copied. Delete it to train from the start, or choose another `checkpoint_dir`."
+        ) from error
     if checkpoint.get("fingerprint") != loop.fingerprint:
         raise ValueError(
             f"The checkpoint {path} is of another training: with other data, other settings of the model or of the "

@@ -16,6 +16,7 @@ _UNLABELED = "unknown"
 _NO_VALUE = {"", "<NA>", "nan", "NaN", "NaT", "None"}
 # Compared without regard to case.
 _PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
+_PLACEHOLDERS |= {"-1"}  # the code of pandas for missing values, and that of noise in clusterings
 
 
 def warn_of_text_for_missing(groups: Groups) -> None:
@@ -41,7 +42,7 @@ def read_labels(adata: AnnData, labels_key: str, unlabeled_category: str) -> Gro
     Warns
     -----
     UserWarning
-        If a label has a single cell, or looks like a placeholder for a missing label ("nan", "Unknown").
+        If a label has a single cell, or looks like a placeholder for a missing label ("nan", "Unknown", -1).
     """
     check_key(labels_key, adata.obs.columns, argument="labels_key", where="table.obs")
     groups = read_groups(adata.obs[labels_key]).with_cells()

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from resolvi_sd._validation import first_fraction, warn_user
+
 __all__ = ["TypeProfiles", "background_profiles", "exclusive_type", "reference_profiles", "simulate_profiles"]
 
 # Expected share of the cells of a rare type.
@@ -215,9 +217,17 @@ def _check_reference(
         raise ValueError(f"`n_genes` is {n_genes}, but `profiles` has {adata.n_vars} genes; pass at most that many.")
     if adata.X is None:
         raise ValueError("`profiles.X` is empty; put the counts there.")
+    if adata.isbacked:
+        adata = adata.to_memory()
     counts = sp.csr_matrix(adata.X, dtype=np.float64)
     if counts.nnz == 0 or not np.isfinite(counts.data).all() or counts.data.min() < 0:
         raise ValueError("`profiles.X` must hold counts: finite, not negative, not all zero.")
+    fraction = first_fraction(counts.data)
+    if fraction is not None:
+        warn_user(
+            f"`profiles.X` has values that are not integers, such as {fraction:g}. Profiles are means of counts; those "
+            "of logarithms would be much too similar between types. If these are logarithms, put the counts into X."
+        )
     labels = adata.obs[labels_key].astype(str).where(adata.obs[labels_key].notna())
     n_types = labels.nunique()
     if n_types <= n_rare:

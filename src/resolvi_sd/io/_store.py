@@ -119,7 +119,7 @@ def _local_root(path: object) -> Path:
             f"The store {location!r} is remote ({protocol}), but must be in a local folder. Write the object "
             "to one with `sdata.write(path)`; it can be uploaded with its results."
         )
-    root = Path(location)
+    root = Path(location).expanduser()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise ValueError(

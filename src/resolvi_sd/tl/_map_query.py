@@ -6,7 +6,7 @@ from anndata import AnnData
 from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
-from resolvi_sd._keys import DEFAULT_KEY, Keys
+from resolvi_sd._keys import DEFAULT_KEY, Keys, check_storable_name
 from resolvi_sd._model import TrainingConfig, check_accelerator
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_room, read_fit, write_fit
@@ -27,6 +27,7 @@ def map_query(
     reference_table_key: str = "table",
     table_added: str | None = None,
     key_added: str = DEFAULT_KEY,
+    reference_key_added: str | None = None,
     layer: str | None = None,
     batch_key: str | None = None,
     library_key: str | None = None,
@@ -75,7 +76,9 @@ def map_query(
         Name of the new table if the query's genes differ from those of the reference. None:
         `f"{table_key}_{key_added}"`. The query's own table is then left unchanged.
     key_added
-        Prefix of the results of the fit in the reference, and of the results in the query.
+        Prefix of the results in the query. Results of an earlier fit or mapping with this prefix are replaced.
+    reference_key_added
+        Prefix of the results of the fit in the reference. None: `key_added`.
     layer, batch_key, library_key, spatial_key, coordinate_system, size_factor_key
         Where to find the query's input, see :func:`resolvi_sd.tl.fit`. None: as in the reference. `layer="X"`: the
         counts are in `X`, if those of the reference are in a layer.
@@ -99,7 +102,8 @@ def map_query(
         If the reference has no fit, or the query lacks part of the input.
     ValueError
         If no gene is shared; if the query is the reference's table, or a table with other genes, and `copy` is not
-        given; if a table named `table_added` already exists; or if settings of a training are given but there is none.
+        given; if a table named `table_added` already exists, or cannot be stored under this name; or if settings of a
+        training are given but there is none.
 
     Warns
     -----
@@ -119,7 +123,7 @@ def map_query(
     check_accelerator(accelerator)
     keys = Keys(key_added)
     reference_table = resolve_table(reference, reference_table_key)
-    fitted = read_fit(reference_table, keys)
+    fitted = read_fit(reference_table, Keys(reference_key_added or key_added))
     table = resolve_table(query, table_key)
     if table is reference_table and not copy:
         raise ValueError(
@@ -127,6 +131,7 @@ def map_query(
             "`table_key=`, or pass `copy=True` to get the results in a new table."
         )
     table_added = table_added or keys.mapped_table(table_key)
+    check_storable_name(table_added, argument="table_added")
     genes = tuple(table.var_names.astype(str))
     if genes == fitted.genes:
         check_takes_results(table, copy=copy)
