@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from cases import METHODS, OURS, REFERENCE
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from render import per_epoch
 from score import POWERS
 
@@ -107,7 +107,9 @@ def _draw_growth(runs: list[Run]) -> Any:
 
 
 def _plain_ticks(axis: Axes, sizes: list[int]) -> None:
-    """Mark the sizes that were measured, as plain numbers."""
+    """Mark the sizes that were measured, and some measurements, as plain numbers."""
     axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
     axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:,g}")
     axis.yaxis.set_minor_formatter(NullFormatter())

@@ -83,6 +83,17 @@ def test_names_take_few_lines(text, lines):
     assert wrapped(text, 1.33, fontsize=6).split("\n") == lines
 
 
+def test_names_of_points_avoid_large_marks():
+    figure = Figure(figsize=(4, 4))
+    ax = figure.subplots()
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    (mark,) = ax.plot([0.55], [0.5], "o", markersize=9)
+    figure.draw_without_rendering()
+    label_points(ax, np.array([[0.5, 0.5]]), [0], ["a name"], fontsize=8)
+    (text,) = ax.texts
+    assert not text.get_window_extent().overlaps(mark.get_window_extent())
+
+
 def test_names_of_points_avoid_the_legend():
     figure = Figure(figsize=(4, 4))
     ax = figure.subplots()

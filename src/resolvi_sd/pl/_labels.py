@@ -24,6 +24,8 @@ _LINE_GAP = 9.0
 # Cost of each point that a name covers or that a line passes, in points of gap, and the distance that counts as
 # passing, in points.
 _COVERED, _PASSED, _NEAR = 16.0, 4.0, 3.0
+# Diameter of marks that names never cover, in points.
+_LARGE = 8.0
 # Room around each name, in points.
 _PADDING = 1.0
 # Above everything else that is drawn.
@@ -35,10 +37,10 @@ def label_points(
 ) -> None:
     """Write names beside some of the points, leaving out those for which there is no room.
 
-    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name, or by text
-    or a legend that was there before, each name gets the one where it covers the fewest points and is nearest to its
-    own point. It has an edge in the color of the panel over what it covers. The limits of the axes must be set, and the
-    figure must have been laid out (`figure.draw_without_rendering()`).
+    Names are placed in turn. Among the places that are inside the panel and not taken by an earlier name, or by text,
+    a legend or a large mark that was there before, each name gets the one where it covers the fewest points and is
+    nearest to its own point. It has an edge in the color of the panel over what it covers. The limits of the axes must
+    be set, and the figure must have been laid out (`figure.draw_without_rendering()`).
 
     Parameters
     ----------
@@ -58,8 +60,9 @@ def label_points(
     if not len(chosen):
         return
     scale = figure_of(ax).dpi / 72
-    before = [artist.get_window_extent().get_points() for artist in (*ax.texts, ax.get_legend()) if artist is not None]
-    taken = np.array(before).reshape(-1, 2, 2)
+    large = [line for line in ax.lines if line.get_marker() != "None" and line.get_markersize() >= _LARGE]
+    before = [*ax.texts, *large, *([legend] if (legend := ax.get_legend()) else [])]
+    taken = np.array([artist.get_window_extent().get_points() for artist in before]).reshape(-1, 2, 2)
     pixels = ax.transData.transform(points)
     texts = [ax.annotate(name, points[i], (0, 0), textcoords="offset points", fontsize=fontsize, in_layout=False,
                          parse_math=False)
