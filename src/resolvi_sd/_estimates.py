@@ -235,7 +235,7 @@ class Estimates(TableTasks):
             are more likely foreign than own. See :func:`resolvi_sd.tl.decontaminated_counts`.
         per_gene
             Whether `fpr` limits the share that each gene loses of its own molecules, rather than the share that all
-            genes lose together.
+            genes lose together. Requires `fpr`.
         show_progress_bar
             Whether to show a progress bar.
 
@@ -248,7 +248,8 @@ class Estimates(TableTasks):
         RuntimeError
             If the model has not been trained.
         ValueError
-            If `fpr` is not between 0 and 1, or the cells or genes of the table have changed since the model was made.
+            If `fpr` is not between 0 and 1, or is missing although `per_gene` is given, or the cells or genes of the
+            table have changed since the model was made.
 
         Examples
         --------

@@ -48,20 +48,15 @@ def check_not_corrected(adata: AnnData, *, layer: str | None) -> None:
 
 
 def check_number_type(dtype: np.dtype[Any], *, layer: str | None) -> None:
-    """Raise unless the type is one of real numbers of at least 32 bits, or of integers.
+    """Raise unless the type is one of real numbers.
 
     Raises
     ------
     TypeError
-        If it is any other type, such as objects, text, complex numbers or float16.
+        If it is any other type, such as objects, text or complex numbers.
     """
     if dtype.kind not in "buif":
         raise TypeError(f"{_matrix_name(layer)} must hold molecule counts, but its type is {dtype}.")
-    if dtype == np.float16:
-        raise TypeError(
-            f"{_matrix_name(layer)} is of type float16, which holds no whole numbers above 2,048 and is not supported "
-            "in sparse matrices: convert it, `.astype('float32')`."
-        )
 
 
 def check_counts(values: NDArray[Any], adata: AnnData, *, layer: str | None) -> None:

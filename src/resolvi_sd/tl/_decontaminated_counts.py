@@ -53,7 +53,7 @@ def decontaminated_counts(
         level, genes whose own molecules are hard to distinguish from leaked ones pay for the other genes, and may lose
         most of their molecules. With one level per gene, no gene is expected to lose a larger share of its own
         molecules than `fpr`. Fewer foreign molecules are removed overall, and fewest from genes that are hardly
-        expressed, whose molecules are nearly all foreign.
+        expressed, whose molecules are nearly all foreign. Requires `fpr`.
     table_key
         Name of the table in a SpatialData object.
     key_added
@@ -87,7 +87,8 @@ def decontaminated_counts(
     KeyError
         If there is no fit.
     TypeError, ValueError
-        If `fpr` is not between 0 and 1, or the genes of the table are no longer those of the fit.
+        If `fpr` is not between 0 and 1, or is missing although `per_gene` is given, or the genes of the table are no
+        longer those of the fit.
 
     Warns
     -----
