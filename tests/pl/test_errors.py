@@ -106,6 +106,7 @@ def test_folder_to_save_into(adata, tmp_path):
     [
         (5, ValueError, r"`figsize` must be a width and a height in inches, \(6, 4\), not 5"),
         ((5, 4, 3), ValueError, "a width and a height"),
+        ("54", ValueError, "a width and a height"),
         ((5, 0), ValueError, r"`figsize` must be positive and finite \(width and height in inches\), not 0"),
         (("5", "4"), TypeError, "`figsize` must be a number, not '5'"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ def test_grays_are_between_text_and_background():
 
 def test_no_grid(adata):
     with rc_context({"axes.grid": True, "axes.grid.which": "both"}):
-        for ax in rsd.pl.sources(adata, return_ax=True):
+        drawn = rsd.pl.sources(adata, return_ax=True), rsd.pl.training(adata, return_ax=True).figure.axes
+        for ax in itertools.chain(*drawn):
             for panel in (ax, *ax.child_axes):  # with the color bar
                 lines = [*panel.get_xgridlines(), *panel.get_ygridlines()]
                 assert not any(line.get_visible() for line in lines)

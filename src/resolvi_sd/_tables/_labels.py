@@ -14,9 +14,9 @@ _UNLABELED = "unknown"
 
 # What missing values become as text.
 _NO_VALUE = {"", "<NA>", "nan", "NaN", "NaT", "None"}
-# Compared without regard to case.
-_PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", "unassigned", "unknown", "unlabeled", "unlabelled"}
-_PLACEHOLDERS |= {"-1"}  # the code of pandas for missing values, and that of noise in clusterings
+# Compared without regard to case. The code of pandas for missing values, and of clusterings for noise, is -1.
+_NO_LABEL = {"unassigned", "unknown", "unlabeled", "unlabelled", "-1"}
+_PLACEHOLDERS = {"", "<na>", "na", "n/a", "nan", "none", "null", *_NO_LABEL}
 
 
 def warn_of_text_for_missing(groups: Groups) -> None:

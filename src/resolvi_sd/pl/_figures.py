@@ -55,7 +55,7 @@ def check_figure(figsize: tuple[float, float] | None, save: str | Path | None) -
         As for :func:`check_picture`.
     """
     if figsize is not None:
-        if np.ndim(figsize) != 1 or len(figsize) != 2:
+        if not isinstance(figsize, tuple | list) or len(figsize) != 2:
             raise ValueError(f"`figsize` must be a width and a height in inches, (6, 4), not {figsize!r}.")
         for length in figsize:
             check_number(length, argument="figsize", above=0, why="width and height in inches")

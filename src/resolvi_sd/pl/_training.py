@@ -123,5 +123,6 @@ def _draw(ax: Axes, history: dict[str, NDArray[Any]]) -> None:
         side.set_yscale("log")
     else:
         side.set_ylim(0, max(1.1 * float(rate.max()), np.finfo(float).tiny))
+    side.grid(visible=False, which="both")
     ax.set_zorder(side.get_zorder() + 1)  # the ELBO on top of the learning rate
     ax.patch.set_visible(False)
