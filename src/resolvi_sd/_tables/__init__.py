@@ -2,7 +2,7 @@
 
 from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
-from resolvi_sd._tables._genes import align_genes, missing_genes, query_layer
+from resolvi_sd._tables._genes import align_genes, means_x, missing_genes, query_layer
 from resolvi_sd._tables._groups import Groups, cross, group_by, one_group, read_groups
 from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
@@ -35,6 +35,7 @@ __all__ = [
     "group_by",
     "instance_rows",
     "label_axes",
+    "means_x",
     "missing_genes",
     "one_group",
     "own_regions",

@@ -15,7 +15,12 @@ from resolvi_sd._scratch import is_in_file
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._validation import check_genes, check_key, listing, warn_user
 
-__all__ = ["align_genes", "missing_genes", "query_layer"]
+__all__ = ["align_genes", "means_x", "missing_genes", "query_layer"]
+
+
+def means_x(adata: ad.AnnData, layer: str | None) -> bool:
+    """Return whether a user who gave this name for a layer means X."""
+    return layer == "X" and "X" not in adata.layers
 
 
 def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) -> str | None:
@@ -26,7 +31,7 @@ def query_layer(query: ad.AnnData, layer: str | None, of_reference: str | None) 
     KeyError
         If the layer does not exist.
     """
-    if layer == "X" and "X" not in query.layers:
+    if means_x(query, layer):
         return None
     name = layer or of_reference
     if name is not None:

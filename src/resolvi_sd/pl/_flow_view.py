@@ -48,8 +48,7 @@ class FlowView:
 
     def visible(self, positions: NDArray[np.float64]) -> NDArray[np.intp]:
         """Return the rows of the cells that the view shows; of those at its edge, if at least about half is inside."""
-        left, right, bottom, top = self.section.extent
-        return self.section.rows[_inside(positions[self.section.rows], (left, right, bottom, top))]
+        return self.section.rows[_inside(positions[self.section.rows], self.section.extent)]
 
     @property
     def summary(self) -> str:

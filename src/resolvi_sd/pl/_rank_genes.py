@@ -197,7 +197,7 @@ def _add_legends(axes: list[Axes], scale: ColorScale, *, beside: bool) -> None:
             shrink=length / height,
             aspect=length / _BAR[1],
             anchor=(0.0, 1.0),
-            pad=_PAD / (figure.get_figwidth() / min(len(axes), _N_COLUMNS)),
+            pad=_PAD / figure.get_figwidth(),
         )
         n_columns = len(axes) if len(axes) < 3 else len(handles)  # no wider than the panels
         figure.legend(handles=handles, loc="outside lower center", ncols=n_columns, frameon=False)

@@ -15,7 +15,7 @@ from resolvi_sd._csr import group_sums
 from resolvi_sd._keys import DEFAULT_KEY, Keys
 from resolvi_sd._results import corrected_counts, kept_counts, unmeasured_genes
 from resolvi_sd._setup import fitted_setup
-from resolvi_sd._tables import one_group, read_matrix, resolve_table, table_counts
+from resolvi_sd._tables import means_x, one_group, read_matrix, resolve_table, table_counts
 from resolvi_sd._validation import (
     check_flag,
     check_key,
@@ -92,11 +92,10 @@ def pseudobulk(
     check_flag(integer_counts, argument="integer_counts")
     adata = resolve_table(data, table_key)
     keys = Keys(key_added)
-    of_x = layer == "X" and "X" not in adata.layers
     if layer is None:
         tool = keys.call("fit")
         check_result(keys.counts, adata.layers, where="table.layers", tool=tool)
-    elif not of_x:
+    elif not means_x(adata, layer):
         check_key(layer, adata.layers, argument="layer", where="table.layers", hint="layer='X' sums X.")
     groups = cell_groups(adata, groupby, argument="groupby", setup=fitted_setup(adata, keys))
     if sample_key is None:
@@ -115,7 +114,7 @@ def pseudobulk(
     if layer in (None, keys.counts, keys.decontaminated):
         # Checked against the counts of the fit, if the table still has them: they may have been transformed in place.
         values = corrected_counts(adata, keys, kept_counts(adata, keys), layer=layer)
-    elif of_x:
+    elif means_x(adata, layer):
         values = table_counts(adata, None)
     else:
         values = read_matrix(adata.layers[layer], name=matrix_name(layer), check=_check_molecules)
