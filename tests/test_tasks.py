@@ -21,6 +21,7 @@ CALLS = [
     ("differential_niche_abundance", {**GROUPS, "n_samples": 200, "labels_key": "cell_type", "sample_key": "sample"}),
     ("pseudobulk", {"groupby": "cell_type", "sample_key": "sample", "min_cells": 1, "integer_counts": False}),
     ("pseudobulk", {"groupby": "cell_type", "layer": "counts", "min_cells": 1}),
+    ("pseudobulk", {"groupby": "cell_type", "layer": "X", "min_cells": 1}),
 ]
 # What says where the results are, and where they go: the object knows.
 OF_TABLES = {"data", "table_key", "key_added", "copy"}

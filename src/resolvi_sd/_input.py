@@ -189,16 +189,18 @@ def _sizes(
 
 def _warn_of_measurements(setup: Setup, view: TableView, labels: Groups | None, covariates: tuple[Groups, ...]) -> None:
     """Warn about columns that look like continuous measurements, since each value would become its own category."""
-    names = [(key, groups.names) for key, groups in zip(setup.categorical_covariate_keys, covariates, strict=True)]
+    effects, component = "its own effects on expression", "a component of the latent space to itself"
+    keys = setup.categorical_covariate_keys
+    names = [(key, groups.names, effects) for key, groups in zip(keys, covariates, strict=True)]
     if setup.batch_key is not None:
-        names.append((setup.batch_key, view.batches.names))
+        names.append((setup.batch_key, view.batches.names, effects))
     if setup.labels_key is not None and labels is not None:
-        names.append((setup.labels_key, labels.names))
-    for key, found in names:
+        names.append((setup.labels_key, labels.names, component))
+    for key, found, has in names:
         if len(found) > MOST_CATEGORIES and len(found) > view.n_cells / _FEW_CELLS:
             warn_user(
                 f"obs[{key!r}] has {len(found):,} categories for {view.n_cells:,} cells: is it a measurement? Each "
-                "category has its own effects on expression. Leave it out, or bin it into a few (`pandas.cut`)."
+                f"category has {has}. Leave it out, or bin it into a few (`pandas.cut`)."
             )
 
 

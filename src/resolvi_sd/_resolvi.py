@@ -49,7 +49,7 @@ from resolvi_sd._validation import (
     check_names,
     check_positive_int,
     check_takes_results,
-    group_name,
+    unlabeled_name,
     warn_user,
 )
 
@@ -185,7 +185,7 @@ class ResolVI(Estimates):
             spatial_key=spatial_key,
             neighbors_key=neighbors_key,
             labels_key=labels_key,
-            unlabeled_category=group_name(unlabeled_category),
+            unlabeled_category=unlabeled_name(unlabeled_category),
             categorical_covariate_keys=covariates,
             size_factor_key=size_factor_key,
         )

@@ -16,6 +16,7 @@ from resolvi_sd._model import Weights
 from resolvi_sd._random import RandomLike
 from resolvi_sd._results import check_kept_counts
 from resolvi_sd._state import RESULTS_KEY, ModelState
+from resolvi_sd._tables import means_x
 from resolvi_sd._validation import check_key
 
 __all__ = ["TableTasks"]
@@ -341,8 +342,10 @@ class TableTasks(ModelState):
         """
         self._check_column(groupby)
         self._check_column(sample_key, argument="sample_key")
-        if layer is not None:
-            check_key(layer, self.adata.layers, argument="layer", where="adata.layers")
+        if layer is None:
+            check_kept_counts(self._table(None), self.fitted.setup.layer, self._input.view.molecules)
+        elif not means_x(self.adata, layer):
+            check_key(layer, self.adata.layers, argument="layer", where="adata.layers", hint="layer='X' sums X.")
         return tl.pseudobulk(
             self._results_table(show_progress_bar=show_progress_bar),
             groupby=groupby,

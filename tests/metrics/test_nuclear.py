@@ -106,6 +106,17 @@ def test_a_value_may_mark_the_nuclei(tissue):
         nuclear_counts(tissue, nucleus_key="CellComp")
 
 
+@pytest.mark.parametrize("kind", ["boolean", "Int8", "float64"])
+def test_missing_values_are_on_no_nucleus(tissue, kind):
+    expected = nuclear_counts(tissue)
+    points = tissue.points["transcripts"]
+    tissue.points["transcripts"]["maybe"] = points["overlaps_nucleus"].map_partitions(
+        lambda column: column.astype(kind).mask(column == 0), meta=("maybe", kind)
+    )
+    assert tissue.points["transcripts"]["maybe"].compute().isna().any()
+    assert (nuclear_counts(tissue, nucleus_key="maybe") != expected).nnz == 0
+
+
 def test_errors_say_what_to_do(tissue):
     counts = np.array([[2, 1, 0]])
     with pytest.raises(ValueError, match=r"more molecules than `counts` in 1 entries.*quality_key"):

@@ -240,8 +240,9 @@ def test_each_learning_rate_is_of_its_parameters():
 
 
 def test_the_prior_of_the_shares_is_learned_only_if_asked():
-    assert moved_by_one_epoch(adapt_share_prior=False)["share_prior_logits"] == 0
-    assert moved_by_one_epoch()["share_prior_logits"] > 0
+    fixed, learned = moved_by_one_epoch(adapt_share_prior=False), moved_by_one_epoch()
+    for name in ("share_prior_logits", "share_prior_slopes"):
+        assert fixed[name] == 0 and learned[name] > 0
 
 
 def test_the_gradient_is_clipped(monkeypatch):

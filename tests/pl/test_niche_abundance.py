@@ -98,6 +98,16 @@ def test_many_comparisons_take_several_rows(compared):
     assert [bool(ax.yaxis.get_tick_params()["labelleft"]) for ax in axes[1:]] == [False] * 5 + [True, False, False]
 
 
+def test_one_group_leaves_room_for_its_color_bar(compared):
+    compared.obs["tissue"] = "all"
+    names = compared.uns["resolvi_niche_labels"]
+    compared.uns["resolvi_niche_labels"] = np.array([f"{name} of a long name" for name in names], dtype=object)
+    (ax,) = rsd.pl.niche_abundance(compared, groupby="tissue", return_ax=True)
+    ax.figure.draw_without_rendering()  # warnings are errors
+    (bar,) = ax.child_axes or [other for other in ax.figure.axes if other is not ax]
+    assert bar.get_window_extent().width < 0.2 * ax.get_window_extent().width
+
+
 def test_errors(compared):
     with pytest.raises(KeyError, match="groupby='region'"):
         rsd.pl.niche_abundance(compared, groupby="region")

@@ -132,6 +132,17 @@ def test_a_table_that_lost_compared_cells_is_warned_of(compared, plot):
     assert [warning.filename for warning in warned] == [__file__]
 
 
+def test_groups_compared_as_one_are_not_taken_for_another_of_their_joint_name(compared):
+    names = list(pd.unique(compared.obs["cell_type"]))
+    first, second, third = names[:3]
+    compared.obs["kind"] = compared.obs["cell_type"].astype(str)
+    compared.obs.iloc[:5, compared.obs.columns.get_loc("kind")] = f"{first} + {second}"
+    table = compared.uns["resolvi_de"]
+    one = table[table["group1"] == third].astype({"group1": str, "group2": str, "groupby": str})
+    compared.uns["resolvi_de"] = one.assign(groupby="kind", group2=f"{first} + {second}", n_cells1=1)
+    rsd.pl.volcano(compared)  # warnings are errors
+
+
 def test_chosen_genes_are_named_called_or_not(compared):
     stroma = rsd.pl.volcano(compared, group1="stroma", genes=["GENE3", "GENE8"], return_ax=True)[0]
     assert {text.get_text() for text in names_of(stroma)} == {"GENE3", "GENE8"}

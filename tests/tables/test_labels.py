@@ -69,6 +69,11 @@ def test_an_unlabeled_category_of_nan_is_no_other_value():
     assert read_labels(table_with(["A", "B", None, "A", "B", "A"]), "label", "nan").names == ("A", "B")
 
 
+def test_an_unlabeled_category_is_another_number_only_if_it_does_not_occur():
+    assert read_labels(table_with(["1", "1.0", "x", "1", "1.0", "x"]), "label", "1").names == ("1.0", "x")
+    assert read_labels(table_with(["-1.0", "y", "x", "y", "-1.0", "x"]), "label", "-1").names == ("x", "y")
+
+
 def test_an_unlabeled_category_that_does_not_occur_is_told():
     with pytest.warns(UserWarning, match=r"unlabeled_category='Unknown' does not occur in obs\['label'\].*'A', 'B'"):
         read_labels(table_with(list("AABBAB")), "label", "Unknown")

@@ -280,7 +280,7 @@ def test_other_columns_are_read_without_computing(three_cells, monkeypatch):
         (int, str, "UNASSIGNED", None),
         (str, "int64", -1, "int64"),
         (str, "category", "", None),
-        (int, "category", 0, "int64"),
+        (int, "category", 0, "Int64"),
     ],
 )
 def test_ids_of_any_type(three_cells, of_table, of_points, nobody, dtype):
@@ -304,7 +304,17 @@ def test_ids_of_any_type(three_cells, of_table, of_points, nobody, dtype):
         assert list(found) == list(expected.astype(str))
     else:
         assert found.dtype == dtype
-        np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy(dtype=dtype))
+        np.testing.assert_array_equal(found.to_numpy(), expected.astype(dtype).to_numpy())
+
+
+def test_ids_that_a_missing_value_made_floats_are_written_as_those_of_the_points(three_cells):
+    number = {"a": 11, "b": 12, "c": 13}
+    table, frame = three_cells.tables["table"], frame_of(three_cells)
+    frame["cell_id"] = frame["cell_id"].astype(object).map(number).astype("Int64").astype("string").fillna("")
+    table.obs["cell_id"], table.obs["instance"] = [float(value) for value in number.values()], list("abc")
+    table.uns["spatialdata_attrs"]["instance_key"] = "instance"
+    found = assigned(with_points(three_cells, frame, npartitions=2), scale=1.0, reassign=True)["resolvi_cell_id"]
+    assert list(found) == ["11", "12", "", "11", "13", "13", ""]
 
 
 def test_an_id_of_ones_own_for_background(three_cells):
@@ -536,17 +546,20 @@ def test_cells_are_known_by_the_column_that_more_transcripts_have(fitted):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["string", "Int64", "category"])
-def test_ids_of_no_cell_may_be_missing(kind):
-    """A comparison with pd.NA is neither true nor false."""
+@pytest.mark.parametrize("kind", ["string", "Int64", "category", "category of integers"])
+def test_ids_of_no_cell_may_be_missing(kind, tmp_path):
+    """A comparison with pd.NA is neither true nor false, and the categories of a column lack its missing values."""
     sdata = rsd.datasets.simulate_tissue(n_cells=100, n_genes=20, rng=0)
     rsd.tl.fit(sdata, max_epochs=1, show_progress_bar=False)
     points = sdata.points["transcripts"].compute()
     missing = points["cell_id"].astype(str) == ""
     assert missing.any()
-    if kind == "Int64":
+    if kind in ("Int64", "category of integers"):
         number = {name: i + 1 for i, name in enumerate(sdata["table"].obs["cell_id"])}
         ids = points["cell_id"].astype(str).map(number).astype("Int64")
+        if kind != "Int64":
+            ids = ids.astype(pd.CategoricalDtype(np.arange(1, 101)))
+            assert pd.api.types.is_integer_dtype(ids.cat.categories.dtype)
         sdata["table"].obs["cell_id"] = np.arange(1, sdata["table"].n_obs + 1)
         sdata["cells"].index = sdata["cells"].index.map(number)
     else:
@@ -556,6 +569,8 @@ def test_ids_of_no_cell_may_be_missing(kind):
     found = rsd.tl.assign_transcripts(sdata, reassign=True, copy=True).compute()
     ids = found["resolvi_cell_id"]
     assert ids.isna().to_numpy()[missing.to_numpy()].all()  # what no cell has counted stays without
+    rsd.tl.assign_transcripts(sdata, reassign=True)
+    sdata.write(tmp_path / "tissue.zarr")
     assert set(ids.dropna().astype(str)) <= set(sdata["table"].obs["cell_id"].astype(str))
 
 

@@ -580,6 +580,8 @@ def test_names_that_differ_in_case_only_are_refused(fitted, key):
 def test_what_would_be_ignored_is_refused(tissue):
     with pytest.raises(ValueError, match="unlabeled_category='none' would be ignored without `labels_key=`"):
         rsd.tl.fit(tissue, unlabeled_category="none", max_epochs=1, show_progress_bar=False)
+    with pytest.raises(TypeError, match=r"`unlabeled_category` must be one value, .*not \['x', 'y'\] \(list\)"):
+        rsd.tl.fit(tissue, labels_key="cell_type", unlabeled_category=["x", "y"], max_epochs=1)
     del tissue.tables["table"].uns["spatialdata_attrs"]
     with pytest.raises(
         ValueError,

@@ -175,13 +175,15 @@ def test_places_that_would_be_ignored_are_refused():
         rsd.tl.map_query(query, reference, coordinate_system="slide", **QUIET)
 
 
-def test_a_query_with_other_genes_gets_a_new_table():
+def test_a_query_with_other_genes_gets_a_new_table(caplog):
     reference, query = (
         rsd.datasets.simulate_tissue(n_cells=300, n_genes=40, rng=seed, transcripts=False) for seed in (0, 1)
     )
     rsd.tl.fit(reference, max_epochs=2, **QUIET)
     query.tables["table"] = query.tables["table"][:, ::-1].copy()
-    rsd.tl.map_query(query, reference, **QUIET)
+    with caplog.at_level("INFO", logger="resolvi_sd"):
+        rsd.tl.map_query(query, reference, **QUIET)
+    assert "in a new table with the genes of the reference, 'table_resolvi'" in caplog.text
     assert "resolvi" not in query.tables["table"].uns
     mapped = query.tables["table_resolvi"]
     assert list(mapped.var_names) == list(reference.tables["table"].var_names)

@@ -50,6 +50,22 @@ def test_the_range_of_leakage_is_found(leakage_range):
 
 
 @pytest.mark.slow
+def test_how_shares_depend_on_depth_is_found():
+    """In tissue, what a cell receives does not depend on what it makes; in data drawn from the model, the shares do not.
+
+    The slopes of the log-ratios of diffusion and background to own molecules are -0.94 and -1.01, and -0.08 and -0.27.
+    """
+    slopes = []
+    for simulate in (rsd.datasets.simulate_tissue, rsd.datasets.simulate_from_model):
+        sdata = simulate(1500, 100, rng=0)
+        rsd.tl.fit(sdata, rng=0, show_progress_bar=False)
+        slopes.append(sdata.tables["table"].uns["resolvi"]["weights"]["share_prior_slopes"][0])
+    tissue, model = slopes
+    assert (np.abs(tissue + 1) < 0.3).all()
+    assert (np.abs(model) < 0.4).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_latent_holds_what_differs_within_types(seed):
     """Gradients and domains, not types alone; with a mere perceptron for a decoder R² is 0.41 and 0.32."""

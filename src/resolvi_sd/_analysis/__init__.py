@@ -15,7 +15,15 @@ from resolvi_sd._analysis._decontaminated import MIN_OWN, Decontaminated, check_
 from resolvi_sd._analysis._draws import Draws, check_choices, named
 from resolvi_sd._analysis._expression import Detection, compare_expression, detection, estimate_pseudocount
 from resolvi_sd._analysis._group_expression import GroupTotals, draw_expression, group_totals
-from resolvi_sd._analysis._groups import REST, Comparison, cell_groups, check_sizes, label_groups, make_comparisons
+from resolvi_sd._analysis._groups import (
+    JOINT,
+    REST,
+    Comparison,
+    cell_groups,
+    check_sizes,
+    label_groups,
+    make_comparisons,
+)
 from resolvi_sd._analysis._labels import draw_labels, label_probabilities
 from resolvi_sd._analysis._niches import (
     NicheSums,
@@ -51,6 +59,7 @@ __all__ = [
     "MAX_RELATIVE_RAW",
     "MIN_OWN",
     "RAW",
+    "JOINT",
     "REST",
     "CellBlock",
     "CellIds",

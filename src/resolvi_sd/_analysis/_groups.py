@@ -21,9 +21,11 @@ from resolvi_sd._validation import (
     warn_user,
 )
 
-__all__ = ["REST", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
+__all__ = ["JOINT", "REST", "Comparison", "cell_groups", "check_sizes", "label_groups", "make_comparisons"]
 
 REST = "rest"
+# Between the names of groups that are compared as one.
+JOINT = " + "
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def make_comparisons(
             f"Groups in both `group1` and `group2`: {listing(groups.names[code] for code in both)}. A group cannot be "
             "compared with itself; remove it from one of them."
         )
-    name2 = REST if reference is None else " + ".join(groups.names[code] for code in reference)
+    name2 = REST if reference is None else JOINT.join(groups.names[code] for code in reference)
     comparisons = []
     for code in chosen:
         second = reference or [c for c in range(len(groups.names)) if c != code and sizes[c] > 0]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resolvi_sd._analysis._transcripts import Placement, estimate_scale, posterior_sources
 from resolvi_sd._keys import Keys
 from resolvi_sd._model import ResolviModule, entry_sources
-from resolvi_sd._tables import TranscriptColumns, Transcripts
+from resolvi_sd._tables import TranscriptColumns, Transcripts, plain_ids
 from resolvi_sd._tiles import Tissue
 from resolvi_sd._validation import listing
 
@@ -100,7 +100,7 @@ class CellIds:
         columns = transcripts.columns
         dtype, marker = _look(transcripts)
         numeric = pd.api.types.is_numeric_dtype(dtype)
-        ids = columns.ids.astype(dtype if numeric else str)
+        ids = plain_ids(columns.ids).astype(dtype if numeric else str)
         nobody: object = unassigned
         if unassigned is None:
             default = "" if not numeric else -1 if 0 in ids else 0
@@ -134,7 +134,11 @@ def _look(transcripts: Transcripts) -> tuple[Any, object]:
         if found:
             break
     dtype = frame[columns.cell_id].dtype
-    return dtype.categories.dtype if isinstance(dtype, pd.CategoricalDtype) else dtype, next(iter(found), None)
+    if isinstance(dtype, pd.CategoricalDtype):
+        dtype = dtype.categories.dtype
+        if pd.api.types.is_integer_dtype(dtype):  # unlike its categories, the column may have missing values
+            dtype = pd.Series(dtype=dtype).convert_dtypes().dtype
+    return dtype, next(iter(found), None)
 
 
 @dataclass(frozen=True)

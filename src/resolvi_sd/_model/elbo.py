@@ -38,7 +38,8 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     latent = posterior.rsample()
     divergence = posterior.log_prob(latent) - module.latent_prior(minibatch).log_prob(latent)
 
-    share_posterior = module.share_posterior(minibatch)
+    given = module.share_input(minibatch)
+    share_posterior = module.share_posterior(minibatch, given)
     shares = share_posterior.rsample()
     length = module.leakage_range()
     weights, weights_density = module.neighbor_weights_and_density(minibatch, length)
@@ -47,7 +48,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
 
     core_terms = (
         -kl_weight * divergence
-        + module.shares_prior(minibatch).log_prob(shares)
+        + module.shares_prior(minibatch, given).log_prob(shares)
         - share_posterior.log_prob(shares)
         + weights_density
     )

@@ -19,7 +19,7 @@ from resolvi_sd._model.gaussian_mixture import GaussianMixture
 from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density
 from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
-from resolvi_sd._model.networks import Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
+from resolvi_sd._model.networks import N_SETTING, Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
 from resolvi_sd._tiles import Minibatch, SparseRows
 
 __all__ = ["PER_CELL", "DataSummary", "Rates", "ResolviModule"]
@@ -30,6 +30,8 @@ PER_CELL = "neighbor_logits.weight"
 # The prior mean of the shares is common to all cells, and has to keep pace with the shares of the cells.
 _SHARE_PRIOR_SPEED = 10.0
 _SHARE_SCALE = 0.4
+# Largest difference that the setting of a cell makes to the log-ratios of the prior mean of its shares.
+_LARGEST_SHIFT = 4.0
 # Initial logarithm of the inverse overdispersion. Near Poisson, every molecule counts, so that kinds of cells are
 # separated before their differences can be mistaken for noise.
 _LOG_CONCENTRATION = 4.0
@@ -101,6 +103,29 @@ class Rates:
         return self.own + self.diffused
 
 
+@dataclass(frozen=True)
+class ShareInput:
+    """What is known of the core cells of a minibatch before their shares.
+
+    Attributes
+    ----------
+    counts
+        Counts of the core cells.
+    features
+        log1p(x / mean x) of all cells.
+    weights
+        Weights of the neighbors at the initial length scale of leakage, core × k.
+    setting
+        Depth of the cell and of its neighbors, as logarithms, and the mean and least distance of these, each relative
+        to the median of the tissue; core × `N_SETTING`.
+    """
+
+    counts: SparseRows
+    features: SparseRows
+    weights: Tensor
+    setting: Tensor
+
+
 class ResolviModule(nn.Module):
     """ResolVI: own expression, diffusion from the neighbors, and background (Ergen & Yosef 2025).
 
@@ -148,7 +173,9 @@ class ResolviModule(nn.Module):
         prior = torch.tensor(config.share_prior)
         self.log_depth = math.log1p(data.depth)
         start = (prior / prior.sum()).log()
-        self.share_prior_logits = nn.Parameter(start / _SHARE_PRIOR_SPEED, requires_grad=config.adapt_share_prior)
+        adapts = config.adapt_share_prior
+        self.share_prior_logits = nn.Parameter(start / _SHARE_PRIOR_SPEED, requires_grad=adapts)
+        self.share_prior_slopes = nn.Parameter(torch.zeros(N_SETTING, len(prior) - 1), requires_grad=adapts)
         with torch.no_grad():
             self.share_encoder.loc.weight.zero_()
             self.share_encoder.loc.bias.copy_(start[1:] - start[0])
@@ -220,12 +247,19 @@ class ResolviModule(nn.Module):
         """Return the distribution of the label given the latent."""
         return dist.Categorical(logits=self.classifier(latent), validate_args=False)
 
-    def share_mean(self) -> Tensor:
-        """Return the prior mean of the shares (own, diffusion, background).
+    def share_mean(self, setting: Tensor | None = None) -> Tensor:
+        """Return the prior mean of the shares (own, diffusion, background) of cells in a setting, cells × 3.
 
         The amount of leakage differs tenfold between tissues, so the mean is learned; the weight of the prior is fixed.
+        Within a tissue, it depends on the `setting` of a cell, see :class:`ShareInput`: what a cell receives does not
+        depend on how many molecules it has itself, so that the own share is smaller in cells with few of them. Without
+        `setting`, the mean where all of that is zero is returned, 3.
         """
-        return torch.softmax(_SHARE_PRIOR_SPEED * self.share_prior_logits, dim=0)
+        logits = _SHARE_PRIOR_SPEED * self.share_prior_logits
+        if setting is not None:
+            shift = (setting @ self.share_prior_slopes).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
+            logits = logits + F.pad(shift, (1, 0))
+        return torch.softmax(logits, dim=-1)
 
     def background_prior(self) -> dist.Dirichlet:
         """Return the symmetric Dirichlet over the background profile of each batch :meth:`among_measured` genes."""
@@ -330,16 +364,8 @@ class ResolviModule(nn.Module):
         always = torch.ones_like(reached)
         return torch.stack([always, reached, always], dim=1)
 
-    def shares_prior(self, minibatch: Minibatch) -> MaskedDirichlet:
-        """Return the Dirichlet over the shares (own, diffusion, background) of each cell."""
-        return MaskedDirichlet(self.config.share_prior_weight * self.share_mean(), self.share_mask(minibatch))
-
-    def shares(self, minibatch: Minibatch) -> Tensor:
-        """Return the posterior mean of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
-        return self.share_posterior(minibatch).mean
-
-    def share_posterior(self, minibatch: Minibatch) -> MaskedLogisticNormal:
-        """Return the logistic-normal over the shares of the core cells.
+    def share_input(self, minibatch: Minibatch) -> ShareInput:
+        """Return what is known of the core cells and their neighbors before their shares.
 
         In a query that lacks genes, cells are completed first, as in :meth:`encode`.
         """
@@ -352,11 +378,6 @@ class ResolviModule(nn.Module):
         weights = masked_softmax(
             self.neighbor_kernel(minibatch.distance, torch.ones_like(self.log_range)), minibatch.mask
         )
-        profiles = self.share_encoder.around(features)
-        if is_compiled(profiles):
-            around = neighbor_sum(profiles, minibatch.neighbor, weights)
-        else:
-            around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=weights, mode="sum")
         depth = torch.log1p(molecules)
         relative = minibatch.distance / self.data.neighbor_distance
         setting = torch.stack(
@@ -368,7 +389,26 @@ class ResolviModule(nn.Module):
             ],
             dim=1,
         )
-        loc, scale = self.share_encoder(counts, around, setting, minibatch.core_batch)
+        return ShareInput(counts, features, weights, setting)
+
+    def shares_prior(self, minibatch: Minibatch, given: ShareInput | None = None) -> MaskedDirichlet:
+        """Return the Dirichlet over the shares (own, diffusion, background) of each cell."""
+        mean = self.share_mean((given or self.share_input(minibatch)).setting)
+        return MaskedDirichlet(self.config.share_prior_weight * mean, self.share_mask(minibatch))
+
+    def shares(self, minibatch: Minibatch) -> Tensor:
+        """Return the posterior mean of the shares alpha (own, diffusion, background), core × 3; rows sum to 1."""
+        return self.share_posterior(minibatch).mean
+
+    def share_posterior(self, minibatch: Minibatch, given: ShareInput | None = None) -> MaskedLogisticNormal:
+        """Return the logistic-normal over the shares of the core cells."""
+        given = given or self.share_input(minibatch)
+        profiles = self.share_encoder.around(given.features)
+        if is_compiled(profiles):
+            around = neighbor_sum(profiles, minibatch.neighbor, given.weights)
+        else:
+            around = F.embedding_bag(minibatch.neighbor, profiles, per_sample_weights=given.weights, mode="sum")
+        loc, scale = self.share_encoder(given.counts, around, given.setting, minibatch.core_batch)
         return MaskedLogisticNormal(loc, scale, self.share_mask(minibatch))
 
     def expression(self, latent: Tensor, categories: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from resolvi_sd._setup import Setup, plain_names
 
 __all__ = ["FittedModel", "check_format", "from_state", "to_state"]
 
-_FORMAT = 9
+_FORMAT = 10
 # Summary of the data on which the priors depend.
 _SUMMARY = ("n_cells", "n_train", "neighbor_distance", "depth", "median_size")
 _PACKAGES = ("resolvi-sd", "anndata", "spatialdata", "torch")

@@ -160,8 +160,8 @@ def _check_shares(adata: AnnData, matrix: CSR, counts: CSR, keys: Keys) -> None:
         raise ValueError(
             f"`{matrix_name(keys.counts)}` does not have the molecules that the fit left in {int(off.sum()):,} of "
             f"{len(off):,} cells, according to obs[{keys.true!r}]: it was transformed in place (log1p, normalized), or "
-            f"one of the two was replaced. Fit again. To transform the layer, use a copy "
-            f"(`table.X = {matrix_name(keys.counts)}.copy()`)."
+            f"one of the two, or the counts, were replaced. Restore what was replaced, or fit again. To transform the "
+            f"layer, use a copy (`table.X = {matrix_name(keys.counts)}.copy()`)."
         )
 
 

@@ -4,7 +4,7 @@ from resolvi_sd._tables._areas import CellSizes, Quantity, cell_sizes
 from resolvi_sd._tables._counts import table_counts
 from resolvi_sd._tables._genes import align_genes, means_x, missing_genes, query_layer
 from resolvi_sd._tables._groups import Groups, cross, group_by, one_group, read_groups
-from resolvi_sd._tables._instances import annotation, check_element, instance_rows, system_of
+from resolvi_sd._tables._instances import annotation, check_element, instance_rows, plain_ids, system_of
 from resolvi_sd._tables._label_image import full_resolution, label_axes
 from resolvi_sd._tables._labels import read_labels, warn_of_text_for_missing
 from resolvi_sd._tables._matrices import read_matrix
@@ -39,6 +39,7 @@ __all__ = [
     "missing_genes",
     "one_group",
     "own_regions",
+    "plain_ids",
     "query_layer",
     "read_groups",
     "read_labels",

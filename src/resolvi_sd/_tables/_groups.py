@@ -53,8 +53,9 @@ class Groups:
         return self.only(np.flatnonzero(self.sizes()))
 
     def without(self, name: str) -> Groups:
-        """Return the groups except the one of this name; numbers are compared as such (-1 is -1.0)."""
-        return self.only(np.flatnonzero([not _is_same(known, name) for known in self.names]))
+        """Return the groups except the one of this name or, if there is none, those of this number (-1 is -1.0)."""
+        is_same = str.__eq__ if name in self.names else _is_same_number
+        return self.only(np.flatnonzero([not is_same(known, name) for known in self.names]))
 
     def only(self, chosen: NDArray[np.integer]) -> Groups:
         """Return some groups, numbered by their place in `chosen`; cells of the others are in none."""
@@ -120,9 +121,9 @@ def group_by(adata: AnnData, key: str, *, argument: str) -> Groups:
     return read_groups(adata.obs[key]).with_cells()
 
 
-def _is_same(name: str, other: str) -> bool:
+def _is_same_number(name: str, other: str) -> bool:
     with suppress(ValueError):
-        return name == other or float(name) == float(other)
+        return float(name) == float(other)
     return False
 
 

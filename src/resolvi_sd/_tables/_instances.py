@@ -24,6 +24,7 @@ __all__ = [
     "check_placed",
     "id_positions",
     "instance_rows",
+    "plain_ids",
     "system_of",
     "to_affine",
 ]
@@ -195,14 +196,14 @@ def instance_rows(index: pd.Index[Any], ids: pd.Index[Any], *, region: str) -> N
 
 def id_positions(known: pd.Index[Any], ids: pd.Index[Any]) -> NDArray[np.intp]:
     """Return the position of each id among the known ones, -1 if it is not there; `7`, `7.0` and `"7"` are the same."""
-    known, ids = _plain(known), _plain(ids)
+    known, ids = plain_ids(known), plain_ids(ids)
     if not all(pd.api.types.is_integer_dtype(index.dtype) for index in (known, ids)):
         # Text is left as it is: transcripts are matched to all cells once for each partition.
         known, ids = (index if index.inferred_type == "string" else index.astype(str) for index in (known, ids))
     return known.get_indexer(ids)
 
 
-def _plain(ids: pd.Index[Any]) -> pd.Index[Any]:
+def plain_ids(ids: pd.Index[Any]) -> pd.Index[Any]:
     """Return ids without categories, whole numbers of any type as int64, and larger ones as text.
 
     Whole numbers are floats in a column with missing values.

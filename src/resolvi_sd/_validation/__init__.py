@@ -23,6 +23,7 @@ from resolvi_sd._validation._names import (
     listing,
     matrix_name,
     shortened,
+    unlabeled_name,
 )
 from resolvi_sd._validation._numbers import check_flag, check_integer, check_number, check_positive_int
 from resolvi_sd._validation._places import check_coordinates, warn_of_overlapping_sections, warn_of_spots, warn_of_units
@@ -61,6 +62,7 @@ __all__ = [
     "listing",
     "matrix_name",
     "shortened",
+    "unlabeled_name",
     "warn_of_units",
     "warn_of_overlapping_sections",
     "warn_of_spots",

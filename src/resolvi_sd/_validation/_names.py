@@ -68,6 +68,22 @@ def group_name(value: object) -> str:
     return str(int(value)) if is_whole else str(value)  # type: ignore[call-overload]
 
 
+def unlabeled_name(value: object) -> str:
+    """Return the :func:`group_name` of the one value that stands for a missing label.
+
+    Raises
+    ------
+    TypeError
+        If it is neither text nor a number.
+    """
+    if not isinstance(value, str | float | int | np.generic):
+        raise TypeError(
+            f"`unlabeled_category` must be one value, text or a number, not {value!r} ({type(value).__name__}). NaN "
+            "always means unlabeled; to have several values mean it, set them to NaN."
+        )
+    return group_name(value)
+
+
 def group_names(names: object) -> list[str]:
     """Return the :func:`group_name` of one or several groups, the form in which groups are read from a column."""
     several = names if isinstance(names, Iterable) and not isinstance(names, str) else [names]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from anndata import AnnData
 
-from resolvi_sd._analysis import REST
+from resolvi_sd._analysis import JOINT, REST
 from resolvi_sd._tables import read_groups
 from resolvi_sd._validation import check_key, check_result, group_names, listing, warn_user
 from resolvi_sd.pl._colors import BLUE, VERMILION
@@ -115,10 +115,11 @@ def warn_of_lost_cells(adata: AnnData, comparisons: Sequence[ComparisonResult], 
     for comparison in comparisons:
         first = comparison.rows.iloc[0]
         rest = sum(sizes.values()) - sizes.get(comparison.group1, 0)
-        # Groups that were compared as one have no size of their own.
         now = {comparison.group1: 0, **sizes} | ({REST: rest} if comparison.group2 == REST else {})
         for name, then in ((comparison.group1, first["n_cells1"]), (comparison.group2, first["n_cells2"])):
-            if now.get(name, then) < then:
+            # Groups that were compared as one have no size of their own, even if another has their joint name.
+            is_joint = JOINT in name and all(part in sizes for part in name.split(JOINT))
+            if not is_joint and now.get(name, then) < then:
                 warn_user(
                     f"`table.uns[{key!r}]` compares {then:,} cells of {name!r}, but the table has {now[name]:,}: "
                     f"cells were removed, or obs[{column!r}] has changed. Please run `{tool}` again."

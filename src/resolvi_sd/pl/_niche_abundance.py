@@ -53,6 +53,8 @@ _COMPOSITION = "mean neighborhood"
 # without the names, the panel of a comparison, and the smallest room for names; the largest for those of a column.
 _ROW, _ROW_MARGIN, _COLUMN, _COLUMN_MARGIN, _PANEL, _LEAST_NAME = 0.28, 0.7, 0.42, 1.4, 1.8, 0.8
 _LONGEST_NAME = 2.0
+# A heatmap is at least this many columns wide, which leaves room for its color bar.
+_FEWEST_COLUMNS = 3
 _FONTSIZE = 10
 _PER_ROW = 6
 
@@ -205,7 +207,7 @@ def _make_axes(
     """Return the panel of the composition and, beside it and in further rows below it, those of the comparisons."""
     import matplotlib.pyplot as plt
 
-    heat = _COLUMN * len(groups)
+    heat = _COLUMN * max(len(groups), _FEWEST_COLUMNS)
     beside, below = (max(label_inches(names, fontsize=_FONTSIZE), _LEAST_NAME) for names in (labels, groups))
     span = math.ceil(heat / _PANEL)
     n_columns = max(_PER_ROW + 1, span)
@@ -244,7 +246,7 @@ def _draw_composition(
     ax.set_xticks(np.arange(len(columns)), columns, rotation=90)
     ax.set_yticks(np.arange(len(labels)), labels)
     ax.set(xlabel=groupby, ylabel="label of the neighbors")
-    add_colorbar([ax], scale, width=max(0.05, 0.3 / len(columns)))
+    add_colorbar([ax], scale, width=max(0.05, 0.3 / max(len(columns), _FEWEST_COLUMNS)))
 
 
 def _draw_comparison(ax: Axes, rows: pd.DataFrame, labels: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def rank_genes(
     color is the probability of the change, a dark rim marks genes that were called at the false discovery rate of the
     test, and the area of the dot grows with the fraction of the group's cells in which the gene is detected in the
     corrected counts. Genes are in the order of `uns['resolvi_rank_genes_groups']`, by mean over standard deviation, so
-    that `scanpy.pl.rank_genes_groups_dotplot` shows the same genes.
+    that `scanpy.pl.rank_genes_groups_dotplot`, which needs groups named by text, shows the same genes.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import check_room, write_fit
 from resolvi_sd._setup import Setup
 from resolvi_sd._tables import check_place_used, resolve_table, size_unit
-from resolvi_sd._validation import check_flag, check_names, check_positive_int, check_takes_results, group_name
+from resolvi_sd._validation import check_flag, check_names, check_positive_int, check_takes_results, unlabeled_name
 from resolvi_sd.io import check_writable, write_results
 
 __all__ = ["fit"]
@@ -213,7 +213,7 @@ def fit(
         neighbors_key=neighbors_key,
         distance=distance,
         labels_key=labels_key,
-        unlabeled_category=group_name(unlabeled_category),
+        unlabeled_category=unlabeled_name(unlabeled_category),
         categorical_covariate_keys=covariates,
         size_factor_key=size_factor_key,
     )

@@ -7,6 +7,7 @@ from spatialdata import SpatialData
 
 from resolvi_sd._engine import fit_model, infer_posterior, read_query
 from resolvi_sd._keys import DEFAULT_KEY, Keys, check_storable_name
+from resolvi_sd._logging import logger
 from resolvi_sd._model import TrainingConfig, check_accelerator
 from resolvi_sd._random import RandomLike, as_generator
 from resolvi_sd._results import FittedModel, check_room, read_fit, write_fit
@@ -48,14 +49,14 @@ def map_query(
     reference, in units of the median distance between neighbors, which is measured in the query: its coordinates may be
     in other units.
 
-    Genes are matched by name. If the query's genes differ from those of the reference, the results go into a new table
-    with the reference's genes, in which the counts of genes that the query lacks are zero, with a warning, and genes
-    that the reference lacks are dropped. This table is returned with `copy`, or added to the SpatialData object. The
-    genes that the query lacks are recorded in `uns['resolvi']['unmeasured']`: comparisons, pseudobulk and the audit
-    leave them out, their normalized expression is that of reference cells with the same latent values, the encoder is
-    given what cells of the same kind have of them, and the likelihood is that of the measured genes. In simulated
-    cells, the accuracy of labels was 0.97 with all of 60 genes, and 0.92, 0.82 and 0.65 with 45, 30 and 20 of them
-    (0.82, 0.57 and 0.28 if they counted as zero).
+    Genes are matched by name. If the query's genes differ from those of the reference, or are in another order, the
+    results go into a new table with the reference's genes, in which the counts of genes that the query lacks are zero,
+    with a warning, and genes that the reference lacks are dropped. This table is returned with `copy`, or added to the
+    SpatialData object. The genes that the query lacks are recorded in `uns['resolvi']['unmeasured']`: comparisons,
+    pseudobulk and the audit leave them out, their normalized expression is that of reference cells with the same latent
+    values, the encoder is given what cells of the same kind have of them, and the likelihood is that of the measured
+    genes. In simulated cells, the accuracy of labels was 0.97 with all of 60 genes, and 0.92, 0.82 and 0.65 with 45, 30
+    and 20 of them (0.82, 0.57 and 0.28 if they counted as zero).
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ def map_query(
     table_key, reference_table_key
         Names of the tables in SpatialData objects.
     table_added
-        Name of the new table if the query's genes differ from those of the reference. None:
+        Name of the new table if the query's genes are not those of the reference in the same order. None:
         `f"{table_key}_{key_added}"`. The query's own table is then left unchanged.
     key_added
         Prefix of the results in the query. Results of an earlier fit or mapping with this prefix are replaced.
@@ -179,6 +180,7 @@ def map_query(
         return target
     if aligned is not table and isinstance(query, SpatialData):
         query.tables[table_added] = aligned
+        logger.info("The results are in a new table with the genes of the reference, %r.", table_added)
     return None
 
 
