@@ -30,8 +30,8 @@ def test_by_hand():
     completed_counts = found.counts(rows.between(0, 4), missing).to_dense().numpy()
     with torch.no_grad():
         weight = torch.softmax(module.component_logits, 0).numpy()
-        own = float(module.share_mean()[0])
         for cell in range(6):
+            own = float(module.share_mean(torch.tensor(categories[cell, 0]))[0])
             setting = torch.from_numpy(np.tile(categories[cell], (3, 1)))
             profiles = module.expression(module.component_means, setting).numpy()
             seen = profiles[:, measured] / profiles[:, measured].sum(1, keepdims=True)

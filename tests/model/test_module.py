@@ -41,22 +41,24 @@ def test_priors_are_what_the_settings_say():
 
 
 def test_the_prior_of_the_shares_depends_on_the_setting_of_a_cell():
-    tissue, _ = small_tissue()
+    tissue, _ = small_tissue(n_batches=2)
     module = small_module(tissue, share_prior_weight=7.0)
     core = np.arange(40)
     minibatch = cut_minibatch(tissue, core)
     with torch.no_grad():
-        typical_cell = module.share_mean().double().numpy()
+        first, second = module.share_mean(torch.arange(2)).double().numpy()
+        typical = np.where(tissue.batch[core, None] == 0, first, second)
+        assert abs(first - second).max() > 0.01
         module.share_prior_slopes.zero_()
-        np.testing.assert_allclose(module.shares_prior(minibatch).mean, np.tile(typical_cell, (40, 1)), rtol=1e-5)
+        np.testing.assert_allclose(module.shares_prior(minibatch).mean, typical, rtol=1e-5)
         module.share_prior_slopes.copy_(torch.tensor([[-1.0, -0.5], [0.4, 0.0], [0.3, 0.2], [-0.2, 0.1]]))
     mask, relative = tissue.mask[core], tissue.distance[core] / module.data.neighbor_distance
     depth = np.log1p(tissue.molecules.astype(np.float64)) - np.log1p(module.data.depth)
     kernel = np.exp(-0.5 * relative**2) * mask
     around = (kernel * depth[tissue.neighbor[core]]).sum(axis=1) / kernel.sum(axis=1)
-    mean, nearest = np.average(relative, axis=1, weights=mask), np.where(mask, relative, 3).min(axis=1)
+    mean, nearest = np.average(relative, axis=1, weights=mask), np.where(mask, relative, 3).min(axis=1).clip(max=3)
     setting = np.column_stack([depth[core], around, mean - 1, nearest - 1])
-    odds = np.exp(setting @ module.share_prior_slopes.detach().numpy()) * typical_cell[1:] / typical_cell[0]
+    odds = np.exp(setting @ module.share_prior_slopes.detach().numpy()) * typical[:, 1:] / typical[:, :1]
     expected = np.column_stack([np.ones(40), odds]) / (1 + odds.sum(axis=1, keepdims=True))
     with torch.no_grad():
         np.testing.assert_allclose(module.shares_prior(minibatch).concentration, 7 * expected, rtol=1e-4)

@@ -94,11 +94,11 @@ def _complete(module: ResolviModule, features: SparseRows, categories: Tensor, m
     composition /= composition.sum(dim=1, keepdim=True).clamp_min(_TINY)
     counts = molecules[:, None] * composition[:, measured]
     log_weight = torch.log_softmax(module.component_logits, dim=-1)
-    own = module.share_mean()[0]
     expected = torch.empty_like(composition)
     settings, setting = torch.unique(categories, dim=0, return_inverse=True)
     for number, common in enumerate(settings):
         rows = setting == number
+        own = module.share_mean(common[0])[0]
         profiles = module.expression(module.component_means, common.expand(len(log_weight), -1))
         seen = profiles[:, measured]
         seen = seen / seen.sum(dim=1, keepdim=True)

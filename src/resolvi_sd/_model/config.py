@@ -44,9 +44,9 @@ class ModelConfig:
     share_prior_weight
         Concentration of the Dirichlet prior of the shares: the number of molecules that the prior is worth as evidence.
     adapt_share_prior
-        Whether `share_prior` is only the starting point of the training and is learned from there, including how it
-        depends on the molecules of a cell and of its neighbors and on their distances. Otherwise it is the same for all
-        cells.
+        Whether `share_prior` is only the starting point of the training and is learned from there for each batch,
+        including how it depends on the molecules of a cell and of its neighbors and on their distances. Otherwise it is
+        the same for all cells.
     encode_covariates
         Whether the latent encoder sees the batch and the covariates. If it does not, the latent space depends less on
         them.

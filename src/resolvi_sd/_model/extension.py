@@ -47,8 +47,8 @@ def extend_module(reference: ResolviModule, data: DataSummary, *, freeze: bool =
         for name, parameter in module.named_parameters():
             if name != PER_CELL:
                 grows = name not in known or known[name].shape != parameter.shape
-                parameter.requires_grad_(grows)
-                if grows:
+                parameter.requires_grad_(grows and parameter.requires_grad)
+                if parameter.requires_grad:
                     module.known_rows[name] = len(known[name]) if name in known else 1
         keep_known_rows(module)
     return module.eval()

@@ -27,7 +27,7 @@ __all__ = ["PER_CELL", "DataSummary", "Rates", "ResolviModule"]
 # The parameter that each cell has its own row of.
 PER_CELL = "neighbor_logits.weight"
 
-# The prior mean of the shares is common to all cells, and has to keep pace with the shares of the cells.
+# The level of the prior mean of the shares is common to a batch, and has to keep pace with the shares of its cells.
 _SHARE_PRIOR_SPEED = 10.0
 _SHARE_SCALE = 0.4
 # Largest difference that the setting of a cell makes to the log-ratios of the prior mean of its shares.
@@ -174,7 +174,8 @@ class ResolviModule(nn.Module):
         self.log_depth = math.log1p(data.depth)
         start = (prior / prior.sum()).log()
         adapts = config.adapt_share_prior
-        self.share_prior_logits = nn.Parameter(start / _SHARE_PRIOR_SPEED, requires_grad=adapts)
+        levels = start.expand(data.n_batches, -1) / _SHARE_PRIOR_SPEED
+        self.share_prior_logits = nn.Parameter(levels.clone(), requires_grad=adapts)
         self.share_prior_slopes = nn.Parameter(torch.zeros(N_SETTING, len(prior) - 1), requires_grad=adapts)
         with torch.no_grad():
             self.share_encoder.loc.weight.zero_()
@@ -247,15 +248,15 @@ class ResolviModule(nn.Module):
         """Return the distribution of the label given the latent."""
         return dist.Categorical(logits=self.classifier(latent), validate_args=False)
 
-    def share_mean(self, setting: Tensor | None = None) -> Tensor:
-        """Return the prior mean of the shares (own, diffusion, background) of cells in a setting, cells × 3.
+    def share_mean(self, batch: Tensor, setting: Tensor | None = None) -> Tensor:
+        """Return the prior mean of the shares (own, diffusion, background) of cells, cells × 3.
 
-        The amount of leakage differs tenfold between tissues, so the mean is learned; the weight of the prior is fixed.
-        Within a tissue, it depends on the `setting` of a cell, see :class:`ShareInput`: what a cell receives does not
-        depend on how many molecules it has itself, so that the own share is smaller in cells with few of them. Without
-        `setting`, the mean where all of that is zero is returned, 3.
+        The amount of leakage differs tenfold between tissues, and differs between the sections of a study, so that the
+        mean is learned for each batch; the weight of the prior is fixed. Within a tissue, the mean depends on the
+        `setting` of a cell, see :class:`ShareInput`: what a cell receives does not depend on how many molecules it has
+        itself, so that the own share is smaller in cells with few of them. Without `setting`, that is taken as zero.
         """
-        logits = _SHARE_PRIOR_SPEED * self.share_prior_logits
+        logits = _SHARE_PRIOR_SPEED * self.share_prior_logits[batch]
         if setting is not None:
             shift = (setting @ self.share_prior_slopes).clamp(-_LARGEST_SHIFT, _LARGEST_SHIFT)
             logits = logits + F.pad(shift, (1, 0))
@@ -393,7 +394,7 @@ class ResolviModule(nn.Module):
 
     def shares_prior(self, minibatch: Minibatch, given: ShareInput | None = None) -> MaskedDirichlet:
         """Return the Dirichlet over the shares (own, diffusion, background) of each cell."""
-        mean = self.share_mean((given or self.share_input(minibatch)).setting)
+        mean = self.share_mean(minibatch.core_batch, (given or self.share_input(minibatch)).setting)
         return MaskedDirichlet(self.config.share_prior_weight * mean, self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
