@@ -372,7 +372,9 @@ def test_a_query_learns_its_own_cells_and_batches_only(adata):
     mapped.train(**QUICK)
     changed = {k for k, v in mapped.fitted.module.state_dict().items() if (v != before[k]).any()}
     assert "neighbor_logits.weight" in changed
-    assert changed <= {"neighbor_logits.weight", "background_logits"} | {k for k in changed if "category" in k}
+    assert changed <= {"neighbor_logits.weight", "background_logits", "share_prior_logits"} | {
+        k for k in changed if "category" in k
+    }
     after = mapped.fitted.module.state_dict()
     for name in changed - {"neighbor_logits.weight"}:
         np.testing.assert_array_equal(after[name][:1], before[name][:1])
