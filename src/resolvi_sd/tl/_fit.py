@@ -72,8 +72,8 @@ def fit(
     layer
         Layer with the raw counts (whole numbers). None: `X`.
     batch_key
-        Column of `obs` with the batch (slide, donor, run) of each cell: the decoder, the background profile and the prior
-        of the shares depend on it.
+        Column of `obs` with the batch (slide, donor, run) of each cell: the decoder, the background profile and the
+        prior of the shares depend on it.
     library_key
         Column of `obs` with the section of each cell; cells of different sections are never neighbors. Regions of a
         SpatialData object are always separate sections. None: `batch_key`, or else, for a table on its own, the regions
