@@ -172,7 +172,7 @@ class TableTasks(ModelState):
         True
         """
         self._check_column(groupby)
-        check_kept_counts(self._table(None), self.fitted.setup.layer, self._input.view.molecules)
+        self._check_counts()
         table = self._results_table(show_progress_bar=show_progress_bar)
         result = tl.differential_expression(
             table,
@@ -343,7 +343,7 @@ class TableTasks(ModelState):
         self._check_column(groupby)
         self._check_column(sample_key, argument="sample_key")
         if layer is None:
-            check_kept_counts(self._table(None), self.fitted.setup.layer, self._input.view.molecules)
+            self._check_counts()
         elif not means_x(self.adata, layer):
             check_key(layer, self.adata.layers, argument="layer", where="adata.layers", hint="layer='X' sums X.")
         return tl.pseudobulk(
@@ -355,6 +355,10 @@ class TableTasks(ModelState):
             integer_counts=integer_counts,
             key_added=RESULTS_KEY,
         )
+
+    def _check_counts(self) -> None:
+        """Raise before the posterior is inferred if the counts of the table are no longer those of the model."""
+        check_kept_counts(self._table(None), self.fitted.setup.layer, self._input.view.molecules)
 
     def _check_column(self, key: str | None, *, argument: str = "groupby") -> None:
         """Raise before the posterior is inferred if a column of groups is missing, or is another table."""

@@ -56,10 +56,10 @@ from resolvi_sd._analysis._transcript_columns import CellIds, SourceColumns, Tra
 __all__ = [
     "CONTROL",
     "CORRECTED",
+    "JOINT",
     "MAX_RELATIVE_RAW",
     "MIN_OWN",
     "RAW",
-    "JOINT",
     "REST",
     "CellBlock",
     "CellIds",

@@ -9,6 +9,7 @@ from resolvi_sd._compiled import is_compiled
 from resolvi_sd._model.delaporte import mixture_log_prob
 from resolvi_sd._model.masked_dirichlet import softmax_log_density
 from resolvi_sd._model.module import ResolviModule
+from resolvi_sd._model.share_input import share_input
 from resolvi_sd._tiles import Minibatch
 
 __all__ = ["negative_elbo"]
@@ -38,7 +39,7 @@ def negative_elbo(module: ResolviModule, minibatch: Minibatch, kl_weight: float 
     latent = posterior.rsample()
     divergence = posterior.log_prob(latent) - module.latent_prior(minibatch).log_prob(latent)
 
-    given = module.share_input(minibatch)
+    given = share_input(module, minibatch)
     share_posterior = module.share_posterior(minibatch, given)
     shares = share_posterior.rsample()
     length = module.leakage_range()

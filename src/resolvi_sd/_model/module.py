@@ -20,6 +20,7 @@ from resolvi_sd._model.logistic_normal import MaskedLogisticNormal
 from resolvi_sd._model.masked_dirichlet import MaskedDirichlet, masked_softmax, point_log_density
 from resolvi_sd._model.neighborhood import LEAST_CONCENTRATION, LEAST_LOG_KERNEL, neighbor_sum, weights_and_density
 from resolvi_sd._model.networks import N_SETTING, Classifier, Decoder, DensityDecoder, LatentEncoder, ShareEncoder
+from resolvi_sd._model.share_input import ShareInput, share_input
 from resolvi_sd._tiles import Minibatch, SparseRows
 
 __all__ = ["PER_CELL", "DataSummary", "Rates", "ResolviModule"]
@@ -101,29 +102,6 @@ class Rates:
     def signal(self) -> Tensor:
         """Mean of the negative binomial: all molecules that are not background."""
         return self.own + self.diffused
-
-
-@dataclass(frozen=True)
-class ShareInput:
-    """What is known of the core cells of a minibatch before their shares.
-
-    Attributes
-    ----------
-    counts
-        Counts of the core cells.
-    features
-        log1p(x / mean x) of all cells.
-    weights
-        Weights of the neighbors at the initial length scale of leakage, core × k.
-    setting
-        Depth of the cell and of its neighbors, as logarithms, and the mean and least distance of these, each relative
-        to the median of the tissue; core × `N_SETTING`.
-    """
-
-    counts: SparseRows
-    features: SparseRows
-    weights: Tensor
-    setting: Tensor
 
 
 class ResolviModule(nn.Module):
@@ -365,36 +343,9 @@ class ResolviModule(nn.Module):
         always = torch.ones_like(reached)
         return torch.stack([always, reached, always], dim=1)
 
-    def share_input(self, minibatch: Minibatch) -> ShareInput:
-        """Return what is known of the core cells and their neighbors before their shares.
-
-        In a query that lacks genes, cells are completed first, as in :meth:`encode`.
-        """
-        core = minibatch.n_core
-        features, counts, molecules = minibatch.unthinned_features, minibatch.counts, minibatch.molecules
-        if self.data.unmeasured:
-            completed = complete(self, features, minibatch.categories, molecules)
-            features, molecules = completed.features, completed.molecules
-            counts = completed.counts(counts, self.data.unmeasured)
-        weights = masked_softmax(
-            self.neighbor_kernel(minibatch.distance, torch.ones_like(self.log_range)), minibatch.mask
-        )
-        depth = torch.log1p(molecules)
-        relative = minibatch.distance / self.data.neighbor_distance
-        setting = torch.stack(
-            [
-                depth[:core] - self.log_depth,
-                (weights * depth[minibatch.neighbor]).sum(1) - self.log_depth * minibatch.mask.any(1).to(depth),
-                (relative * minibatch.mask).sum(1) / minibatch.mask.sum(1).clamp_min(1) - 1.0,
-                relative.masked_fill(~minibatch.mask, 3.0).amin(1).clamp_max(3.0) - 1.0,
-            ],
-            dim=1,
-        )
-        return ShareInput(counts, features, weights, setting)
-
     def shares_prior(self, minibatch: Minibatch, given: ShareInput | None = None) -> MaskedDirichlet:
         """Return the Dirichlet over the shares (own, diffusion, background) of each cell."""
-        mean = self.share_mean(minibatch.core_batch, (given or self.share_input(minibatch)).setting)
+        mean = self.share_mean(minibatch.core_batch, (given or share_input(self, minibatch)).setting)
         return MaskedDirichlet(self.config.share_prior_weight * mean, self.share_mask(minibatch))
 
     def shares(self, minibatch: Minibatch) -> Tensor:
@@ -403,7 +354,7 @@ class ResolviModule(nn.Module):
 
     def share_posterior(self, minibatch: Minibatch, given: ShareInput | None = None) -> MaskedLogisticNormal:
         """Return the logistic-normal over the shares of the core cells."""
-        given = given or self.share_input(minibatch)
+        given = given or share_input(self, minibatch)
         profiles = self.share_encoder.around(given.features)
         if is_compiled(profiles):
             around = neighbor_sum(profiles, minibatch.neighbor, given.weights)

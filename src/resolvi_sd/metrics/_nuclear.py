@@ -282,7 +282,7 @@ def _is_nuclear(column: pd.Series[Any], value: str | int | None) -> pd.Series[bo
     if value is not None:
         return column.astype(object) == value
     try:
-        return (pd.to_numeric(column) > 0).astype("boolean").fillna(False).astype(bool)
+        return (pd.to_numeric(column) > 0).fillna(False).astype(bool)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"nucleus_key={column.name!r} has values such as {listing(pd.Index(column.unique()), 3)}, not numbers or "
